@@ -1,0 +1,29 @@
+//! Guild's one shared memory: strictly serialisable transactions over a small store seam.
+//!
+//! The working set lives in RAM as a persistent ordered map; a store ([`store`]) makes it durable
+//! in groups. A task reads a [`Snapshot`] through its [`Transaction`], and [`Memory`] commits what it
+//! wrote together with its completion, its spawned tasks and the events: one commit, or nothing.
+//!
+//! Architecture invariant: this crate is blocking and synchronous and knows no actors; only
+//! `store/sled.rs` names sled; time is an argument.
+
+mod commit;
+mod committer;
+mod key;
+mod memory;
+pub mod names;
+pub mod reader;
+mod record;
+mod recovery;
+mod snapshot;
+pub mod store;
+mod transaction;
+
+pub use self::commit::{CommitError, Conflict, Violation};
+pub use self::committer::GroupNo;
+pub use self::memory::{Completion, Memory, OpenError, Recovered, SubmitError, Submitted};
+pub use self::names::NameTable;
+pub use self::recovery::RecoveredRun;
+pub use self::snapshot::{Entry, Snapshot, Snapshots};
+pub use self::store::{Durability, StoreError};
+pub use self::transaction::{Origin, Transaction, TransactionError, TransactionParts};

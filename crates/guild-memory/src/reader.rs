@@ -1,0 +1,160 @@
+//! Reads a store that no guild has open: for `guild status`, `events`, `incidents` and `memory`.
+//!
+//! It takes the same lock and makes the same checks as a guild that starts, but writes no row and
+//! starts no epoch.
+
+use std::ops::{Bound, ControlFlow};
+use std::path::Path;
+
+use guild_core::event::EventRecord;
+use guild_core::id::BootEpoch;
+use guild_core::time::Timestamp;
+
+use crate::key;
+use crate::names::NameTable;
+use crate::record::{Assembler, decode_group};
+use crate::recovery::{Loaded, RecoveredRun, load};
+use crate::snapshot::Snapshot;
+use crate::store::{SledStore, Store, StoreError};
+
+/// Everything in a store; holds its lock.
+#[derive(Debug)]
+pub struct StoreView {
+    store: Box<dyn Store>,
+    loaded: Loaded,
+    names: NameTable,
+    snapshot: Snapshot,
+}
+
+/// Reads the store in a directory.
+///
+/// # Errors
+/// See [`StoreError`]; `Missing` when there is none, `Locked` while a process uses it.
+pub fn read(path: impl AsRef<Path>) -> Result<StoreView, StoreError> {
+    StoreView::of(Box::new(SledStore::open_existing(path)?))
+}
+
+impl StoreView {
+    /// Reads an open store.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn of(store: Box<dyn Store>) -> Result<Self, StoreError> {
+        let loaded = load(&*store)?;
+        let (names, snapshot) = (loaded.names(), loaded.data.snapshot());
+        Ok(Self {
+            store,
+            loaded,
+            names,
+            snapshot,
+        })
+    }
+
+    /// Returns the last start of a guild on this store; none: there was none.
+    pub fn epoch(&self) -> Option<BootEpoch> {
+        self.loaded.epoch
+    }
+
+    /// Returns all runs, by id.
+    pub fn runs(&self) -> &[RecoveredRun] {
+        &self.loaded.runs
+    }
+
+    /// Returns the names of everything.
+    pub fn names(&self) -> &NameTable {
+        &self.names
+    }
+
+    /// Returns the shared memory.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Returns the sequence number of the newest event; 0: there is none.
+    pub fn last_seq(&self) -> u64 {
+        self.loaded.last_seq
+    }
+
+    /// Returns when the newest event happened.
+    pub fn last_at(&self) -> Timestamp {
+        self.loaded.last_at
+    }
+
+    /// Returns the events from a sequence number on, in order. Reads group by group.
+    pub fn events(&self, from_seq: u64) -> Events<'_> {
+        let next = key::events(0);
+        Events {
+            store: &*self.store,
+            from_seq,
+            next,
+            group: Vec::new().into_iter(),
+        }
+    }
+}
+
+/// The events of a store, in order; see [`StoreView::events`].
+#[derive(Debug)]
+pub struct Events<'a> {
+    store: &'a dyn Store,
+    from_seq: u64,
+    /// Where the next group begins, at the earliest; empty: at the end.
+    next: Vec<u8>,
+    group: std::vec::IntoIter<EventRecord>,
+}
+
+impl Events<'_> {
+    /// Reads the next group; false at the end.
+    fn read_group(&mut self) -> Result<bool, StoreError> {
+        let corrupt = |what| StoreError::corrupt(self.store.path(), format!("events: {what}"));
+        let mut assembler = Assembler::default();
+        let mut found = Ok(None);
+        let to = [key::EVENTS + 1];
+        self.store.scan(
+            Bound::Included(&self.next),
+            Bound::Excluded(&to),
+            &mut |key, row| match assembler.push(key, row) {
+                Ok((None, _)) => ControlFlow::Continue(()),
+                Ok((Some((_, content)), _)) => {
+                    found = decode_group(&content).map(Some);
+                    ControlFlow::Break(())
+                }
+                Err(what) => {
+                    found = Err(what);
+                    ControlFlow::Break(())
+                }
+            },
+        )?;
+        let Some((header, records)) = found.map_err(corrupt)? else {
+            assembler.finish().map_err(corrupt)?;
+            return Ok(false);
+        };
+        self.next = key::events(header.first_seq + u64::from(header.count));
+        self.group = records.into_iter();
+        Ok(true)
+    }
+}
+
+impl Iterator for Events<'_> {
+    type Item = Result<EventRecord, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.group.next() {
+                Some(record) if record.seq >= self.from_seq => return Some(Ok(record)),
+                Some(_) => continue,
+                None => {}
+            }
+            if self.next.is_empty() {
+                return None;
+            }
+            match self.read_group() {
+                Ok(true) => {}
+                Ok(false) => self.next.clear(),
+                Err(error) => {
+                    self.next.clear();
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}

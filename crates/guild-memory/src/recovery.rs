@@ -1,0 +1,468 @@
+//! Reads everything back from a store, and believes none of it unchecked.
+//!
+//! The states of tasks are the fold of the event log; graphs, outputs and data come from their
+//! rows. A wrong checksum, a gap in the log, a row newer than the last commit, or rows that do not
+//! add up to the last ledger make the store corrupt: wrong data is worse than none.
+
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+
+use guild_core::event::{Event, EventRecord};
+use guild_core::graph::{Bindings, Graph};
+use guild_core::history::{RunHistory, TaskEnd};
+use guild_core::id::{BootEpoch, CommitVersion, RunId, TaskId, TaskIndex};
+use guild_core::payload::Payload;
+use guild_core::time::Timestamp;
+
+use crate::commit::Data;
+use crate::key;
+use crate::names::NameTable;
+use crate::record::{
+    self, Assembler, BootRow, CatalogRow, DataRow, Ledger, RunRow, SpawnedRow, decode,
+    decode_group, decode_owned, unseal,
+};
+use crate::snapshot::{Entry, Key};
+use crate::store::{Store, StoreError};
+
+/// A run as the store has it.
+#[derive(Clone, Debug)]
+pub struct RecoveredRun {
+    /// Its number.
+    pub id: RunId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// The tasks that were submitted.
+    pub graph: Arc<Graph>,
+    /// Its roles and quotas.
+    pub bindings: Bindings,
+    /// The tasks that were spawned, in the order of their commits: parent, tasks, bindings.
+    pub spawned: Vec<(TaskIndex, Arc<Graph>, Bindings)>,
+    /// What happened to it and to each of its tasks.
+    pub history: RunHistory,
+    /// The output of each task that completed.
+    pub outputs: Vec<Option<Payload>>,
+}
+
+impl RecoveredRun {
+    /// Returns the number of its tasks, spawned ones included.
+    pub fn tasks(&self) -> usize {
+        self.outputs.len()
+    }
+
+    pub(crate) fn edges(&self) -> u64 {
+        let spawned = self.spawned.iter().map(|(_, graph, _)| edges(graph));
+        edges(&self.graph) + spawned.sum::<u64>()
+    }
+}
+
+/// Returns the number of dependencies of a graph.
+pub(crate) fn edges(graph: &Graph) -> u64 {
+    graph.tasks.iter().map(|task| task.after.len() as u64).sum()
+}
+
+/// Everything that a store holds.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    /// The newest boot; none: the store is fresh.
+    pub(crate) epoch: Option<BootEpoch>,
+    pub(crate) catalog: CatalogRow,
+    pub(crate) data: Data,
+    pub(crate) ledger: Ledger,
+    pub(crate) runs: Vec<RecoveredRun>,
+    /// Sequence number of the newest event; 0: there is none.
+    pub(crate) last_seq: u64,
+    pub(crate) last_at: Timestamp,
+}
+
+impl Loaded {
+    pub(crate) fn names(&self) -> NameTable {
+        let mut names = NameTable::default();
+        names.set_roles(self.catalog.roles.clone());
+        names.set_quotas(self.catalog.quotas.clone());
+        for run in &self.runs {
+            names.add_run(run.id, run.name.clone(), run.graph.clone());
+            let mut first = run.graph.tasks.len();
+            for (parent, graph, _) in &run.spawned {
+                names.add_spawned(run.id, *parent, index(first), graph.clone());
+                first += graph.tasks.len();
+            }
+        }
+        names
+    }
+}
+
+/// Reads a store.
+pub(crate) fn load(store: &dyn Store) -> Result<Loaded, StoreError> {
+    let mut loaded = Loaded::default();
+    if !check_format(store)? {
+        return Ok(loaded);
+    }
+    let boot: BootRow = meta(store, key::BOOT)?
+        .ok_or_else(|| StoreError::corrupt(store.path(), "the row of the boot epoch is missing"))?;
+    loaded.epoch = Some(boot.epoch);
+    loaded.catalog = meta(store, key::CATALOG)?.unwrap_or_default();
+    load_runs(store, &mut loaded)?;
+    load_spawned(store, &mut loaded)?;
+    load_outputs(store, &mut loaded)?;
+    load_data(store, &mut loaded)?;
+    load_events(store, &mut loaded, boot.epoch)?;
+    check_outputs(&mut loaded).map_err(|what| StoreError::corrupt(store.path(), what))?;
+    Ok(loaded)
+}
+
+/// Returns whether the store has a format; a fresh one has not.
+fn check_format(store: &dyn Store) -> Result<bool, StoreError> {
+    let Some(row) = store.get(key::FORMAT)? else {
+        let mut stranger = None;
+        store.scan(Bound::Unbounded, Bound::Unbounded, &mut |key, _| {
+            stranger = Some(String::from_utf8_lossy(key).into_owned());
+            ControlFlow::Break(())
+        })?;
+        return match stranger {
+            None => Ok(false),
+            Some(key) => Err(StoreError::Foreign {
+                path: store.path().to_owned(),
+                what: format!("it has a row `{key}` but no format version"),
+            }),
+        };
+    };
+    let corrupt = |what: String| {
+        StoreError::corrupt(
+            store.path(),
+            format!("the row of the format version: {what}"),
+        )
+    };
+    let (content, _) = unseal(key::FORMAT, &row).map_err(corrupt)?;
+    let found: u32 = decode_owned(content).map_err(corrupt)?;
+    if found != key::FORMAT_VERSION {
+        let path = store.path().to_owned();
+        return Err(StoreError::FormatVersion {
+            path,
+            found,
+            known: key::FORMAT_VERSION,
+        });
+    }
+    Ok(true)
+}
+
+fn meta<T: serde::de::DeserializeOwned>(
+    store: &dyn Store,
+    key: &[u8],
+) -> Result<Option<T>, StoreError> {
+    let Some(row) = store.get(key)? else {
+        return Ok(None);
+    };
+    let content = unseal(key, &row).and_then(|(content, _)| decode_owned(content));
+    content.map(Some).map_err(|what| {
+        let row = String::from_utf8_lossy(key);
+        StoreError::corrupt(store.path(), format!("row `{row}`: {what}"))
+    })
+}
+
+fn load_runs(store: &dyn Store, loaded: &mut Loaded) -> Result<(), StoreError> {
+    let Loaded { runs, ledger, .. } = loaded;
+    each_record(
+        store,
+        key::RUN,
+        "runs",
+        Some(ledger),
+        &mut |key, content| {
+            let id = RunId(key::number(key, 1).ok_or("a key is too short")?);
+            if id.0 as usize != runs.len() {
+                return Err(format!("run {} is missing", runs.len()));
+            }
+            let row: RunRow = decode_owned(content)?;
+            let graph = sound(row.graph.into_graph()?, &row.bindings)?;
+            runs.push(RecoveredRun {
+                id,
+                name: row.name.into(),
+                bindings: row.bindings,
+                spawned: Vec::new(),
+                history: RunHistory::new(id),
+                outputs: vec![None; graph.tasks.len()],
+                graph,
+            });
+            Ok(())
+        },
+    )
+}
+
+fn load_spawned(store: &dyn Store, loaded: &mut Loaded) -> Result<(), StoreError> {
+    let Loaded { runs, ledger, .. } = loaded;
+    each_record(
+        store,
+        key::SPAWNED,
+        "spawned tasks",
+        Some(ledger),
+        &mut |key, content| {
+            let (run, first) = task_of(runs, key)?;
+            let row: SpawnedRow = decode_owned(content)?;
+            let graph = sound(row.graph.into_graph()?, &row.bindings)?;
+            if first.at() != run.tasks() || row.parent >= first {
+                return Err(format!(
+                    "tasks before {} of run `{}` are missing",
+                    first.0, run.name
+                ));
+            }
+            run.outputs.resize(first.at() + graph.tasks.len(), None);
+            run.spawned.push((row.parent, graph, row.bindings));
+            Ok(())
+        },
+    )
+}
+
+fn load_outputs(store: &dyn Store, loaded: &mut Loaded) -> Result<(), StoreError> {
+    let Loaded { runs, ledger, .. } = loaded;
+    each_record(
+        store,
+        key::OUTPUT,
+        "outputs",
+        Some(ledger),
+        &mut |key, content| {
+            let (run, index) = task_of(runs, key)?;
+            let output = run
+                .outputs
+                .get_mut(index.at())
+                .ok_or("the output of an unknown task")?;
+            *output = Some(Payload::from_json(content.to_vec()));
+            Ok(())
+        },
+    )
+}
+
+fn load_data(store: &dyn Store, loaded: &mut Loaded) -> Result<(), StoreError> {
+    let Loaded { data, ledger, .. } = loaded;
+    each_row(store, key::DATA, "data", &mut |row_key, row| {
+        let (content, checksum) = unseal(row_key, row)?;
+        let row: DataRow<'_> = decode(content)?;
+        ledger.add(checksum);
+        data.changed_at = data.changed_at.max(row.version);
+        let entry = Entry {
+            value: row.value.to_vec().into(),
+            version: row.version,
+            writer: row.writer,
+            checksum,
+        };
+        data.map.insert(Key::from(&row_key[1..]), Arc::new(entry));
+        Ok(())
+    })
+}
+
+fn load_events(store: &dyn Store, loaded: &mut Loaded, boot: BootEpoch) -> Result<(), StoreError> {
+    let corrupt = |what: String| StoreError::corrupt(store.path(), what);
+    let mut newest = (BootEpoch(0), CommitVersion::default(), Ledger::default());
+    each_record(store, key::EVENTS, "events", None, &mut |_, content| {
+        let (header, records) = decode_group(content)?;
+        if header.first_seq != loaded.last_seq + 1 {
+            return Err(format!("event {} is missing", loaded.last_seq + 1));
+        }
+        if header.epoch < newest.0 || header.version < newest.1 {
+            return Err(format!(
+                "the group of event {} goes back in time",
+                header.first_seq
+            ));
+        }
+        newest = (header.epoch, header.version, header.ledger);
+        for record in &records {
+            fold(&mut loaded.runs, record, header.version)?;
+            loaded.last_seq = record.seq;
+            loaded.last_at = loaded.last_at.max(record.at);
+        }
+        Ok(())
+    })?;
+    let (epoch, version, ledger) = newest;
+    if epoch > boot {
+        return Err(corrupt(format!(
+            "events of boot {} but the last boot was {}",
+            epoch.0, boot.0
+        )));
+    }
+    if loaded.data.changed_at > version {
+        let newer = loaded.data.changed_at;
+        return Err(corrupt(format!(
+            "data of version {newer} but the last commit was {version}"
+        )));
+    }
+    if loaded.ledger != ledger {
+        return Err(corrupt(
+            "rows are missing, left over or outdated: they do not add up".into(),
+        ));
+    }
+    loaded.data.version = version;
+    // Snapshots of earlier boots are gone: nobody can have read before this version.
+    loaded.data.changed_at = version;
+    Ok(())
+}
+
+fn fold(
+    runs: &mut [RecoveredRun],
+    record: &EventRecord,
+    version: CommitVersion,
+) -> Result<(), String> {
+    if let Event::TaskCompleted { version: its, .. } | Event::MemoryCommitted { version: its, .. } =
+        &record.event
+    {
+        if *its > version {
+            return Err(format!(
+                "event {} is newer than the last commit",
+                record.seq
+            ));
+        }
+    }
+    let (run, task) = match scope(&record.event) {
+        Scope::Guild => return Ok(()),
+        Scope::Run(run) => (run, None),
+        Scope::Task(task) => (task.run, Some(task.index)),
+    };
+    let run = runs
+        .get_mut(run.0 as usize)
+        .filter(|run| task.is_none_or(|task| task.at() < run.tasks()))
+        .ok_or_else(|| format!("event {} is about an unknown run or task", record.seq))?;
+    run.history.apply(record);
+    Ok(())
+}
+
+enum Scope {
+    Guild,
+    Run(RunId),
+    Task(TaskId),
+}
+
+fn scope(event: &Event) -> Scope {
+    match event {
+        Event::RunSubmitted { run, .. }
+        | Event::RunEnded { run, .. }
+        | Event::RunCancelled { run } => Scope::Run(*run),
+        Event::TaskAdded { task, .. }
+        | Event::TaskReady { task }
+        | Event::TaskAssigned { task, .. }
+        | Event::TaskCompleted { task, .. }
+        | Event::TaskFailed { task, .. }
+        | Event::TaskEnded { task, .. }
+        | Event::StaleResult { task, .. } => Scope::Task(*task),
+        _ => Scope::Guild,
+    }
+}
+
+/// A completed task has an output, if only `null`; no other task has one.
+fn check_outputs(loaded: &mut Loaded) -> Result<(), String> {
+    for run in &mut loaded.runs {
+        for (place, output) in run.outputs.iter_mut().enumerate() {
+            let end = run
+                .history
+                .tasks
+                .get(place)
+                .and_then(|task| task.end.as_ref());
+            let is_completed = matches!(end, Some(TaskEnd::Completed(_)));
+            if is_completed && output.is_none() {
+                *output = Some(Payload::NULL);
+            } else if !is_completed && output.is_some() {
+                return Err(format!(
+                    "task {place} of run `{}` has an output but did not complete",
+                    run.name
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks that the places a graph refers to exist, so that nobody has to check again.
+pub(crate) fn check_graph(graph: &Graph, bindings: &Bindings) -> Result<(), &'static str> {
+    if graph.roles.len() != bindings.roles.len() || graph.quotas.len() != bindings.quotas.len() {
+        return Err("its bindings are those of another graph");
+    }
+    for (place, task) in graph.tasks.iter().enumerate() {
+        if usize::from(task.options.role) >= graph.roles.len() {
+            return Err("a task asks for a role that the graph does not list");
+        }
+        if task
+            .options
+            .quotas
+            .iter()
+            .any(|(quota, _)| usize::from(*quota) >= graph.quotas.len())
+        {
+            return Err("a task asks for a quota that the graph does not list");
+        }
+        if task
+            .after
+            .iter()
+            .any(|after| after.at() >= graph.tasks.len() || after.at() == place)
+        {
+            return Err("a task waits for a task that the graph does not have");
+        }
+    }
+    Ok(())
+}
+
+fn sound(graph: Graph, bindings: &Bindings) -> Result<Arc<Graph>, String> {
+    check_graph(&graph, bindings)?;
+    Ok(Arc::new(graph))
+}
+
+fn task_of<'a>(
+    runs: &'a mut [RecoveredRun],
+    key: &[u8],
+) -> Result<(&'a mut RecoveredRun, TaskIndex), String> {
+    let numbers = key::number(key, 1).zip(key::number(key, 5));
+    let (run, index) = numbers.ok_or("a key is too short")?;
+    let run = runs
+        .get_mut(run as usize)
+        .ok_or_else(|| format!("run {run} is missing"))?;
+    Ok((run, TaskIndex(index)))
+}
+
+/// Returns a task's number; runs are bounded far below `u32::MAX` tasks.
+pub(crate) fn index(place: usize) -> TaskIndex {
+    TaskIndex(u32::try_from(place).expect("tasks_per_run_max is a u32"))
+}
+
+/// Visits the rows of one letter.
+fn each_row(
+    store: &dyn Store,
+    letter: u8,
+    what: &str,
+    each: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>,
+) -> Result<(), StoreError> {
+    let mut result = Ok(());
+    let (from, to) = ([letter], [letter + 1]);
+    store.scan(
+        Bound::Included(&from),
+        Bound::Excluded(&to),
+        &mut |key, row| {
+            result = each(key, row);
+            if result.is_ok() {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        },
+    )?;
+    result.map_err(|error| StoreError::corrupt(store.path(), format!("{what}: {error}")))
+}
+
+/// Visits the records of one letter, put together from their chunks.
+pub(crate) fn each_record(
+    store: &dyn Store,
+    letter: u8,
+    what: &str,
+    mut ledger: Option<&mut Ledger>,
+    each: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>,
+) -> Result<(), StoreError> {
+    let mut assembler = Assembler::default();
+    each_row(store, letter, what, &mut |key, row| {
+        let (record, checksum) = assembler.push(key, row)?;
+        if let Some(ledger) = &mut ledger {
+            ledger.add(checksum);
+        }
+        record.map_or(Ok(()), |(key, content)| each(&key, &content))
+    })?;
+    assembler
+        .finish()
+        .map_err(|error| StoreError::corrupt(store.path(), format!("{what}: {error}")))
+}
+
+/// Returns the row of a record that is not chunked and not in the ledger.
+pub(crate) fn meta_row<T: serde::Serialize>(key: &[u8], content: &T) -> Vec<u8> {
+    record::seal(key, &record::encode(content)).0
+}

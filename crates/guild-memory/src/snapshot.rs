@@ -1,0 +1,108 @@
+//! Shows the shared memory as it was at one commit version.
+//!
+//! The values live in a persistent ordered map, so a snapshot is a pointer: readers take the
+//! newest one without a lock, a mailbox or the store, and hold it as long as they like.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use guild_core::id::{CommitVersion, TaskId};
+use imbl::OrdMap;
+
+/// A key; shared between the map, transactions and rows.
+pub(crate) type Key = Arc<[u8]>;
+pub(crate) type Map = OrdMap<Key, Arc<Entry>>;
+
+/// A value of the shared memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The value: one JSON text, when it was written through the typed interface.
+    pub value: Bytes,
+    /// The commit that wrote it.
+    pub version: CommitVersion,
+    /// The task that wrote it; none: it came from outside.
+    pub writer: Option<TaskId>,
+    /// Checksum of its row; 0 without a store.
+    pub(crate) checksum: u32,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    version: CommitVersion,
+    map: Map,
+}
+
+/// The shared memory at one commit version; cloning is cheap.
+///
+/// A snapshot may be ahead of what is durable: it shows what was committed, not what was
+/// acknowledged.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot(Arc<Inner>);
+
+impl Snapshot {
+    pub(crate) fn new(version: CommitVersion, map: Map) -> Self {
+        Self(Arc::new(Inner { version, map }))
+    }
+
+    /// Returns the newest commit that the snapshot shows.
+    pub fn version(&self) -> CommitVersion {
+        self.0.version
+    }
+
+    /// Returns the value of a key.
+    pub fn get(&self, key: &[u8]) -> Option<Entry> {
+        self.entry(key).cloned()
+    }
+
+    /// Visits the keys that begin with a prefix, in ascending order of bytes.
+    pub fn scan<'a>(
+        &'a self,
+        prefix: &'a [u8],
+    ) -> impl Iterator<Item = (&'a [u8], &'a Entry)> + use<'a> {
+        scan(&self.0.map, prefix).map(|(key, entry)| (&**key, &**entry))
+    }
+
+    /// Returns the number of keys.
+    pub fn len(&self) -> usize {
+        self.0.map.len()
+    }
+
+    /// Returns whether there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.0.map.is_empty()
+    }
+
+    pub(crate) fn entry(&self, key: &[u8]) -> Option<&Entry> {
+        self.0.map.get(key).map(|entry| &**entry)
+    }
+
+    pub(crate) fn map(&self) -> &Map {
+        &self.0.map
+    }
+}
+
+/// Visits the entries of a map whose keys begin with a prefix.
+pub(crate) fn scan<'a>(
+    map: &'a Map,
+    prefix: &'a [u8],
+) -> impl Iterator<Item = (&'a Key, &'a Arc<Entry>)> + use<'a> {
+    map.range::<_, [u8]>((Bound::Included(prefix), Bound::Unbounded))
+        .take_while(move |(key, _)| key.starts_with(prefix))
+}
+
+/// Where the newest snapshot is found; `Clone + Send + Sync`.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshots(Arc<ArcSwap<Inner>>);
+
+impl Snapshots {
+    /// Returns the newest snapshot.
+    pub fn latest(&self) -> Snapshot {
+        Snapshot(self.0.load_full())
+    }
+
+    pub(crate) fn publish(&self, snapshot: Snapshot) {
+        self.0.store(snapshot.0);
+    }
+}

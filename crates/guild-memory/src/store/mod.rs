@@ -1,0 +1,248 @@
+//! The seam below the memory: an ordered set of rows that changes in atomic batches.
+//!
+//! Transactions, versions and fences live above it, once; an engine only has to keep rows. The
+//! trait is small enough that a wrapper which fails or forgets on command is an ordinary test.
+
+mod ram;
+mod sled;
+
+use std::fmt;
+use std::io;
+use std::ops::{Bound, ControlFlow};
+use std::path::{Path, PathBuf};
+
+pub use self::ram::{Crash, RamDisk, RamStore};
+pub use self::sled::SledStore;
+
+/// How far a commit has come when it is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durability {
+    /// Applied in RAM: lost when the process ends badly.
+    Memory,
+    /// Handed to the kernel: survives the end of the process, not a power cut.
+    Process,
+    /// Synced to the disk: survives a power cut.
+    #[default]
+    Disk,
+}
+
+/// Rows that change together: all of them after a crash, or none.
+#[derive(Clone, Debug, Default)]
+pub struct WriteBatch {
+    rows: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    size_bytes: usize,
+}
+
+impl WriteBatch {
+    /// Sets a row.
+    pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.size_bytes += key.len() + value.len();
+        self.rows.push((key, Some(value)));
+    }
+
+    /// Removes a row.
+    pub fn delete(&mut self, key: Vec<u8>) {
+        self.size_bytes += key.len();
+        self.rows.push((key, None));
+    }
+
+    /// Appends the changes of a later batch.
+    pub fn append(&mut self, mut later: Self) {
+        self.size_bytes += later.size_bytes;
+        self.rows.append(&mut later.rows);
+    }
+
+    /// Returns the changes in order; of two changes of one row the later one counts.
+    pub fn rows(&self) -> &[(Vec<u8>, Option<Vec<u8>>)] {
+        &self.rows
+    }
+
+    /// Returns whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Returns the bytes of all keys and values.
+    pub fn size_bytes(&self) -> usize {
+        self.size_bytes
+    }
+}
+
+/// What a store has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Batches applied.
+    pub batches: u64,
+    /// Barriers that reached the disk.
+    pub syncs: u64,
+    /// Bytes on the disk, as far as the engine knows.
+    pub size_bytes: u64,
+}
+
+/// An ordered set of rows, owned by one thread.
+///
+/// After any error of [`apply`](Self::apply) or [`sync`](Self::sync) the state of the store is
+/// unknown: stop acknowledging and open it again (a failed sync is never repeated with success).
+pub trait Store: fmt::Debug + Send + 'static {
+    /// Returns where the store is, for messages.
+    fn path(&self) -> &Path;
+
+    /// Returns a row.
+    ///
+    /// # Errors
+    /// The engine cannot read it.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Visits the rows between two keys in ascending order until `each` breaks.
+    ///
+    /// # Errors
+    /// The engine cannot read them.
+    fn scan(
+        &self,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StoreError>;
+
+    /// Applies a batch: all or nothing after a crash, and never without the batches before it.
+    ///
+    /// # Errors
+    /// The engine cannot write; part of the batch may be there.
+    fn apply(&mut self, batch: &WriteBatch) -> Result<(), StoreError>;
+
+    /// Returns when all earlier batches have reached `level`.
+    ///
+    /// # Errors
+    /// The engine cannot write; nothing is known about any batch since the last barrier.
+    fn sync(&mut self, level: Durability) -> Result<(), StoreError>;
+
+    /// Returns what the store has done so far.
+    fn stats(&self) -> StoreStats;
+
+    /// Syncs everything to the disk and lets go of the store.
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync).
+    fn close(self: Box<Self>) -> Result<(), StoreError>;
+}
+
+/// Why a store cannot be used: what, where, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another process, or another guild of this one, has it open.
+    #[error(
+        "store {} is in use by {}; stop that process or choose another directory",
+        .path.display(), Holder(*.pid)
+    )]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// The process that has it open, where known.
+        pid: Option<u32>,
+    },
+    /// What was read is not what was written.
+    #[error(
+        "store {} is corrupt: {what}; restore the directory from a backup, or move it aside and start over",
+        .path.display()
+    )]
+    Corrupt {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// It was written by a Guild with another format.
+    #[error(
+        "store {} has format version {found}, this program knows {known}; use the program that wrote it, or another directory",
+        .path.display()
+    )]
+    FormatVersion {
+        /// The directory.
+        path: PathBuf,
+        /// The version found.
+        found: u32,
+        /// The version that this program reads and writes.
+        known: u32,
+    },
+    /// The directory holds something else.
+    #[error("{} is not a guild store ({what}); choose an empty or a new directory", .path.display())]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// What is there.
+        what: String,
+    },
+    /// There is no store.
+    #[error("no guild store at {}; check the path, or create it with `guild run --store`", .path.display())]
+    Missing {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The process may not read or write it.
+    #[error("no permission to {doing} in store {}; change its owner or mode, or choose another directory", .path.display())]
+    Permission {
+        /// The directory.
+        path: PathBuf,
+        /// What was refused.
+        doing: &'static str,
+    },
+    /// The disk has no room left.
+    #[error("disk full: could not {doing} in store {}; free some space and start again", .path.display())]
+    DiskFull {
+        /// The directory.
+        path: PathBuf,
+        /// What failed.
+        doing: &'static str,
+    },
+    /// The operating system or the engine refused.
+    #[error("could not {doing} in store {}: {message}; check the disk and start again", .path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// What failed.
+        doing: &'static str,
+        /// What the operating system or the engine said.
+        message: String,
+    },
+}
+
+impl StoreError {
+    /// Returns the error of a store whose content is not what was written.
+    pub fn corrupt(path: &Path, what: impl Into<String>) -> Self {
+        Self::Corrupt {
+            path: path.to_owned(),
+            what: what.into(),
+        }
+    }
+
+    /// Returns the error of an operation that the operating system refused.
+    pub fn from_io(path: &Path, doing: &'static str, error: &io::Error) -> Self {
+        let path = path.to_owned();
+        match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                Self::Permission { path, doing }
+            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull { path, doing }
+            }
+            _ => Self::Io {
+                path,
+                doing,
+                message: error.to_string(),
+            },
+        }
+    }
+}
+
+struct Holder(Option<u32>);
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(pid) if pid == std::process::id() => f.write_str("another guild of this process"),
+            Some(pid) => write!(f, "process {pid}"),
+            None => f.write_str("another process"),
+        }
+    }
+}
