@@ -1,0 +1,120 @@
+//! Records what happened: the engine's only output.
+//!
+//! The command line, the page, recovery and the invariant checkers read events and nothing else.
+//! An event holds ids; [`EventRecord`] adds the place and the time it got in the log. Names are
+//! put in by [`crate::event::Names`] when a line is written for outsiders.
+
+use serde::{Deserialize, Serialize};
+
+mod line;
+
+pub use line::{Names, line};
+
+use crate::id::{
+    AgentId, CommitVersion, FencingToken, Incarnation, QuotaId, RoleId, RunId, TaskId,
+};
+use crate::time::Timestamp;
+
+/// One line of the event log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventRecord {
+    /// Place in the log: 1, 2, 3, ... without a gap.
+    pub seq: u64,
+    /// When it happened.
+    pub at: Timestamp,
+    /// What happened.
+    pub event: Event,
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The agent answered with an error.
+    Error,
+    /// The agent panicked while it performed the task.
+    Panic,
+    /// The attempt took longer than its task allows.
+    Timeout,
+    /// The agent did not renew its lease in time.
+    Heartbeat,
+    /// The agent was gone before it answered.
+    AgentLost,
+    /// What the task had read changed before it could commit.
+    Conflict,
+}
+
+/// How a task ended that did not complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndState {
+    /// It answered with an error and its attempts are used up, or the error said not to retry.
+    Failed,
+    /// It took its agents down (panic, timeout, lost heartbeat) until its attempts were used up.
+    DeadLettered,
+    /// A task that it depends on did not complete.
+    Skipped,
+    /// Its run was cancelled.
+    Cancelled,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Every task completed.
+    Completed,
+    /// Some task failed or was dead-lettered.
+    Failed,
+    /// It was cancelled.
+    Cancelled,
+}
+
+/// How much an incident matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Recovered without a person.
+    Warning,
+    /// A person must act.
+    Error,
+}
+
+/// How many tasks of a run ended in which way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Tasks that completed.
+    pub completed: u32,
+    /// Tasks that failed or were dead-lettered.
+    pub failed: u32,
+    /// Tasks that were skipped.
+    pub skipped: u32,
+    /// Tasks that were cancelled.
+    pub cancelled: u32,
+}
+
+/// What happened. The names of variants and fields are the `kind`s and fields of the event log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "fields are the documented fields of the event log")]
+#[non_exhaustive]
+pub enum Event {
+    RunSubmitted { run: RunId, tasks: u32, edges: u32, seed: u64 },
+    AgentStarted { agent: AgentId, role: RoleId, incarnation: Incarnation },
+    TaskAdded { task: TaskId, role: RoleId, after: Box<[TaskId]>, spawned_by: Option<TaskId> },
+    TaskReady { task: TaskId },
+    TaskAssigned { task: TaskId, attempt: u32, agent: AgentId, incarnation: Incarnation, token: FencingToken },
+    TaskCompleted { task: TaskId, attempt: u32, agent: AgentId, incarnation: Incarnation, token: FencingToken, version: CommitVersion },
+    TaskFailed { task: TaskId, attempt: u32, agent: AgentId, incarnation: Incarnation, cause: Cause, message: Box<str>, retry_at: Option<Timestamp> },
+    TaskEnded { task: TaskId, state: EndState },
+    AgentCrashed { agent: AgentId, incarnation: Incarnation, cause: Cause, message: Box<str>, task: Option<TaskId> },
+    AgentRestarted { agent: AgentId, incarnation: Incarnation, delay_us: u64 },
+    AgentQuarantined { agent: AgentId, reason: Box<str>, until: Option<Timestamp> },
+    AgentReleased { agent: AgentId, reason: Box<str> },
+    StaleResult { task: TaskId, token: FencingToken, agent: AgentId, incarnation: Incarnation },
+    FaultInjected { fault: u64, r#type: Box<str>, agent: AgentId, task: TaskId, attempt: u32 },
+    IncidentOpened { incident: u64, severity: Severity, r#type: Box<str>, agent: Option<AgentId>, task: Option<TaskId>, attempt: Option<u32>, fault: Option<u64>, cause: Cause, message: Box<str>, location: Option<Box<str>>, action: Box<str> },
+    MemoryCommitted { version: CommitVersion, task: Option<TaskId>, writes: u32 },
+    QuotaChanged { quota: QuotaId, in_use: u32, limit: u32 },
+    RunEnded { run: RunId, outcome: Outcome, tally: Tally, makespan_us: u64 },
+    RunCancelled { run: RunId },
+}

@@ -1,0 +1,61 @@
+//! Bounds everything: each limit has a name, a unit, a default and a behaviour when it is reached.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The bounds of a guild.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Tasks of one run, spawned ones included. Beyond: `submit` and `spawn` are refused.
+    pub tasks_per_run_max: u32,
+    /// Dependencies of one run. Beyond: refused.
+    pub edges_per_run_max: u32,
+    /// Characters of a task, run, role or quota name. Beyond: refused.
+    pub name_chars_max: usize,
+    /// Bytes of one task's input or output. Beyond: the attempt fails and is not retried.
+    pub payload_bytes_max: usize,
+    /// Bytes of a memory key. Beyond: the write is refused.
+    pub key_bytes_max: usize,
+    /// Bytes of a memory value. Beyond: the write is refused.
+    pub value_bytes_max: usize,
+    /// Writes of one transaction. Beyond: the commit is refused.
+    pub writes_per_transaction_max: usize,
+    /// Bytes of all writes of one transaction. Beyond: the commit is refused.
+    pub transaction_bytes_max: usize,
+    /// Recent events kept in RAM for readers. Beyond: the oldest leave RAM.
+    pub events_in_memory_max: usize,
+    /// Incidents kept in RAM. Beyond: the oldest leave RAM (their events stay in the log).
+    pub incidents_in_memory_max: usize,
+    /// Completions that wait for the memory at once. Beyond: no further task is assigned.
+    pub commits_in_flight_max: usize,
+    /// Agents of one role. Beyond: `start` is refused.
+    pub agents_per_role_max: u32,
+    /// How often a task may lose its attempt through no fault of its own (its agent died, or its
+    /// transaction conflicted) before it is dead-lettered.
+    pub interruptions_max: u32,
+    /// Time limit of an attempt whose task names none.
+    pub task_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            tasks_per_run_max: 2_000_000,
+            edges_per_run_max: 20_000_000,
+            name_chars_max: 200,
+            payload_bytes_max: 64 << 20,
+            key_bytes_max: 1 << 10,
+            value_bytes_max: 64 << 10,
+            writes_per_transaction_max: 4_096,
+            transaction_bytes_max: 1 << 20,
+            events_in_memory_max: 1 << 20,
+            incidents_in_memory_max: 10_000,
+            commits_in_flight_max: 16_384,
+            agents_per_role_max: 1_000_000,
+            interruptions_max: 1_000,
+            task_timeout: Duration::from_secs(600),
+        }
+    }
+}

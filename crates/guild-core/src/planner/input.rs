@@ -1,0 +1,123 @@
+//! What the planner is told and what it answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::event::{Cause, Event, Outcome, Tally};
+use crate::graph::{Bindings, Graph};
+use crate::history::RunHistory;
+use crate::id::{AgentId, CommitVersion, FencingToken, Incarnation, RunId, TaskId, TaskIndex};
+
+/// What happened to the guild.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields are the ids and values that their types name")]
+pub enum Input {
+    /// A run was submitted and is durable.
+    Submit {
+        /// Its number.
+        run: RunId,
+        /// Its tasks.
+        graph: Arc<Graph>,
+        /// Its roles and quotas in this guild.
+        bindings: Bindings,
+    },
+    /// An agent is up and free, in this life.
+    AgentReady { agent: AgentId, incarnation: Incarnation },
+    /// An agent's life ended; what it held is lost.
+    AgentDown { agent: AgentId, incarnation: Incarnation, cause: Cause, message: Box<str> },
+    /// An agent works on.
+    Heartbeat { agent: AgentId, task: TaskId, token: FencingToken },
+    /// An attempt ended.
+    Finished { agent: AgentId, incarnation: Incarnation, task: TaskId, token: FencingToken, result: AttemptResult },
+    /// The memory committed a completion; final.
+    Committed {
+        task: TaskId,
+        token: FencingToken,
+        version: CommitVersion,
+        /// Tasks that were committed with it.
+        spawned: Option<(Arc<Graph>, Bindings)>,
+    },
+    /// The memory refused a completion.
+    CommitRefused { task: TaskId, token: FencingToken, refusal: Refusal },
+    /// A person wants a run to end.
+    Cancel { run: RunId },
+    /// Time passed.
+    Tick,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the fields are the ids and values that their types name")]
+pub enum AttemptResult {
+    /// With an output that waits to be committed.
+    Done,
+    /// It never began (the agent was down or full): assign it again, no attempt is consumed.
+    NotStarted,
+    /// It failed.
+    Failed { cause: Cause, message: Box<str>, retryable: bool, retry_after: Option<Duration> },
+}
+
+/// Why the memory refused a completion.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the message is a message")]
+pub enum Refusal {
+    /// What the task read has changed; try again.
+    Conflict { message: Box<str> },
+    /// The transaction breaks a rule; trying again cannot help.
+    Invalid { message: Box<str> },
+    /// The task has a newer lease, or has ended.
+    StaleToken,
+}
+
+/// What the planner wants done.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the fields are the ids and values that their types name")]
+pub enum Command {
+    /// Give the task to the agent.
+    Assign { task: TaskId, attempt: u32, agent: AgentId, incarnation: Incarnation, token: FencingToken, timeout: Duration },
+    /// Take the task away from the agent: its life ends with the attempt (timeout, cancellation).
+    Revoke { task: TaskId, attempt: u32, agent: AgentId, incarnation: Incarnation, token: FencingToken, cause: Option<Cause> },
+    /// Commit what the attempt handed in.
+    Commit { task: TaskId, attempt: u32, agent: AgentId, incarnation: Incarnation, token: FencingToken },
+    /// Drop what the attempt handed in.
+    Discard { task: TaskId, token: FencingToken },
+    /// Tell whoever waits for the run.
+    EndRun { run: RunId, outcome: Outcome, tally: Tally, makespan_us: u64 },
+}
+
+/// The planner's answer to one or more inputs, in order.
+#[derive(Debug, Default)]
+pub struct Decisions {
+    /// What to do.
+    pub commands: Vec<Command>,
+    /// What to record, before anything is done.
+    pub events: Vec<Event>,
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Tasks of the run so far, spawned ones included.
+    pub total: u32,
+    /// Tasks that ended, by how.
+    pub ended: Tally,
+    /// Tasks that an agent performs or that wait for their commit.
+    pub running: u32,
+    /// Tasks that could run.
+    pub ready: u32,
+}
+
+/// A run from before a restart.
+#[derive(Clone, Debug)]
+pub struct RestoredRun {
+    /// Its number.
+    pub run: RunId,
+    /// Its submitted tasks.
+    pub graph: Arc<Graph>,
+    /// Its roles and quotas in this guild.
+    pub bindings: Bindings,
+    /// The tasks that were spawned, with who spawned them, in the order of their commits.
+    pub spawned: Vec<(TaskIndex, Arc<Graph>, Bindings)>,
+    /// What the log says of its tasks.
+    pub history: RunHistory,
+}

@@ -1,0 +1,58 @@
+//! Runs a graph of tasks on thousands of supervised agents and keeps the work correct while agents
+//! crash, hang and lie.
+//!
+//! This is the front door: it re-exports what a user needs and holds nothing of its own. Begin with
+//! [`Agent`], [`Guild::builder`] and [`Task`]; `ARCHITECTURE.md` tells how it works inside.
+//!
+//! ```
+//! use guild::{Agent, Drain, Guild, Task, TaskContext, TaskError};
+//!
+//! struct Greeter;
+//!
+//! impl Agent for Greeter {
+//!     type Input = String;
+//!     type Output = String;
+//!
+//!     async fn perform(&mut self, name: String, _: &mut TaskContext) -> Result<String, TaskError> {
+//!         Ok(format!("hello, {name}"))
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let guild = Guild::builder().role("greeter", 10, || Greeter).start()?;
+//! let mut graph = guild.graph("greetings");
+//! graph.add(Task::new("world", "greeter").input("world"));
+//! let graph = graph.build()?;
+//!
+//! guild::block_on(async {
+//!     let report = guild.submit(graph).await?.wait().await?;
+//!     assert_eq!(report.output::<String>("world")?, "hello, world");
+//!     guild.shutdown(Drain::Now).await?;
+//!     Ok(())
+//! })
+//! # }
+//! ```
+
+pub use guild_core::draw::Seed;
+pub use guild_core::event::{
+    Cause, EndState, Event, EventRecord, Names, Outcome, Severity, Tally, line as event_line,
+};
+pub use guild_core::graph::{Expr, Graph, GraphBuilder, GraphError, Task, TaskRef};
+pub use guild_core::id::{
+    AgentId, CommitVersion, FencingToken, Incarnation, QuotaId, RoleId, RunId, TaskId, TaskIndex,
+};
+pub use guild_core::incident::Incident;
+pub use guild_core::limits::Limits;
+pub use guild_core::payload::Payload;
+pub use guild_core::planner::Progress;
+pub use guild_core::quota::QuotaSpec;
+pub use guild_core::restart::RestartPolicy;
+pub use guild_core::retry::RetryPolicy;
+pub use guild_core::time::Timestamp;
+pub use guild_memory::{CommitError, Durability, Snapshot, StoreError, Transaction, reader};
+pub use guild_runtime::{
+    Agent, ChaosError, Drain, Events, Fault, FaultPoint, Guild, GuildBuilder, Lagged, MemoryHandle,
+    OutputError, RandomFaults, Run, RunError, RunReport, ShutdownError, ShutdownReport, Site,
+    StartError, Stats, Storage, SubmitError, TaskContext, TaskError, TransactError, process,
+};
+pub use pollster::block_on;
