@@ -132,6 +132,8 @@ pub struct Recovered {
     pub runs: Vec<RecoveredRun>,
 }
 
+/// A task that has no lease yet.
+const NOT_GRANTED: u64 = 0;
 /// A task that takes no more commits.
 const CLOSED: u64 = u64::MAX;
 
@@ -343,7 +345,7 @@ impl Memory {
             graph,
             tasks,
             edges,
-            fences: vec![0; tasks as usize],
+            fences: vec![NOT_GRANTED; tasks as usize],
         });
         Ok(Submitted::New(run))
     }
@@ -378,7 +380,7 @@ impl Memory {
             spawned,
         } = completion;
         match self.fence(task) {
-            Some(fence) if *fence == token.0 && token.0 != CLOSED => {}
+            Some(fence) if *fence == token.0 && !matches!(token.0, NOT_GRANTED | CLOSED) => {}
             Some(_) | None => return Err(CommitError::StaleToken),
         }
         let spawned = spawned.filter(|(graph, _)| !graph.tasks.is_empty());
@@ -423,10 +425,14 @@ impl Memory {
         transaction: TransactionParts,
     ) -> Result<CommitVersion, CommitError> {
         self.check_available()?;
-        let read_at = transaction.read_at;
+        let as_of = if transaction.has_reads() {
+            transaction.read_at
+        } else {
+            self.data.version
+        };
         let changes = self.data.prepare(transaction, &self.limits)?;
         if changes.is_empty() {
-            return Ok(read_at);
+            return Ok(as_of);
         }
         Ok(self.apply(now, changes, None))
     }
@@ -550,7 +556,7 @@ impl Memory {
         let first = TaskIndex(run.tasks);
         run.tasks += index(graph.tasks.len()).0;
         run.edges += edges(graph);
-        run.fences.resize(run.tasks as usize, 0);
+        run.fences.resize(run.tasks as usize, NOT_GRANTED);
         if let Some(draft) = &mut self.draft {
             let (parent_index, bindings) = (parent.index, bindings.clone());
             let row = SpawnedRow {
@@ -685,7 +691,7 @@ impl RunState {
             .and_then(|task| task.end.as_ref())
         {
             Some(TaskEnd::Completed(_) | TaskEnd::Ended(_)) => CLOSED,
-            None => 0,
+            None => NOT_GRANTED,
         };
         let open = if has_ended(&run.history) {
             0

@@ -13,6 +13,7 @@ use guild_core::history::{RunHistory, TaskEnd};
 use guild_core::id::{BootEpoch, CommitVersion, RunId, TaskId, TaskIndex};
 use guild_core::payload::Payload;
 use guild_core::time::Timestamp;
+use serde::de::DeserializeOwned;
 
 use crate::commit::Data;
 use crate::key;
@@ -97,10 +98,9 @@ pub(crate) fn load(store: &dyn Store) -> Result<Loaded, StoreError> {
     if !check_format(store)? {
         return Ok(loaded);
     }
-    let boot: BootRow = meta(store, key::BOOT)?
-        .ok_or_else(|| StoreError::corrupt(store.path(), "the row of the boot epoch is missing"))?;
+    let boot: BootRow = meta(store, key::BOOT)?;
     loaded.epoch = Some(boot.epoch);
-    loaded.catalog = meta(store, key::CATALOG)?.unwrap_or_default();
+    loaded.catalog = meta(store, key::CATALOG)?;
     load_runs(store, &mut loaded)?;
     load_spawned(store, &mut loaded)?;
     load_outputs(store, &mut loaded)?;
@@ -145,15 +145,15 @@ fn check_format(store: &dyn Store) -> Result<bool, StoreError> {
     Ok(true)
 }
 
-fn meta<T: serde::de::DeserializeOwned>(
-    store: &dyn Store,
-    key: &[u8],
-) -> Result<Option<T>, StoreError> {
-    let Some(row) = store.get(key)? else {
-        return Ok(None);
-    };
-    let content = unseal(key, &row).and_then(|(content, _)| decode_owned(content));
-    content.map(Some).map_err(|what| {
+fn meta<T: DeserializeOwned>(store: &dyn Store, key: &[u8]) -> Result<T, StoreError> {
+    let row = store.get(key)?;
+    let content = row
+        .ok_or_else(|| "it is missing".to_owned())
+        .and_then(|row| {
+            let (content, _) = unseal(key, &row)?;
+            decode_owned(content)
+        });
+    content.map_err(|what| {
         let row = String::from_utf8_lossy(key);
         StoreError::corrupt(store.path(), format!("row `{row}`: {what}"))
     })

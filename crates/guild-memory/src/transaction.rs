@@ -48,6 +48,10 @@ impl TransactionParts {
     pub fn writes(&self) -> usize {
         self.writes.len()
     }
+
+    pub(crate) fn has_reads(&self) -> bool {
+        !(self.reads.is_empty() && self.ranges.is_empty())
+    }
 }
 
 /// Why a transaction cannot read or write what it was asked to.
