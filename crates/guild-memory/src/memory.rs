@@ -25,6 +25,7 @@ use guild_core::time::Timestamp;
 use crate::commit::{Change, CommitError, Data, Violation};
 use crate::committer::{Committer, GroupNo};
 use crate::key;
+use crate::names::NameTable;
 use crate::record::{
     BootRow, CatalogRow, DataRow, GraphRow, GroupHeader, Ledger, RunRow, SpawnedRow, encode,
     encode_event, put_chunked, seal,
@@ -130,6 +131,12 @@ pub struct Recovered {
     pub quotas: Vec<String>,
     /// All runs, by id.
     pub runs: Vec<RecoveredRun>,
+    /// The newest events, at most [`Limits::events_in_memory_max`].
+    pub events: Vec<EventRecord>,
+    /// Number of the newest incident; 0: there is none.
+    pub incidents: u64,
+    /// The names of all runs and tasks, and of the roles and quotas known so far.
+    pub names: NameTable,
 }
 
 /// A task that has no lease yet.
@@ -203,10 +210,14 @@ impl Memory {
             let (found, max) = (limits.value_bytes_max, STORED_VALUE_BYTES_MAX);
             return Err(OpenError::ValueLimit { found, max });
         }
-        let loaded = load(&*store)?;
+        let loaded = load(&*store, limits.events_in_memory_max)?;
         let epoch = BootEpoch(loaded.epoch.map_or(0, |epoch| epoch.0) + 1);
         let mut boot = WriteBatch::default();
         if loaded.epoch.is_none() {
+            boot.put(
+                key::CATALOG.to_vec(),
+                meta_row(key::CATALOG, &loaded.catalog),
+            );
             boot.put(
                 key::FORMAT.to_vec(),
                 meta_row(key::FORMAT, &key::FORMAT_VERSION),
@@ -243,6 +254,7 @@ impl Memory {
             .iter()
             .map(|run| (run.name.to_string(), run.id))
             .collect();
+        let names = loaded.names();
         let memory = Self {
             limits,
             durability,
@@ -266,6 +278,9 @@ impl Memory {
             roles: loaded.catalog.roles,
             quotas: loaded.catalog.quotas,
             runs: loaded.runs,
+            events: loaded.recent.into(),
+            incidents: loaded.incidents,
+            names,
         };
         (memory, recovered)
     }
@@ -288,6 +303,16 @@ impl Memory {
         let places = intern(&mut self.catalog.quotas, names);
         self.store_catalog()?;
         Ok(places.into_iter().map(QuotaId).collect())
+    }
+
+    /// Returns the names of all roles ever used, by id.
+    pub fn role_names(&self) -> &[String] {
+        &self.catalog.roles
+    }
+
+    /// Returns the names of all quotas ever used, by id.
+    pub fn quota_names(&self) -> &[String] {
+        &self.catalog.quotas
     }
 
     /// Adds a run, or finds the one of this name; records `RunSubmitted` and its `TaskAdded`.
@@ -317,7 +342,7 @@ impl Memory {
         }
         self.check_run(name, &graph, bindings)
             .map_err(SubmitError::Invalid)?;
-        let run = RunId(u32::try_from(self.runs.len()).expect("runs are far fewer than 2^32"));
+        let run = RunId(index(self.runs.len()).0);
         if let Some(draft) = &mut self.draft {
             let (name, bindings) = (name.to_owned(), bindings.clone());
             let row = RunRow {
@@ -392,10 +417,10 @@ impl Memory {
         if let Some(fence) = self.fence(task) {
             *fence = CLOSED;
         }
-        if let Some(draft) = &mut self.draft {
-            if output.as_json() != Payload::NULL.as_json() {
-                draft.put_record(&key::output(task.run, task.index), output.as_json());
-            }
+        if let Some(draft) = &mut self.draft
+            && output.as_json() != Payload::NULL.as_json()
+        {
+            draft.put_record(&key::output(task.run, task.index), output.as_json());
         }
         self.record(
             now,
@@ -674,10 +699,10 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         self.seal();
-        if let Some(committer) = &mut self.committer {
-            if let Err(error) = committer.close() {
-                tracing::warn!(%error, "store was not closed well");
-            }
+        if let Some(committer) = &mut self.committer
+            && let Err(error) = committer.close()
+        {
+            tracing::warn!(%error, "store was not closed well");
         }
     }
 }

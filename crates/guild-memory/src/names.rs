@@ -60,6 +60,13 @@ impl NameTable {
         );
     }
 
+    /// Returns the number that the next spawned task of a run gets; 0 for an unknown run.
+    pub fn next_index(&self, run: RunId) -> TaskIndex {
+        let last = self.runs.get(&run).and_then(|run| run.parts.last());
+        let next = last.map_or(0, |part| part.first.at() + part.graph.tasks.len());
+        TaskIndex(u32::try_from(next).unwrap_or(u32::MAX))
+    }
+
     /// Adds the tasks that a task spawned; in the order of their first index.
     pub fn add_spawned(
         &mut self,

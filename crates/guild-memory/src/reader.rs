@@ -40,7 +40,7 @@ impl StoreView {
     /// # Errors
     /// See [`StoreError`].
     pub fn of(store: Box<dyn Store>) -> Result<Self, StoreError> {
-        let loaded = load(&*store)?;
+        let loaded = load(&*store, 0)?;
         let (names, snapshot) = (loaded.names(), loaded.data.snapshot());
         Ok(Self {
             store,

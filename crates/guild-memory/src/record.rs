@@ -267,6 +267,9 @@ pub(crate) fn put_chunked(
     }
 }
 
+/// The key and the content of a record.
+pub(crate) type Record = (Vec<u8>, Vec<u8>);
+
 /// Puts records together again from their chunks, which arrive in order.
 #[derive(Debug, Default)]
 pub(crate) struct Assembler {
@@ -277,11 +280,7 @@ pub(crate) struct Assembler {
 
 impl Assembler {
     /// Takes one row; returns the record that it completes, and the row's checksum.
-    pub(crate) fn push(
-        &mut self,
-        key: &[u8],
-        row: &[u8],
-    ) -> Result<(Option<(Vec<u8>, Vec<u8>)>, u32), String> {
+    pub(crate) fn push(&mut self, key: &[u8], row: &[u8]) -> Result<(Option<Record>, u32), String> {
         let (piece, checksum) = unseal(key, row)?;
         let (record, number) = key
             .split_last_chunk::<4>()

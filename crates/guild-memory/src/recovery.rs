@@ -4,6 +4,7 @@
 //! rows. A wrong checksum, a gap in the log, a row newer than the last commit, or rows that do not
 //! add up to the last ledger make the store corrupt: wrong data is worse than none.
 
+use std::collections::VecDeque;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
@@ -73,6 +74,10 @@ pub(crate) struct Loaded {
     /// Sequence number of the newest event; 0: there is none.
     pub(crate) last_seq: u64,
     pub(crate) last_at: Timestamp,
+    /// The newest events, as many as were asked for.
+    pub(crate) recent: VecDeque<EventRecord>,
+    /// Number of the newest incident; 0: there is none.
+    pub(crate) incidents: u64,
 }
 
 impl Loaded {
@@ -92,8 +97,8 @@ impl Loaded {
     }
 }
 
-/// Reads a store.
-pub(crate) fn load(store: &dyn Store) -> Result<Loaded, StoreError> {
+/// Reads a store, and keeps the newest `recent_max` events.
+pub(crate) fn load(store: &dyn Store, recent_max: usize) -> Result<Loaded, StoreError> {
     let mut loaded = Loaded::default();
     if !check_format(store)? {
         return Ok(loaded);
@@ -105,7 +110,7 @@ pub(crate) fn load(store: &dyn Store) -> Result<Loaded, StoreError> {
     load_spawned(store, &mut loaded)?;
     load_outputs(store, &mut loaded)?;
     load_data(store, &mut loaded)?;
-    load_events(store, &mut loaded, boot.epoch)?;
+    load_events(store, &mut loaded, boot.epoch, recent_max)?;
     check_outputs(&mut loaded).map_err(|what| StoreError::corrupt(store.path(), what))?;
     Ok(loaded)
 }
@@ -248,7 +253,12 @@ fn load_data(store: &dyn Store, loaded: &mut Loaded) -> Result<(), StoreError> {
     })
 }
 
-fn load_events(store: &dyn Store, loaded: &mut Loaded, boot: BootEpoch) -> Result<(), StoreError> {
+fn load_events(
+    store: &dyn Store,
+    loaded: &mut Loaded,
+    boot: BootEpoch,
+    recent_max: usize,
+) -> Result<(), StoreError> {
     let corrupt = |what: String| StoreError::corrupt(store.path(), what);
     let mut newest = (BootEpoch(0), CommitVersion::default(), Ledger::default());
     each_record(store, key::EVENTS, "events", None, &mut |_, content| {
@@ -267,7 +277,13 @@ fn load_events(store: &dyn Store, loaded: &mut Loaded, boot: BootEpoch) -> Resul
             fold(&mut loaded.runs, record, header.version)?;
             loaded.last_seq = record.seq;
             loaded.last_at = loaded.last_at.max(record.at);
+            if let Event::IncidentOpened { incident, .. } = &record.event {
+                loaded.incidents = *incident;
+            }
         }
+        loaded.recent.extend(records);
+        let excess = loaded.recent.len().saturating_sub(recent_max);
+        loaded.recent.drain(..excess);
         Ok(())
     })?;
     let (epoch, version, ledger) = newest;
@@ -301,13 +317,12 @@ fn fold(
 ) -> Result<(), String> {
     if let Event::TaskCompleted { version: its, .. } | Event::MemoryCommitted { version: its, .. } =
         &record.event
+        && *its > version
     {
-        if *its > version {
-            return Err(format!(
-                "event {} is newer than the last commit",
-                record.seq
-            ));
-        }
+        return Err(format!(
+            "event {} is newer than the last commit",
+            record.seq
+        ));
     }
     let (run, task) = match scope(&record.event) {
         Scope::Guild => return Ok(()),
@@ -412,18 +427,18 @@ fn task_of<'a>(
     Ok((run, TaskIndex(index)))
 }
 
-/// Returns a task's number; runs are bounded far below `u32::MAX` tasks.
+/// Returns the number of a task or run; both are bounded far below `u32::MAX`.
 pub(crate) fn index(place: usize) -> TaskIndex {
-    TaskIndex(u32::try_from(place).expect("tasks_per_run_max is a u32"))
+    TaskIndex(
+        u32::try_from(place).expect("tasks_per_run_max is a u32, and every run has a name in RAM"),
+    )
 }
 
+/// Called with the key and the content of each row; an error says what is wrong with it.
+type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>;
+
 /// Visits the rows of one letter.
-fn each_row(
-    store: &dyn Store,
-    letter: u8,
-    what: &str,
-    each: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>,
-) -> Result<(), StoreError> {
+fn each_row(store: &dyn Store, letter: u8, what: &str, each: Visit<'_>) -> Result<(), StoreError> {
     let mut result = Ok(());
     let (from, to) = ([letter], [letter + 1]);
     store.scan(
@@ -447,7 +462,7 @@ pub(crate) fn each_record(
     letter: u8,
     what: &str,
     mut ledger: Option<&mut Ledger>,
-    each: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>,
+    each: Visit<'_>,
 ) -> Result<(), StoreError> {
     let mut assembler = Assembler::default();
     each_row(store, letter, what, &mut |key, row| {

@@ -1,7 +1,13 @@
 //! Damaged, foreign and busy stores: an error that says what and where, never wrong rows, no panic.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests; a failure is a failed test"
+)]
+
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,6 +16,8 @@ use common::{World, task};
 use guild_memory::reader;
 use guild_memory::store::{RamDisk, SledStore};
 use guild_memory::{Durability, OpenError, StoreError};
+
+type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn on_sled(path: &Path) -> Result<World, OpenError> {
     World::open(Some(Box::new(SledStore::open(path)?)), Durability::Disk)
@@ -46,10 +54,10 @@ fn every_damage_to_a_row_is_found() {
     image().tamper(|rows| old_rows = rows.clone());
     world.commit(overwrite).unwrap();
     world.memory.close().unwrap();
-    let mut rows = std::collections::BTreeMap::new();
+    let mut rows = Rows::new();
     disk.tamper(|all| rows = all.clone());
 
-    let opens = |change: &dyn Fn(&mut std::collections::BTreeMap<Vec<u8>, Vec<u8>>)| {
+    let opens = |change: &dyn Fn(&mut Rows)| {
         let damaged = image();
         damaged.tamper(|rows| change(rows));
         World::open(Some(Box::new(damaged.open())), Durability::Disk)

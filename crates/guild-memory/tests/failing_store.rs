@@ -1,14 +1,19 @@
 //! A store that fails: from that moment nothing is acknowledged, and everybody is told.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests; a failure is a failed test"
+)]
+
 mod common;
 
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::{World, bindings, completion, graph, task};
-use guild_memory::store::{Crash, RamDisk, RamStore, Store, StoreStats, WriteBatch};
+use guild_memory::store::{Crash, RamDisk, RamStore, Store, StoreStats, Visit, WriteBatch};
 use guild_memory::{CommitError, Durability, StoreError, SubmitError};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,7 +61,7 @@ impl Store for Failing {
         &self,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        each: Visit<'_>,
     ) -> Result<(), StoreError> {
         self.inner.scan(from, to, each)
     }

@@ -3,6 +3,11 @@
 //! Each test interleaves two or three sessions step by step. Reads come from the snapshot that a
 //! session began with; commits are validated in the order in which they arrive.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests; a failure is a failed test"
+)]
+
 mod common;
 
 use common::World;

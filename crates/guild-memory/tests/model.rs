@@ -1,5 +1,10 @@
 //! Random transactions and crashes against a serial model: a `BTreeMap`.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests; a failure is a failed test"
+)]
+
 mod common;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,10 @@
 //! What was acknowledged is there after a restart, all of it and nothing else.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests; a failure is a failed test"
+)]
+
 mod common;
 
 use std::sync::Arc;

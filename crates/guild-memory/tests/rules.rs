@@ -1,5 +1,10 @@
 //! Limits, additions and typed values: what breaks a rule is refused with the rule, and changes nothing.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests; a failure is a failed test"
+)]
+
 mod common;
 
 use common::{World, bindings, completion, graph, output, task};

@@ -1,5 +1,10 @@
 //! What every store must keep, checked on RAM and on sled.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests; a failure is a failed test"
+)]
+
 use std::ops::{Bound, ControlFlow};
 
 use guild_memory::Durability;

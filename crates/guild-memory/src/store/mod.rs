@@ -79,6 +79,9 @@ pub struct StoreStats {
     pub size_bytes: u64,
 }
 
+/// Called with the key and the value of each row of a scan.
+pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+
 /// An ordered set of rows, owned by one thread.
 ///
 /// After any error of [`apply`](Self::apply) or [`sync`](Self::sync) the state of the store is
@@ -97,12 +100,8 @@ pub trait Store: fmt::Debug + Send + 'static {
     ///
     /// # Errors
     /// The engine cannot read them.
-    fn scan(
-        &self,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StoreError>;
+    fn scan(&self, from: Bound<&[u8]>, to: Bound<&[u8]>, each: Visit<'_>)
+    -> Result<(), StoreError>;
 
     /// Applies a batch: all or nothing after a crash, and never without the batches before it.
     ///

@@ -5,11 +5,11 @@
 //! [`crate::Memory::open`]), which saves making rows that nobody reads.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Durability, Store, StoreError, StoreStats, WriteBatch};
+use super::{Durability, Store, StoreError, StoreStats, Visit, WriteBatch};
 
 /// What happens to the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +117,7 @@ impl Store for RamStore {
         &self,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        each: Visit<'_>,
     ) -> Result<(), StoreError> {
         if is_empty(from, to) {
             return Ok(());

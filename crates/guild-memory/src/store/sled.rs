@@ -7,7 +7,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::{Durability, Store, StoreError, StoreStats, WriteBatch};
+use super::{Durability, Store, StoreError, StoreStats, Visit, WriteBatch};
 
 /// Pages above a quarter of a segment go to `blobs/`, which sled never syncs: segments large
 /// enough that no page of ours does. Fixed when the directory is created.
@@ -137,7 +137,7 @@ impl Store for SledStore {
         &self,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        each: Visit<'_>,
     ) -> Result<(), StoreError> {
         self.guarded("read rows", || {
             for row in self.db.range::<&[u8], _>((from, to)) {
