@@ -12,6 +12,7 @@ use crate::agent::{Shared, wrong_output};
 use crate::flow::output::decode_path;
 use crate::flow::template::{Template, TemplateError};
 use crate::flow::{Arg, FlowTask};
+use crate::reaper::MARK;
 
 /// What an attempt of a task of kind `exec` needs.
 pub(crate) struct Spec<'a> {
@@ -43,6 +44,7 @@ impl Spec<'_> {
             ("GUILD_IDEMPOTENCY_KEY", context.idempotency_key().to_owned()),
         ];
         spec.env.extend(identity.map(|(name, value)| (name.into(), value.into())));
+        spec.env.extend(self.shared.mark.as_ref().map(|mark| (MARK.into(), mark.into())));
         match run(&spec, &*self.shared.observer).await {
             Ok(output) => {
                 self.task.parse.read(output.stdout).map_err(|why| wrong_output(self.task, &why))

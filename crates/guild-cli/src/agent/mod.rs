@@ -26,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     /// Learns of every process group.
     pub(crate) observer: Arc<dyn ProcessObserver>,
+    /// What marks every process of this guild in its environment.
+    pub(crate) mark: Option<String>,
     vars: minijinja::Value,
 }
 
@@ -34,9 +36,10 @@ impl Shared {
         flow: Arc<Flow>,
         limits: Limits,
         observer: Arc<dyn ProcessObserver>,
+        mark: Option<String>,
     ) -> Self {
         let vars = minijinja::Value::from_serialize(&flow.vars);
-        Self { flow, limits, observer, vars }
+        Self { flow, limits, observer, mark, vars }
     }
 }
 

@@ -1,0 +1,161 @@
+//! The arguments of `guild`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Runs flows on supervised agents, through crashes, to a committed result.
+#[derive(Debug, Parser)]
+#[command(name = "guild", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 some task failed, 2 bad input (nothing was started), \
+                          4 the store cannot be used, 130 interrupted (the run can be resumed)";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a flow, or resume it where it stopped
+    Run(RunArguments),
+    /// Check a flow file and change nothing
+    Validate {
+        /// The flow file
+        flow: PathBuf,
+        /// Give a variable of the flow another value
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        settings: Vec<String>,
+    },
+    /// Draw the tasks of a flow
+    Graph {
+        /// The flow file
+        flow: PathBuf,
+        /// Give a variable of the flow another value
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        settings: Vec<String>,
+        /// The language of the drawing
+        #[arg(long, value_enum, default_value_t)]
+        format: GraphFormat,
+    },
+    /// Show the runs of a store
+    Status {
+        #[command(flatten)]
+        store: StoreArguments,
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Print the event log of a store, one JSON object per line
+    Events {
+        #[command(flatten)]
+        store: StoreArguments,
+        /// The first event to print
+        #[arg(long, value_name = "SEQ", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+        since: u64,
+        /// Go on when new events come; a store in use is read when its process has ended
+        #[arg(long)]
+        follow: bool,
+    },
+    /// Show what went wrong in a store, and what was done about it
+    Incidents {
+        #[command(flatten)]
+        store: StoreArguments,
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Read the shared memory of a store
+    #[command(subcommand)]
+    Memory(MemoryCommand),
+    /// Print the completions of a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Kill the process groups of a guild that was killed itself
+    #[command(name = "__reaper", hide = true)]
+    Reaper {
+        /// What marks the processes of that guild in their environment
+        mark: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// The flow file
+    pub(crate) flow: PathBuf,
+    /// Give a variable of the flow another value
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) settings: Vec<String>,
+    /// Agents of each role, instead of what the flow says
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) agents: Option<u32>,
+    /// Keep the run in this directory, so that it can be resumed; without it, in RAM
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+    /// Name of the run; the same name in the same store is the same run [default: the flow's name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) run: Option<String>,
+    /// Seed of all random draws (delays, chaos)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Inject faults: the probability of each per attempt, such as crash=0.05,hang=0.01,slow=0.1
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) chaos: Option<String>,
+    /// Write the event log to this file, one JSON object per line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) events: Option<PathBuf>,
+    /// How to print the summary
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StoreArguments {
+    /// The directory of the store
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemoryCommand {
+    /// Print the value of a key, as JSON
+    Get {
+        #[command(flatten)]
+        store: StoreArguments,
+        /// The key
+        key: String,
+    },
+    /// Print all keys that begin with a prefix, with their values
+    Scan {
+        #[command(flatten)]
+        store: StoreArguments,
+        /// The prefix; all keys without it
+        #[arg(default_value = "")]
+        prefix: String,
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// One JSON object
+    Json,
+}
+
+/// The language of a drawing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphFormat {
+    /// Mermaid, as Markdown pages show it
+    #[default]
+    Mermaid,
+    /// Graphviz
+    Dot,
+}

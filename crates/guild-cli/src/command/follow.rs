@@ -1,0 +1,126 @@
+//! Follows a running guild until its run ends or a person interrupts it.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use guild::{Drain, EventRecord, Events, Guild, Lagged, Run, RunError, RunReport, ShutdownReport};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::exit_code::{CommandError, Exit};
+use crate::progress::{Bar, PERIOD};
+use crate::tail::Tail;
+
+/// Longest time that work under way may take after the first interrupt; the second ends it.
+const DRAIN_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// How the wait ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The run has ended.
+    Ended(Arc<RunReport>),
+    /// A person wanted it to stop, and work under way is done.
+    Interrupted,
+    /// The guild failed.
+    Failed(String),
+}
+
+type Shutdown = Pin<Box<dyn Future<Output = Option<ShutdownReport>>>>;
+
+/// Reads events and signals, shows the progress.
+pub(crate) struct Follower<'a> {
+    guild: &'a Guild,
+    run: &'a Run,
+    events: Events,
+    tail: Tail,
+    bar: Bar,
+    interrupt: Signal,
+    terminate: Signal,
+    draining: bool,
+}
+
+impl<'a> Follower<'a> {
+    pub(crate) fn new(guild: &'a Guild, run: &'a Run, tail: Tail) -> io::Result<Self> {
+        Ok(Self {
+            guild,
+            run,
+            events: guild.events(1),
+            tail,
+            bar: Bar::new(),
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            draining: false,
+        })
+    }
+
+    /// Waits for the end of the run. The first interrupt lets work under way finish; the second
+    /// ends the process at once, and the reaper what it started.
+    pub(crate) async fn until_end(&mut self, hint: &str) -> Result<End, CommandError> {
+        let run = self.run.clone();
+        let mut end = Box::pin(async move { run.wait().await });
+        let mut shutdown: Shutdown = Box::pin(std::future::pending());
+        let mut tick = tokio::time::interval(PERIOD);
+        loop {
+            tokio::select! {
+                report = &mut end => return Ok(self.ended(report)),
+                // The run ends as shut down, which the first branch sees.
+                _ = &mut shutdown => shutdown = Box::pin(std::future::pending()),
+                Some(event) = self.events.next() => self.take(event)?,
+                _ = tick.tick() => {
+                    self.bar.show(&self.run.progress());
+                    self.tail.flush()?;
+                }
+                _ = self.interrupt.recv() => shutdown = self.interrupted(hint)?,
+                _ = self.terminate.recv() => shutdown = self.interrupted(hint)?,
+            }
+        }
+    }
+
+    fn ended(&self, report: Result<Arc<RunReport>, RunError>) -> End {
+        self.bar.clear();
+        match report {
+            Ok(report) => End::Ended(report),
+            Err(RunError::ShutDown) if self.draining => End::Interrupted,
+            Err(error) => End::Failed(error.to_string()),
+        }
+    }
+
+    fn interrupted(&mut self, hint: &str) -> Result<Shutdown, CommandError> {
+        if self.draining {
+            self.bar.say("guild: ended at once");
+            self.tail.flush()?;
+            std::process::exit(Exit::Interrupted.code().into());
+        }
+        self.draining = true;
+        let running = self.run.progress().running;
+        self.bar.say(&format!(
+            "guild: interrupted; {running} running tasks may finish (a second interrupt ends them), \
+             {hint}"
+        ));
+        let guild = self.guild.clone();
+        Ok(Box::pin(async move { guild.shutdown(Drain::Until(DRAIN_MAX)).await.ok() }))
+    }
+
+    fn take(&mut self, event: Result<EventRecord, Lagged>) -> Result<(), CommandError> {
+        match event {
+            Ok(record) => self.tail.take(self.guild, &record)?,
+            Err(Lagged { .. }) => self.tail.has_gap = true,
+        }
+        Ok(())
+    }
+
+    /// Tells whether the guild was shut down by an interrupt.
+    pub(crate) fn has_shut_down(&self) -> bool {
+        self.draining
+    }
+
+    /// Reads the events that are left, to the end of the log.
+    pub(crate) async fn finish(mut self) -> Result<Tail, CommandError> {
+        while let Some(event) = self.events.next().await {
+            self.take(event)?;
+        }
+        self.tail.flush()?;
+        Ok(self.tail)
+    }
+}

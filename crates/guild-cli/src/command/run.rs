@@ -1,0 +1,321 @@
+//! `guild run`: runs a flow, or resumes it, and prints what came of it.
+//!
+//! Everything that can be wrong is found before the store is touched. Then: lock the store's
+//! directory, start the reaper, start the guild, submit, follow the events, sum up.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use guild::process::ProcessObserver;
+use guild::{
+    Drain, Graph, GraphBuilder, Guild, Limits, RandomFaults, RestartPolicy, Run, RunReport, Seed,
+    StartError, Storage, StoreError, SubmitError, reader,
+};
+
+use crate::agent::{FlowAgent, InnerAgent, Shared};
+use crate::args::{Format, RunArguments};
+use crate::command::follow::{End, Follower};
+use crate::command::print;
+use crate::command::store::outcome_name;
+use crate::exit_code::{CommandError, Exit};
+use crate::flow::{FLOW_ROLE, Flow, RESULT_TASK, RoleKind};
+use crate::reaper::{self, Reaper};
+use crate::render::{Summary, Tasks};
+use crate::summary::Fold;
+use crate::tail::Tail;
+use crate::graph;
+
+/// Agents that work for the flow itself: another one takes over when chaos strikes the first.
+const INNER_AGENTS: u32 = 4;
+
+/// Events kept in RAM for the reader that writes them to the file. A run of a million tasks has
+/// some six million.
+const EVENTS_IN_MEMORY_MAX: usize = 16 << 20;
+
+/// What was asked for, checked.
+struct Plan {
+    flow: Arc<Flow>,
+    run: String,
+    graph: Graph,
+    chaos: Option<RandomFaults>,
+    limits: Limits,
+}
+
+/// Runs the command.
+pub(crate) fn run(arguments: &RunArguments) -> Result<Exit, CommandError> {
+    let plan = plan(arguments)?;
+    check_events_file(arguments.events.as_deref())?;
+    let lock = arguments.store.as_deref().map(lock_store).transpose()?;
+    if let Some(store) = &arguments.store {
+        check_store(store, &plan)?;
+    }
+    raise_open_files();
+    let observer = start_reaper(&plan.flow, lock)?;
+    let guild = start(arguments, &plan, observer)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(supervise(arguments, plan, guild))
+}
+
+fn plan(arguments: &RunArguments) -> Result<Plan, CommandError> {
+    let bad = |message: String| CommandError::BadInput(message);
+    let flow = Flow::load(&arguments.flow, &arguments.settings, arguments.agents)?;
+    let chaos = arguments.chaos.as_deref().map(|spec| RandomFaults::parse(spec, Seed(arguments.seed)));
+    let chaos = chaos.transpose().map_err(|error| bad(format!("--chaos: {error}")))?;
+    let run = arguments.run.clone().unwrap_or_else(|| flow.name.clone());
+    let mut limits = Limits::default();
+    limits.events_in_memory_max = EVENTS_IN_MEMORY_MAX;
+    if run.is_empty() || run.chars().count() > limits.name_chars_max {
+        let max = limits.name_chars_max;
+        return Err(bad(format!("--run: a name has 1 to {max} characters")));
+    }
+    let graph = graph::build(&flow, GraphBuilder::new(&run))
+        .map_err(|error| bad(format!("{}: {error}", arguments.flow.display())))?;
+    Ok(Plan { flow: Arc::new(flow), run, graph, chaos, limits })
+}
+
+/// Finds out before anything starts whether the events file can be written.
+fn check_events_file(path: Option<&Path>) -> Result<(), CommandError> {
+    let Some(path) = path else { return Ok(()) };
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let wrong = if path.is_dir() {
+        Some("it is a directory".to_owned())
+    } else if path.exists() {
+        let opened = File::options().append(true).open(path);
+        opened.err().map(|error| error.to_string())
+    } else {
+        let missing = parent.is_some_and(|parent| !parent.is_dir());
+        missing.then(|| "its directory does not exist".to_owned())
+    };
+    wrong.map_or(Ok(()), |why| {
+        let message = format!("--events: cannot write {}: {why}", path.display());
+        Err(CommandError::BadInput(message))
+    })
+}
+
+/// Locks the directory against a reaper that is still at work, and later runs against ours.
+fn lock_store(store: &Path) -> Result<File, CommandError> {
+    let failed = |error: io::Error| CommandError::from(StoreError::from_io(store, "open the directory", &error));
+    std::fs::create_dir_all(store).map_err(failed)?;
+    reaper::lock(store).map_err(failed)?.ok_or_else(|| {
+        CommandError::from(StoreError::Locked { path: store.to_owned(), pid: None })
+    })
+}
+
+/// Finds out whether the store can be used for this run, before anything in it is changed.
+fn check_store(store: &Path, plan: &Plan) -> Result<(), CommandError> {
+    let view = match reader::read(store) {
+        Ok(view) => view,
+        Err(StoreError::Missing { .. }) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let bad = |message: String| Err(CommandError::BadInput(message));
+    for run in view.runs() {
+        if *run.name != *plan.run && run.history.ended.is_none() {
+            return bad(format!(
+                "the store {} holds the unfinished run `{}`, whose tasks this flow does not know; \
+                 finish it with its own flow, or choose another store",
+                store.display(),
+                run.name
+            ));
+        }
+        if *run.name == *plan.run && *run.graph != plan.graph {
+            return bad(format!(
+                "the run `{}` in {} was started from another version of the flow or with other \
+                 variables; give this one another name by --run, or restore the flow",
+                run.name,
+                store.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Lets a hundred agents hold the pipes of their processes: three pipes and two descriptors each.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "limit on open files not raised");
+    }
+}
+
+fn start_reaper(flow: &Flow, lock: Option<File>) -> Result<Observer, CommandError> {
+    let runs_processes = flow.roles.iter().any(|role| role.kind == RoleKind::Exec);
+    if !runs_processes {
+        return Ok(Observer { observer: Arc::new(()), mark: None, _lock: lock });
+    }
+    let nonce = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
+    let mark = format!("{}-{nonce:016x}", std::process::id());
+    let reaper = Reaper::start(&mark, lock)?;
+    Ok(Observer { observer: Arc::new(reaper), mark: Some(mark), _lock: None })
+}
+
+/// Who learns of process groups, and what marks them.
+struct Observer {
+    observer: Arc<dyn ProcessObserver>,
+    mark: Option<String>,
+    /// Held here when no reaper holds it.
+    _lock: Option<File>,
+}
+
+fn start(
+    arguments: &RunArguments,
+    plan: &Plan,
+    observer: Observer,
+) -> Result<RunningGuild, CommandError> {
+    let shared = Shared::new(plan.flow.clone(), plan.limits.clone(), observer.observer.clone(), observer.mark.clone());
+    let storage = arguments.store.clone().map_or(Storage::Ram, Storage::Directory);
+    let mut builder =
+        Guild::builder().store(storage).seed(arguments.seed).limits(plan.limits.clone());
+    let inner = shared.clone();
+    builder = builder.role(FLOW_ROLE, INNER_AGENTS, move || InnerAgent(inner.clone()));
+    for role in &plan.flow.roles {
+        let shared = shared.clone();
+        builder = builder.role(&role.name, role.agents, move || FlowAgent(shared.clone()));
+    }
+    for quota in &plan.flow.quotas {
+        builder = builder.quota(&quota.name, quota.spec.clone());
+    }
+    if let Some(chaos) = &plan.chaos {
+        // Injected crashes say nothing about an agent: it is restarted as often as it takes.
+        let mut policy = RestartPolicy::default();
+        policy.intensity = u32::MAX;
+        policy.backoff_max = Duration::from_millis(100);
+        builder = builder.faults(Arc::new(chaos.clone())).restart(policy);
+    }
+    let guild = builder.start().map_err(|error| match error {
+        StartError::Store(_) | StartError::Open(_) | StartError::Thread(_) => {
+            CommandError::Store(error.to_string())
+        }
+        error => CommandError::BadInput(error.to_string()),
+    })?;
+    Ok(RunningGuild { guild, _observer: observer })
+}
+
+/// The guild, and what must live as long.
+struct RunningGuild {
+    guild: Guild,
+    _observer: Observer,
+}
+
+async fn supervise(
+    arguments: &RunArguments,
+    plan: Plan,
+    running: RunningGuild,
+) -> Result<Exit, CommandError> {
+    let Plan { flow, run: name, graph, .. } = plan;
+    let guild = &running.guild;
+    let run = guild.submit(graph).await.map_err(|error| match error {
+        SubmitError::Graph(_) | SubmitError::Refused(_) => CommandError::BadInput(error.to_string()),
+        error => CommandError::Store(error.to_string()),
+    })?;
+    let tail = Tail::new(arguments.events.as_deref(), Fold::new(run.id()))?;
+    let mut follower = Follower::new(guild, &run, tail)?;
+    let end = follower.until_end(&resume_hint(arguments)).await?;
+    let messages = guild.stats().messages;
+    if !follower.has_shut_down() {
+        let drain = Drain::Until(Duration::from_secs(10));
+        guild.shutdown(drain).await.map_err(|error| CommandError::Store(error.to_string()))?;
+    }
+    let tail = follower.finish().await?;
+    let tail = complete(tail, arguments.store.as_deref())?;
+    let (report, exit) = match end {
+        End::Ended(report) => {
+            let completed = report.outcome() == guild::Outcome::Completed;
+            (Some(report), if completed { Exit::Done } else { Exit::Failed })
+        }
+        End::Interrupted => (None, Exit::Interrupted),
+        End::Failed(why) => {
+            let hint = resume_hint(arguments);
+            return Err(CommandError::Store(format!("{why}\n{hint}")));
+        }
+    };
+    let summary = summarise(&flow, &run, report.as_deref(), &tail, messages, arguments.seed);
+    match arguments.format {
+        Format::Json => print(&format!("{}\n", serde_json::to_string(&summary).map_err(io::Error::from)?))?,
+        Format::Table => print(&summary.to_text(&name))?,
+    }
+    if let Some(report) = report.filter(|_| exit == Exit::Failed) {
+        explain_failures(&report, &tail);
+    }
+    Ok(exit)
+}
+
+/// Reads the log again from the store when events left RAM before they were read.
+fn complete(mut tail: Tail, store: Option<&Path>) -> Result<Tail, CommandError> {
+    if !tail.has_gap {
+        return Ok(tail);
+    }
+    let Some(store) = store else {
+        eprintln!("guild: the event log is incomplete: events came faster than they were written");
+        return Ok(tail);
+    };
+    let view = reader::read(store)?;
+    tail.restart()?;
+    for record in view.events(1) {
+        let record = record?;
+        let line = guild::event_line(&record, view.names());
+        tail.take_line(&record, line)?;
+    }
+    tail.flush()?;
+    Ok(tail)
+}
+
+fn resume_hint(arguments: &RunArguments) -> String {
+    let store: Option<&PathBuf> = arguments.store.as_ref();
+    match store {
+        Some(_) => "the same command again resumes the run".to_owned(),
+        None => "without --store nothing is kept; the same command begins anew".to_owned(),
+    }
+}
+
+fn summarise(
+    flow: &Flow,
+    run: &Run,
+    report: Option<&RunReport>,
+    tail: &Tail,
+    messages: u64,
+    seed: u64,
+) -> Summary {
+    let fold = &tail.fold;
+    let progress = run.progress();
+    let tally = report.map(RunReport::tally);
+    let tasks = Tasks {
+        total: fold.added,
+        completed: tally.map_or(progress.completed, |tally| tally.completed).into(),
+        failed: tally.map_or(progress.failed, |tally| tally.failed).into(),
+        skipped: tally.map_or(progress.skipped, |tally| tally.skipped).into(),
+        cancelled: tally.map_or(progress.cancelled, |tally| tally.cancelled).into(),
+    };
+    let seconds = |us: u64| Duration::from_micros(us).as_secs_f64();
+    let result = report.filter(|_| !flow.result.is_empty());
+    Summary {
+        outcome: report.map_or("interrupted", |report| outcome_name(report.outcome())),
+        attempts: fold.attempts,
+        agents: flow.agents(),
+        incidents: fold.incidents,
+        restarts: fold.restarts,
+        makespan_s: seconds(report.map_or(0, RunReport::makespan_us)),
+        critical_path_s: seconds(fold.critical_path_us),
+        work_s: seconds(fold.work_us),
+        messages_per_task: messages as f64 / (tasks.total.max(1) as f64),
+        events: tail.events(),
+        events_hash: tail.hash(),
+        seed: fold.seed.unwrap_or(seed),
+        result: result.and_then(|report| report.output(RESULT_TASK).ok()),
+        crashes: fold.crashes,
+        faults: fold.faults,
+        ended: fold.ended,
+        tasks,
+    }
+}
+
+fn explain_failures(report: &RunReport, tail: &Tail) {
+    for (task, message) in &tail.failures {
+        eprintln!("guild: task {task} of run {} failed: {message}", report.name());
+    }
+}

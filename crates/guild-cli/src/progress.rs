@@ -1,0 +1,52 @@
+//! Shows on a terminal how far a run is.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use guild::Progress;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Time between two looks at the progress.
+pub(crate) const PERIOD: Duration = Duration::from_millis(100);
+
+/// A bar on standard error; silent where that is no terminal.
+#[derive(Debug)]
+pub(crate) struct Bar(Option<ProgressBar>);
+
+impl Bar {
+    pub(crate) fn new() -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Self(None);
+        }
+        let style = "{bar:30} {pos}/{len} done, {msg}, {per_sec}, ETA {eta}";
+        let style = ProgressStyle::with_template(style)
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(10));
+        bar.set_style(style);
+        Self(Some(bar))
+    }
+
+    pub(crate) fn show(&self, progress: &Progress) {
+        let Some(bar) = &self.0 else { return };
+        let failed = u64::from(progress.failed);
+        let others = u64::from(progress.skipped) + u64::from(progress.cancelled);
+        bar.set_length(u64::from(progress.total));
+        bar.set_position(u64::from(progress.completed) + failed + others);
+        bar.set_message(format!("{} running, {failed} failed", progress.running));
+    }
+
+    /// Prints a line above the bar, or to standard error.
+    pub(crate) fn say(&self, line: &str) {
+        match &self.0 {
+            Some(bar) => bar.println(line),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    /// Removes the bar.
+    pub(crate) fn clear(&self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}

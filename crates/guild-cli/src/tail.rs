@@ -1,0 +1,97 @@
+//! Follows the event log of a running guild: hashes it, writes it to a file, folds it.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use guild::{Event, EventRecord, Guild};
+
+use crate::digest::Fnv1a;
+use crate::summary::Fold;
+
+/// Reads every event once, in order.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    file: Option<(PathBuf, BufWriter<File>)>,
+    hash: Fnv1a,
+    events: u64,
+    next: u64,
+    /// Whether events left RAM before they were read.
+    pub(crate) has_gap: bool,
+    pub(crate) fold: Fold,
+    /// Names and messages of the first tasks that failed for good.
+    pub(crate) failures: Vec<(String, String)>,
+}
+
+/// Failed tasks that are explained; more only hide the first.
+const FAILURES_MAX: usize = 10;
+
+impl Tail {
+    /// Begins at the first event; creates the file.
+    pub(crate) fn new(file: Option<&Path>, fold: Fold) -> io::Result<Self> {
+        let file = file.map(|path| Ok::<_, io::Error>((path.to_owned(), create(path)?)));
+        Ok(Self {
+            file: file.transpose()?,
+            hash: Fnv1a::default(),
+            events: 0,
+            next: 1,
+            has_gap: false,
+            fold,
+            failures: Vec::new(),
+        })
+    }
+
+    /// Takes the next event.
+    pub(crate) fn take(&mut self, guild: &Guild, record: &EventRecord) -> io::Result<()> {
+        self.take_line(record, guild.event_line(record))
+    }
+
+    /// Takes the next event with its line.
+    pub(crate) fn take_line(&mut self, record: &EventRecord, mut line: String) -> io::Result<()> {
+        self.has_gap |= record.seq != self.next;
+        self.next = record.seq + 1;
+        self.fold.take(record);
+        self.note_failure(record, &line);
+        line.push('\n');
+        self.hash = self.hash.update(line.as_bytes());
+        self.events += 1;
+        match &mut self.file {
+            Some((_, file)) => file.write_all(line.as_bytes()),
+            None => Ok(()),
+        }
+    }
+
+    fn note_failure(&mut self, record: &EventRecord, line: &str) {
+        let Event::TaskFailed { task, retry_at: None, message, .. } = &record.event else { return };
+        if task.run == self.fold.run() && self.failures.len() < FAILURES_MAX {
+            let fields: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+            let name = fields["task"].as_str().unwrap_or_default().to_owned();
+            self.failures.push((name, message.to_string()));
+        }
+    }
+
+    /// Makes what was taken visible to readers of the file.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.file.as_mut().map_or(Ok(()), |(_, file)| file.flush())
+    }
+
+    /// Begins anew, to read the log from the store.
+    pub(crate) fn restart(&mut self) -> io::Result<()> {
+        let file = self.file.take().map(|(path, _)| path);
+        *self = Self::new(file.as_deref(), Fold::new(self.fold.run()))?;
+        Ok(())
+    }
+
+    pub(crate) fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// Returns the hash of all lines, line ends included, in hex.
+    pub(crate) fn hash(&self) -> String {
+        format!("{:016x}", self.hash.value())
+    }
+}
+
+fn create(path: &Path) -> io::Result<BufWriter<File>> {
+    Ok(BufWriter::with_capacity(1 << 16, File::create(path)?))
+}
