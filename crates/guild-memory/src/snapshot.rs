@@ -10,6 +10,9 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use guild_core::id::{CommitVersion, TaskId};
 use imbl::OrdMap;
+use serde::de::DeserializeOwned;
+
+use crate::transaction::TransactionError;
 
 /// A key; shared between the map, transactions and rows.
 pub(crate) type Key = Arc<[u8]>;
@@ -54,6 +57,23 @@ impl Snapshot {
     /// Returns the value of a key.
     pub fn get(&self, key: &[u8]) -> Option<Entry> {
         self.entry(key).cloned()
+    }
+
+    /// Returns the value of a key as this type.
+    ///
+    /// # Errors
+    /// `Decode`: the value is of another type.
+    pub fn value<T: DeserializeOwned>(
+        &self,
+        key: impl AsRef<str>,
+    ) -> Result<Option<T>, TransactionError> {
+        let key = key.as_ref();
+        let Some(entry) = self.entry(key.as_bytes()) else { return Ok(None) };
+        let decoded = serde_json::from_slice(&entry.value);
+        decoded.map(Some).map_err(|error| TransactionError::Decode {
+            key: key.to_owned(),
+            message: error.to_string(),
+        })
     }
 
     /// Visits the keys that begin with a prefix, in ascending order of bytes.

@@ -1,0 +1,164 @@
+//! What a user writes: an agent that performs tasks of one role.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::LocalBoxFuture;
+use guild_core::event::Cause;
+use guild_core::payload::Payload;
+use guild_memory::TransactionError;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::context::TaskContext;
+
+/// Performs tasks of one role, one at a time.
+///
+/// A factory builds an agent for each of its lives (incarnations). When it panics, hangs beyond its
+/// task's timeout or is cancelled, this value is dropped together with the future that was
+/// performing, and the factory builds a fresh one: torn state never survives.
+pub trait Agent: 'static {
+    /// What the agent needs to know.
+    type Input: DeserializeOwned + 'static;
+    /// What the agent finds out.
+    type Output: Serialize + 'static;
+
+    /// Performs one task.
+    ///
+    /// Memory writes and spawned tasks are committed together with the output, or not at all.
+    ///
+    /// # Cancel safety
+    /// The future is dropped at an await when the attempt times out or is cancelled; nothing it
+    /// wrote is committed then. Code that blocks without an await cannot be interrupted.
+    fn perform(
+        &mut self,
+        input: Self::Input,
+        context: &mut TaskContext,
+    ) -> impl Future<Output = Result<Self::Output, TaskError>>;
+}
+
+/// Why an attempt failed, and whether trying again may help.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskError {
+    message: String,
+    kind: Kind,
+    retry_after: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Retryable,
+    Fatal,
+    Crashed,
+}
+
+impl TaskError {
+    /// The attempt failed; another one may succeed.
+    pub fn retryable(message: impl fmt::Display) -> Self {
+        Self::new(message, Kind::Retryable)
+    }
+
+    /// The task cannot succeed, however often it is tried.
+    pub fn fatal(message: impl fmt::Display) -> Self {
+        Self::new(message, Kind::Fatal)
+    }
+
+    /// The agent can no longer be trusted (its child process died, say): its life ends as if it
+    /// had panicked, and the task goes to another agent.
+    pub fn crashed(message: impl fmt::Display) -> Self {
+        Self::new(message, Kind::Crashed)
+    }
+
+    /// Asks for at least this delay before the next attempt (an API said "try again in 30 s").
+    #[must_use]
+    pub fn with_retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
+        self
+    }
+
+    /// Returns whether another attempt may succeed.
+    pub fn is_retryable(&self) -> bool {
+        self.kind != Kind::Fatal
+    }
+
+    pub(crate) fn is_crash(&self) -> bool {
+        self.kind == Kind::Crashed
+    }
+
+    pub(crate) fn cause(&self) -> Cause {
+        if self.is_crash() { Cause::Panic } else { Cause::Error }
+    }
+
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    fn new(message: impl fmt::Display, kind: Kind) -> Self {
+        Self { message: message.to_string(), kind, retry_after: None }
+    }
+}
+
+impl fmt::Display for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for TaskError {}
+
+impl From<std::io::Error> for TaskError {
+    fn from(error: std::io::Error) -> Self {
+        Self::retryable(error)
+    }
+}
+
+/// A value of another type stays one, so trying again cannot help.
+impl From<TransactionError> for TaskError {
+    fn from(error: TransactionError) -> Self {
+        Self::fatal(error)
+    }
+}
+
+/// An agent whose input and output types are erased.
+pub(crate) trait Behaviour {
+    fn perform<'a>(
+        &'a mut self,
+        input: Payload,
+        context: &'a mut TaskContext,
+    ) -> LocalBoxFuture<'a, Result<Payload, TaskError>>;
+}
+
+struct Typed<A>(A);
+
+impl<A: Agent> Behaviour for Typed<A> {
+    fn perform<'a>(
+        &'a mut self,
+        input: Payload,
+        context: &'a mut TaskContext,
+    ) -> LocalBoxFuture<'a, Result<Payload, TaskError>> {
+        Box::pin(async move {
+            let input = input.decode().map_err(|error| {
+                TaskError::fatal(format_args!("the input is not of the agent's type: {error}"))
+            })?;
+            let output = self.0.perform(input, context).await?;
+            Payload::encode(&output)
+                .map_err(|error| TaskError::fatal(format_args!("the output is no JSON: {error}")))
+        })
+    }
+}
+
+/// Builds the behaviour of each incarnation, on the arbiter where the agent lives.
+#[derive(Clone)]
+pub(crate) struct Factory(Arc<dyn Fn() -> Box<dyn Behaviour> + Send + Sync>);
+
+impl Factory {
+    pub(crate) fn new<A: Agent>(make: impl Fn() -> A + Send + Sync + 'static) -> Self {
+        Self(Arc::new(move || Box::new(Typed(make()))))
+    }
+
+    pub(crate) fn make(&self) -> Box<dyn Behaviour> {
+        (self.0)()
+    }
+}

@@ -1,0 +1,285 @@
+//! Builds and starts a guild.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
+
+use guild_core::draw::Seed;
+use guild_core::graph::Catalog;
+use guild_core::id::RoleId;
+use guild_core::limits::Limits;
+use guild_core::quota::QuotaSpec;
+use guild_core::restart::RestartPolicy;
+use guild_memory::store::{SledStore, Store};
+use guild_memory::{Durability, Memory, OpenError, StoreError};
+
+use crate::agent::{Agent, Factory};
+use crate::fault::FaultPoint;
+use crate::guild::Guild;
+use crate::mailbox::Inbox;
+use crate::message::MemoryMessage;
+use crate::start::{Opened, RoleParts};
+
+/// Where the memory is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Storage {
+    /// In RAM only; it ends with the process.
+    #[default]
+    Ram,
+    /// In a sled store in this directory, which is created where it is absent.
+    Directory(PathBuf),
+}
+
+/// Why a guild did not start; nothing runs then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// No role was declared.
+    #[error("a guild needs a role: call `role(name, agents, factory)`")]
+    NoRole,
+    /// A role or quota was declared twice.
+    #[error("`{0}` is declared twice: names of roles and quotas are unique")]
+    Duplicate(String),
+    /// A name is empty or too long.
+    #[error("the name `{name}` has {chars} characters: 1 to {chars_max} are allowed")]
+    Name {
+        /// The name.
+        name: String,
+        /// Its length.
+        chars: usize,
+        /// The bound.
+        chars_max: usize,
+    },
+    /// A role has no agent or too many.
+    #[error("the role `{role}` has {agents} agents: 1 to {agents_max} are allowed")]
+    Agents {
+        /// The role.
+        role: String,
+        /// How many were asked for.
+        agents: u32,
+        /// The bound.
+        agents_max: u32,
+    },
+    /// A quota can never be met.
+    #[error("the quota `{0}` allows nothing: permits, amount, burst and period must be above zero")]
+    EmptyQuota(String),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What the store holds cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The control thread cannot be started.
+    #[error("the control thread did not start: {0}")]
+    Thread(String),
+}
+
+/// Collects what a guild is made of.
+pub struct GuildBuilder {
+    roles: Vec<(String, u32, Factory)>,
+    quotas: Vec<(String, QuotaSpec)>,
+    storage: Storage,
+    durability: Option<Durability>,
+    restart: RestartPolicy,
+    seed: u64,
+    limits: Limits,
+    validate: bool,
+    faults: Option<Arc<dyn FaultPoint>>,
+    agent_threads: Option<usize>,
+}
+
+impl fmt::Debug for GuildBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let roles: Vec<_> = self.roles.iter().map(|(name, agents, _)| (name, agents)).collect();
+        f.debug_struct("GuildBuilder")
+            .field("roles", &roles)
+            .field("quotas", &self.quotas)
+            .field("storage", &self.storage)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for GuildBuilder {
+    fn default() -> Self {
+        Self {
+            roles: Vec::new(),
+            quotas: Vec::new(),
+            storage: Storage::Ram,
+            durability: None,
+            restart: RestartPolicy::default(),
+            seed: 0,
+            limits: Limits::default(),
+            validate: false,
+            faults: None,
+            agent_threads: None,
+        }
+    }
+}
+
+impl GuildBuilder {
+    /// Declares a role: its name, how many agents it has, and what builds one of them.
+    #[must_use]
+    pub fn role<A: Agent>(
+        mut self,
+        name: impl Into<String>,
+        agents: u32,
+        factory: impl Fn() -> A + Send + Sync + 'static,
+    ) -> Self {
+        self.roles.push((name.into(), agents, Factory::new(factory)));
+        self
+    }
+
+    /// Declares a quota that tasks share.
+    #[must_use]
+    pub fn quota(mut self, name: impl Into<String>, spec: QuotaSpec) -> Self {
+        self.quotas.push((name.into(), spec));
+        self
+    }
+
+    /// Says where the memory is kept; in RAM by default.
+    #[must_use]
+    pub fn store(mut self, storage: Storage) -> Self {
+        self.storage = storage;
+        self
+    }
+
+    /// Says how safe a commit is before it is acknowledged: by default `Memory` for a memory in
+    /// RAM, `Disk` for a directory.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
+    }
+
+    /// Sets when crashed agents are restarted.
+    #[must_use]
+    pub fn restart(mut self, policy: RestartPolicy) -> Self {
+        self.restart = policy;
+        self
+    }
+
+    /// Sets the seed of all random draws.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Sets the bounds.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Checks every invariant of the planner after every step; slow, meant for tests.
+    #[must_use]
+    pub fn validate(mut self, validate: bool) -> Self {
+        self.validate = validate;
+        self
+    }
+
+    /// Lets faults be injected.
+    #[must_use]
+    pub fn faults(mut self, faults: Arc<dyn FaultPoint>) -> Self {
+        self.faults = Some(faults);
+        self
+    }
+
+    /// Sets how many threads the agents share; 0 puts them on the control thread, where an agent
+    /// that blocks delays everything. The default is one less than the machine has cores, and at
+    /// least 1.
+    #[must_use]
+    pub fn agent_threads(mut self, threads: usize) -> Self {
+        self.agent_threads = Some(threads);
+        self
+    }
+
+    /// Starts the guild on threads of its own: it needs no runtime and works within any.
+    ///
+    /// # Errors
+    /// A declaration is wrong, or the store cannot be opened; nothing runs then.
+    pub fn start(self) -> Result<Guild, StartError> {
+        self.check()?;
+        let durability = self.durability.unwrap_or(match self.storage {
+            Storage::Ram => Durability::Memory,
+            Storage::Directory(_) => Durability::Disk,
+        });
+        let memory_inbox = Inbox::<MemoryMessage>::new();
+        let notified = memory_inbox.clone();
+        let notify = Box::new(move || notified.push(MemoryMessage::Acknowledged));
+        let store: Option<Box<dyn Store>> = match &self.storage {
+            Storage::Ram => None,
+            Storage::Directory(path) => Some(Box::new(SledStore::open(path)?)),
+        };
+        let (mut memory, mut recovered) =
+            Memory::open(store, durability, self.limits.clone(), notify)?;
+        let role_names: Vec<String> = self.roles.iter().map(|role| role.0.clone()).collect();
+        let quota_names: Vec<String> = self.quotas.iter().map(|quota| quota.0.clone()).collect();
+        let role_ids = memory.intern_roles(&role_names)?;
+        let quota_ids = memory.intern_quotas(&quota_names)?;
+        let catalog = Catalog {
+            roles: role_names.iter().map(|name| name.as_str().into()).zip(role_ids.iter().copied()).collect(),
+            quotas: self
+                .quotas
+                .iter()
+                .zip(&quota_ids)
+                .map(|((name, spec), id)| (name.as_str().into(), *id, spec.capacity()))
+                .collect(),
+            limits: self.limits.clone(),
+        };
+        let mut roles: BTreeMap<RoleId, RoleParts> = BTreeMap::new();
+        for ((_, agents, factory), id) in self.roles.into_iter().zip(role_ids) {
+            roles.insert(id, RoleParts { agents, factory });
+        }
+        let quotas = quota_ids.into_iter().zip(self.quotas.into_iter().map(|quota| quota.1)).collect();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut names = std::mem::take(&mut recovered.names);
+        names.set_roles(memory.role_names().to_vec());
+        names.set_quotas(memory.quota_names().to_vec());
+        let names = Arc::new(RwLock::new(names));
+        crate::start::start(Opened {
+            memory,
+            memory_inbox,
+            recovered,
+            names,
+            catalog,
+            roles,
+            quotas,
+            restart: self.restart,
+            seed: Seed(self.seed),
+            validate: self.validate,
+            faults: self.faults,
+            agent_threads: self.agent_threads.unwrap_or_else(|| cores.saturating_sub(1).max(1)),
+        })
+    }
+
+    fn check(&self) -> Result<(), StartError> {
+        if self.roles.is_empty() {
+            return Err(StartError::NoRole);
+        }
+        let (chars_max, agents_max) = (self.limits.name_chars_max, self.limits.agents_per_role_max);
+        let mut seen = std::collections::BTreeSet::new();
+        let roles = self.roles.iter().map(|(name, ..)| ("role", name));
+        let quotas = self.quotas.iter().map(|(name, _)| ("quota", name));
+        for (kind, name) in roles.chain(quotas) {
+            let chars = name.chars().count();
+            if chars == 0 || chars > chars_max {
+                return Err(StartError::Name { name: name.clone(), chars, chars_max });
+            }
+            if !seen.insert((kind, name)) {
+                return Err(StartError::Duplicate(name.clone()));
+            }
+        }
+        for (role, agents, _) in &self.roles {
+            if *agents == 0 || *agents > agents_max {
+                return Err(StartError::Agents { role: role.clone(), agents: *agents, agents_max });
+            }
+        }
+        match self.quotas.iter().find(|(_, spec)| !spec.is_usable()) {
+            Some((name, _)) => Err(StartError::EmptyQuota(name.clone())),
+            None => Ok(()),
+        }
+    }
+}

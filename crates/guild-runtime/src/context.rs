@@ -1,0 +1,211 @@
+//! What an attempt may do while it performs: the only hands an agent has.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use guild_core::event::Names;
+use guild_core::graph::{Catalog, GraphBuilder, Task};
+use guild_core::id::{AgentId, FencingToken, TaskId, TaskIndex};
+use guild_core::payload::Payload;
+use guild_memory::{NameTable, Snapshots, Transaction};
+use tokio::time::Instant;
+
+use crate::agent::TaskError;
+use crate::fault::FaultPoint;
+use crate::mailbox::Inbox;
+use crate::message::{HandedIn, MemoryMessage, SchedulerMessage};
+
+/// What all actors of a guild share: where to send, and where to look things up.
+pub(crate) struct Surroundings {
+    pub(crate) scheduler: Inbox<SchedulerMessage>,
+    pub(crate) memory: Inbox<MemoryMessage>,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) names: Arc<RwLock<NameTable>>,
+    pub(crate) catalog: Catalog,
+    pub(crate) faults: Option<Arc<dyn FaultPoint>>,
+    pub(crate) stats: Counters,
+}
+
+/// Counts what happened since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) messages: AtomicU64,
+    pub(crate) attempts: AtomicU64,
+    pub(crate) crashes: AtomicU64,
+    pub(crate) restarts: AtomicU64,
+    pub(crate) incidents: AtomicU64,
+    pub(crate) faults: AtomicU64,
+}
+
+impl Surroundings {
+    /// Looks something up by name. The table is whole after every write, so a poisoned lock holds
+    /// good data.
+    pub(crate) fn named<R>(&self, look_up: impl FnOnce(&NameTable) -> R) -> R {
+        look_up(&self.names.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The attempt that an agent performs: its memory, its identity and its deadline.
+pub struct TaskContext {
+    surroundings: Arc<Surroundings>,
+    agent: AgentId,
+    task: TaskId,
+    attempt: u32,
+    token: FencingToken,
+    deadline: Instant,
+    transaction: Transaction,
+    spawned: Option<GraphBuilder>,
+    idempotency_key: Option<Box<str>>,
+    last_heartbeat: Option<Instant>,
+}
+
+impl fmt::Debug for TaskContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskContext")
+            .field("task", &self.task)
+            .field("attempt", &self.attempt)
+            .field("agent", &self.agent)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TaskContext {
+    pub(crate) fn new(
+        surroundings: Arc<Surroundings>,
+        (agent, task, attempt, token): (AgentId, TaskId, u32, FencingToken),
+        deadline: Instant,
+    ) -> Self {
+        let transaction = Transaction::begin(&surroundings.snapshots);
+        Self {
+            surroundings,
+            agent,
+            task,
+            attempt,
+            token,
+            deadline,
+            transaction,
+            spawned: None,
+            idempotency_key: None,
+            last_heartbeat: None,
+        }
+    }
+
+    /// Returns the task's transaction on the shared memory.
+    ///
+    /// It reads one stable snapshot, taken at the first read, and its own writes. The writes are
+    /// committed together with the task's completion; if something that was read has changed by
+    /// then, nothing is committed and the task is tried again.
+    pub fn memory(&mut self) -> &mut Transaction {
+        &mut self.transaction
+    }
+
+    /// Adds a task that is committed together with this task's completion.
+    ///
+    /// Spawned tasks may depend on each other (by what this returns), not on tasks outside. Whoever
+    /// depends on this task waits for the spawned ones too.
+    pub fn spawn(&mut self, task: Task) -> TaskIndex {
+        let catalog = &self.surroundings.catalog;
+        self.spawned.get_or_insert_with(|| GraphBuilder::spawned(catalog.clone())).add(task)
+    }
+
+    /// Renews the lease: tells the scheduler that the agent works on.
+    ///
+    /// Needed only for tasks with a heartbeat interval; more than one in 10 ms are not sent.
+    pub fn heartbeat(&mut self) {
+        let now = Instant::now();
+        let recent = self
+            .last_heartbeat
+            .is_some_and(|last| now.duration_since(last).as_millis() < HEARTBEAT_MS_MIN);
+        if !recent {
+            self.last_heartbeat = Some(now);
+            let (agent, task, token) = (self.agent, self.task, self.token);
+            self.surroundings.scheduler.push(SchedulerMessage::Heartbeat { agent, task, token });
+        }
+    }
+
+    /// Returns when the attempt times out; its future is dropped then.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Returns a key that is the same for every attempt of this task, also after a restart of the
+    /// process: give it to outside services so that they do a thing only once.
+    pub fn idempotency_key(&mut self) -> &str {
+        let (surroundings, task) = (&self.surroundings, self.task);
+        self.idempotency_key.get_or_insert_with(|| {
+            surroundings
+                .named(|names| format!("{}/{}", names.run(task.run), names.task(task)))
+                .into()
+        })
+    }
+
+    /// Returns the name of the run.
+    pub fn run(&self) -> String {
+        self.surroundings.named(|names| names.run(self.task.run))
+    }
+
+    /// Returns the name of the task.
+    pub fn task(&self) -> String {
+        self.surroundings.named(|names| names.task(self.task))
+    }
+
+    /// Returns the name of the agent.
+    pub fn agent(&self) -> String {
+        self.surroundings.named(|names| names.agent(self.agent))
+    }
+
+    /// Returns which try of the task this is, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// Returns the task's number.
+    pub fn task_id(&self) -> TaskId {
+        self.task
+    }
+
+    /// Returns the agent's number.
+    pub fn agent_id(&self) -> AgentId {
+        self.agent
+    }
+
+    /// Returns the tracing span of this attempt; the agent's work runs in it.
+    pub fn span(&self) -> tracing::Span {
+        tracing::debug_span!(
+            "attempt",
+            run = self.task.run.0,
+            task = self.task.index.0,
+            attempt = self.attempt,
+            agent = self.agent.index,
+        )
+    }
+
+    pub(crate) fn surroundings(&self) -> &Surroundings {
+        &self.surroundings
+    }
+
+    /// Packs up what is committed with the completion.
+    pub(crate) fn into_work(self, output: Payload) -> Result<HandedIn, TaskError> {
+        let limits = &self.surroundings.catalog.limits;
+        if output.size_bytes() > limits.payload_bytes_max {
+            return Err(TaskError::fatal(format_args!(
+                "the output has {} bytes, more than the {} that a task may hand in",
+                output.size_bytes(),
+                limits.payload_bytes_max
+            )));
+        }
+        let spawned = match self.spawned {
+            None => None,
+            Some(builder) => {
+                let graph = builder.build().map_err(TaskError::fatal)?;
+                let bindings = graph.bind(&self.surroundings.catalog).map_err(TaskError::fatal)?;
+                Some((Arc::new(graph), bindings))
+            }
+        };
+        Ok(HandedIn { output, transaction: self.transaction.into_parts(), spawned })
+    }
+}
+
+/// Shortest time between two heartbeats that are sent, in milliseconds.
+const HEARTBEAT_MS_MIN: u128 = 10;

@@ -1,0 +1,212 @@
+//! The root of the tree: opens incidents, and ends the guild in order.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext, Context, Handler, Supervised};
+use actix_rt::{Arbiter, System};
+use guild_core::event::Event;
+use guild_core::incident::Incident;
+use tokio::sync::oneshot;
+
+use crate::clock::Clock;
+use crate::context::Surroundings;
+use crate::events::EventLog;
+use crate::guild::{Drain, ShutdownReport};
+use crate::mailbox::{Inbox, Wake};
+use crate::message::{ControllerMessage, MemoryMessage, Report, SchedulerMessage, SupervisorMessage};
+use crate::run::{RunBoard, RunError};
+
+/// The recent incidents of a guild; every clone is the same list.
+#[derive(Clone, Default)]
+pub(crate) struct Incidents(Arc<Mutex<VecDeque<Incident>>>);
+
+impl Incidents {
+    /// Returns the incidents in RAM, oldest first.
+    pub(crate) fn list(&self) -> Vec<Incident> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    fn open(&self, incident: Incident, incidents_max: usize) {
+        let mut incidents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        incidents.push_back(incident);
+        while incidents.len() > incidents_max {
+            incidents.pop_front();
+        }
+    }
+}
+
+/// The root actor.
+pub(crate) struct Controller {
+    inbox: Inbox<ControllerMessage>,
+    links: Links,
+    incidents: Incidents,
+    clock: Clock,
+    incidents_opened: u64,
+    arbiters: Vec<Arbiter>,
+    batch: Vec<ControllerMessage>,
+}
+
+/// Whom the controller can reach.
+#[derive(Clone)]
+pub(crate) struct Links {
+    pub(crate) surroundings: Arc<Surroundings>,
+    pub(crate) supervisors: Vec<Inbox<SupervisorMessage>>,
+    pub(crate) board: RunBoard,
+    pub(crate) events: EventLog,
+}
+
+impl Controller {
+    /// Returns the controller; `incidents_before` were opened before this start.
+    pub(crate) fn new(
+        inbox: Inbox<ControllerMessage>,
+        links: Links,
+        incidents: Incidents,
+        clock: Clock,
+        incidents_before: u64,
+        arbiters: Vec<Arbiter>,
+    ) -> Self {
+        let batch = Vec::new();
+        Self { inbox, links, incidents, clock, incidents_opened: incidents_before, arbiters, batch }
+    }
+
+    fn turn(&mut self) {
+        let mut batch = std::mem::take(&mut self.batch);
+        self.inbox.take(&mut batch);
+        for message in batch.drain(..) {
+            match message {
+                ControllerMessage::Report(report) => self.open(*report),
+                ControllerMessage::Shutdown { drain, reply } => self.shutdown(drain, reply),
+            }
+        }
+        self.batch = batch;
+    }
+
+    fn open(&mut self, report: Report) {
+        self.incidents_opened += 1;
+        let surroundings = &self.links.surroundings;
+        surroundings.stats.incidents.fetch_add(1, Ordering::Relaxed);
+        let number = self.incidents_opened;
+        surroundings.memory.push(MemoryMessage::Record(Event::IncidentOpened {
+            incident: number,
+            severity: report.severity,
+            r#type: report.kind.into(),
+            agent: report.agent.map(|(agent, _)| agent),
+            task: report.task.map(|(task, _)| task),
+            attempt: report.task.map(|(_, attempt)| attempt),
+            fault: report.fault,
+            cause: report.cause,
+            message: report.message.clone(),
+            location: report.location.clone(),
+            action: report.action.clone(),
+        }));
+        let incident = Incident {
+            number,
+            at: self.clock.now(),
+            severity: report.severity,
+            kind: report.kind.to_owned(),
+            cause: report.cause,
+            message: report.message.into(),
+            location: report.location.map(Into::into),
+            agent: report.agent,
+            task: report.task.map(|(task, _)| task),
+            attempt: report.task.map(|(_, attempt)| attempt),
+            fault: report.fault,
+            action: report.action.into(),
+        };
+        self.incidents.open(incident, surroundings.catalog.limits.incidents_in_memory_max);
+    }
+
+    fn shutdown(&mut self, drain: Drain, reply: oneshot::Sender<Result<ShutdownReport, String>>) {
+        let links = self.links.clone();
+        let arbiters = std::mem::take(&mut self.arbiters);
+        actix_rt::spawn(async move {
+            let result = end_in_order(&links, drain, arbiters).await;
+            links.board.close(RunError::ShutDown);
+            links.events.close();
+            if reply.send(result).is_err() {
+                tracing::debug!("nobody waits for the shutdown any more");
+            }
+            System::current().stop();
+        });
+    }
+}
+
+/// Ends the guild in reverse order of its start: scheduler, agents, memory.
+async fn end_in_order(
+    links: &Links,
+    drain: Drain,
+    arbiters: Vec<Arbiter>,
+) -> Result<ShutdownReport, String> {
+    let scheduler = &links.surroundings.scheduler;
+    if let Drain::Until(limit) = drain {
+        let (idle, drained) = oneshot::channel();
+        scheduler.push(SchedulerMessage::Drain { idle });
+        if tokio::time::timeout(limit, drained).await.is_err() {
+            tracing::info!("drain deadline passed with work under way");
+        }
+    }
+    let (halted, in_flight) = oneshot::channel();
+    scheduler.push(SchedulerMessage::Halt { halted });
+    // A scheduler that has panicked answers nobody; its work is under way no more.
+    let attempts_dropped = answer(in_flight).await.unwrap_or(0);
+    for supervisor in &links.supervisors {
+        let (stopped, all_stopped) = oneshot::channel();
+        supervisor.push(SupervisorMessage::Stop { stopped });
+        if answer(all_stopped).await.is_none() {
+            tracing::warn!("a supervisor did not answer the stop");
+        }
+    }
+    for arbiter in arbiters {
+        arbiter.stop();
+        join(arbiter).await;
+    }
+    let (reply, closed) = oneshot::channel();
+    links.surroundings.memory.push(MemoryMessage::Close { reply });
+    match closed.await {
+        Ok(Ok(())) => Ok(ShutdownReport { attempts_dropped }),
+        Ok(Err(reason)) => Err(reason),
+        Err(_) => Err("the memory actor has ended before the store was closed".to_owned()),
+    }
+}
+
+async fn answer<T>(receiver: oneshot::Receiver<T>) -> Option<T> {
+    tokio::time::timeout(ANSWER_TIME_MAX, receiver).await.ok()?.ok()
+}
+
+/// Waits for an arbiter's thread, but not for one that an agent blocks for ever.
+async fn join(arbiter: Arbiter) {
+    let (done, joined) = oneshot::channel();
+    std::thread::spawn(move || {
+        if arbiter.join().is_err() {
+            tracing::warn!("an arbiter ended with a panic");
+        }
+        done.send(()).ok()
+    });
+    if answer(joined).await.is_none() {
+        tracing::warn!("an agent blocks its arbiter; its thread is left behind");
+    }
+}
+
+/// How long an actor may take to answer during shutdown.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
+
+impl Actor for Controller {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Context<Self>) {
+        self.inbox.bind(context.address().recipient());
+    }
+}
+
+impl Supervised for Controller {}
+
+impl Handler<Wake> for Controller {
+    type Result = ();
+
+    fn handle(&mut self, _: Wake, _: &mut Context<Self>) {
+        self.turn();
+    }
+}

@@ -1,0 +1,175 @@
+//! Lets chaos into the code that runs in production.
+//!
+//! The runtime knows only the trait [`FaultPoint`]; who injects what, and when, is decided by its
+//! implementor. Injected faults take the same way as real ones, with a mark.
+
+use std::time::Duration;
+
+use guild_core::draw::{Seed, Stream};
+use guild_core::id::TaskId;
+
+/// Where in the life of an attempt a fault can strike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Site {
+    /// Before the agent begins.
+    BeforePerform,
+    /// After the agent has finished and before anybody knows.
+    AfterPerform,
+}
+
+/// What happens to the attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The agent panics.
+    Crash,
+    /// The agent waits for ever; the task's timeout ends it.
+    Hang,
+    /// The agent takes this much longer.
+    Slow(Duration),
+}
+
+impl Fault {
+    /// Returns the fault's name in the event log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Crash => "crash",
+            Self::Hang => "hang",
+            Self::Slow(_) => "slow",
+        }
+    }
+}
+
+/// Decides which attempts are struck.
+pub trait FaultPoint: Send + Sync + 'static {
+    /// Returns the fault for this attempt at this site.
+    fn strike(&self, site: Site, task: TaskId, attempt: u32) -> Option<Fault>;
+}
+
+/// Strikes attempts at random, repeatably by seed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RandomFaults {
+    seed: Seed,
+    crash: f64,
+    hang: f64,
+    slow: f64,
+    slow_by: Duration,
+}
+
+/// A chaos specification that cannot be understood.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChaosError {
+    /// A part is no `name=value`.
+    #[error("`{0}` is no fault: write name=probability, for example crash=0.05")]
+    Shape(String),
+    /// A fault of this name does not exist.
+    #[error("unknown fault `{0}`: there are crash, hang and slow")]
+    Unknown(String),
+    /// A probability is no number from 0 to 1.
+    #[error("`{value}` is no probability for `{fault}`: write a number from 0 to 1")]
+    Probability {
+        /// The fault.
+        fault: String,
+        /// What was written.
+        value: String,
+    },
+    /// A fault is named twice.
+    #[error("the fault `{0}` is named twice")]
+    Duplicate(String),
+    /// The probabilities add up to more than 1.
+    #[error("the probabilities of all faults add up to {0}, which is more than 1")]
+    Sum(f64),
+}
+
+impl RandomFaults {
+    /// Reads `crash=0.05,hang=0.01,slow=0.1`: the probability of each fault per attempt.
+    ///
+    /// A crash strikes before or after the work with equal chance; `slow` adds 100 ms.
+    ///
+    /// # Errors
+    /// A part is no `name=value`, a fault is unknown or named twice, or a probability is not
+    /// within 0 to 1, alone or in sum.
+    pub fn parse(spec: &str, seed: Seed) -> Result<Self, ChaosError> {
+        let mut rates: [(&str, Option<f64>); 3] = [("crash", None), ("hang", None), ("slow", None)];
+        for part in spec.split(',').map(str::trim) {
+            let (name, value) =
+                part.split_once('=').ok_or_else(|| ChaosError::Shape(part.to_owned()))?;
+            let (name, value) = (name.trim(), value.trim());
+            let rate = rates
+                .iter_mut()
+                .find(|(known, _)| *known == name)
+                .ok_or_else(|| ChaosError::Unknown(name.to_owned()))?;
+            let probability = value
+                .parse::<f64>()
+                .ok()
+                .filter(|p| (0.0..=1.0).contains(p))
+                .ok_or_else(|| ChaosError::Probability {
+                    fault: name.to_owned(),
+                    value: value.to_owned(),
+                })?;
+            if rate.1.replace(probability).is_some() {
+                return Err(ChaosError::Duplicate(name.to_owned()));
+            }
+        }
+        let [crash, hang, slow] = rates.map(|(_, rate)| rate.unwrap_or(0.0));
+        if crash + hang + slow > 1.0 {
+            return Err(ChaosError::Sum(crash + hang + slow));
+        }
+        Ok(Self { seed, crash, hang, slow, slow_by: Duration::from_millis(100) })
+    }
+}
+
+impl FaultPoint for RandomFaults {
+    fn strike(&self, site: Site, task: TaskId, attempt: u32) -> Option<Fault> {
+        let entity = u64::from(task.run.0) << 32 | u64::from(task.index.0);
+        let draw = self.seed.unit(Stream::Fault, entity, u64::from(attempt));
+        let before = site == Site::BeforePerform;
+        if draw < self.crash {
+            let crashes_before = draw < self.crash / 2.0;
+            (crashes_before == before).then_some(Fault::Crash)
+        } else if draw < self.crash + self.hang {
+            before.then_some(Fault::Hang)
+        } else if draw < self.crash + self.hang + self.slow {
+            before.then_some(Fault::Slow(self.slow_by))
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use guild_core::id::{RunId, TaskIndex};
+
+    use super::*;
+
+    #[test]
+    fn every_bad_part_of_a_specification_is_named() {
+        let parse = |spec: &str| RandomFaults::parse(spec, Seed(1)).unwrap_err().to_string();
+
+        assert!(parse("crash").contains("`crash` is no fault"));
+        assert!(parse("crsh=0.1").contains("unknown fault `crsh`"));
+        assert!(parse("crash=1.5").contains("`1.5` is no probability for `crash`"));
+        assert!(parse("crash=NaN").contains("no probability"));
+        assert!(parse("crash=0.1,crash=0.2").contains("named twice"));
+        assert!(parse("crash=0.6,hang=0.6").contains("more than 1"));
+    }
+
+    #[test]
+    fn faults_strike_as_often_as_asked_and_at_one_site_per_attempt() {
+        let faults = RandomFaults::parse("crash=0.2,hang=0.1", Seed(7)).unwrap();
+        let (mut crashes, mut hangs) = (0, 0);
+
+        for index in 0..10_000 {
+            let task = TaskId { run: RunId(1), index: TaskIndex(index) };
+            let struck = [Site::BeforePerform, Site::AfterPerform]
+                .map(|site| faults.strike(site, task, 1));
+            assert!(struck[0].is_none() || struck[1].is_none());
+            crashes += struck.iter().filter(|fault| **fault == Some(Fault::Crash)).count();
+            hangs += struck.iter().filter(|fault| **fault == Some(Fault::Hang)).count();
+        }
+
+        assert!((1_800..2_200).contains(&crashes), "{crashes} crashes of 2,000");
+        assert!((850..1_150).contains(&hangs), "{hangs} hangs of 1,000");
+    }
+}

@@ -1,0 +1,305 @@
+//! The handle of a running guild.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use guild_core::draw::{Seed, Stream};
+use guild_core::event::EventRecord;
+use guild_core::graph::{Graph, GraphBuilder, GraphError};
+use guild_core::id::{CommitVersion, RunId};
+use guild_core::incident::Incident;
+use guild_core::retry::RetryPolicy;
+use guild_memory::{CommitError, Snapshot, SubmitError as SubmitRefused, Transaction};
+use tokio::sync::oneshot;
+
+use crate::builder::GuildBuilder;
+use crate::context::Surroundings;
+use crate::controller::Incidents;
+use crate::events::{EventLog, Events};
+use crate::mailbox::Inbox;
+use crate::message::{ControllerMessage, MemoryMessage};
+use crate::run::{Run, RunBoard};
+
+/// A running guild. Every clone is the same guild; it can be used from any thread and runtime, and
+/// from none with [`block_on`](https://docs.rs/pollster).
+#[derive(Clone)]
+pub struct Guild {
+    pub(crate) surroundings: Arc<Surroundings>,
+    pub(crate) controller: Inbox<ControllerMessage>,
+    pub(crate) board: RunBoard,
+    pub(crate) events: EventLog,
+    pub(crate) incidents: Incidents,
+    pub(crate) agents: u32,
+    pub(crate) seed: Seed,
+    pub(crate) thread: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
+}
+
+impl fmt::Debug for Guild {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guild").field("agents", &self.agents).finish_non_exhaustive()
+    }
+}
+
+/// Why a graph was not submitted; nothing of it is kept.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// The graph asks for a role or quota that the guild does not have, or breaks a limit.
+    #[error(transparent)]
+    Graph(#[from] Arc<GraphError>),
+    /// The memory refused it.
+    #[error(transparent)]
+    Refused(#[from] SubmitRefused),
+    /// Too many submissions wait; try again later.
+    #[error("{0} submissions wait already: try again later")]
+    Busy(usize),
+    /// The guild has shut down, or its store failed.
+    #[error("the guild takes no submissions: {0}")]
+    Unavailable(String),
+}
+
+/// Why a transaction from outside was not committed; nothing of it is kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransactError<E = std::convert::Infallible> {
+    /// The memory refused it, after all retries where it was a conflict.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The closure answered with an error.
+    #[error("the transaction was given up: {0}")]
+    GivenUp(E),
+    /// Too many transactions wait; try again later.
+    #[error("{0} messages wait for the memory already: try again later")]
+    Busy(usize),
+    /// The guild has shut down, or its store failed.
+    #[error("the memory takes no transactions: {0}")]
+    Unavailable(String),
+}
+
+/// How a guild ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drain {
+    /// What is under way may finish and commit until this much time has passed.
+    Until(Duration),
+    /// What is under way is dropped.
+    Now,
+}
+
+/// How a guild ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShutdownReport {
+    /// Attempts that were dropped; with a store on disk their tasks go on at the next start.
+    pub attempts_dropped: usize,
+}
+
+/// What happened in a guild since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Agents of all roles.
+    pub agents: u32,
+    /// Attempts that were assigned.
+    pub attempts: u64,
+    /// Lives of agents that ended with a failure.
+    pub crashes: u64,
+    /// Lives of agents that followed one.
+    pub restarts: u64,
+    /// Incidents that were opened.
+    pub incidents: u64,
+    /// Faults that were injected.
+    pub faults: u64,
+    /// Messages between the guild's actors.
+    pub messages: u64,
+}
+
+impl Guild {
+    /// Returns a builder.
+    pub fn builder() -> GuildBuilder {
+        GuildBuilder::default()
+    }
+
+    /// Returns a builder of a graph that knows this guild's roles, quotas and limits.
+    pub fn graph(&self, name: impl Into<String>) -> GraphBuilder {
+        GraphBuilder::for_catalog(name, self.surroundings.catalog.clone())
+    }
+
+    /// Submits a graph. The name of the graph is the key: submitting the same graph again gives
+    /// the same run, also after a restart on the same store.
+    ///
+    /// # Errors
+    /// The guild lacks a role or quota of the graph, another graph has this name, or the guild is
+    /// shutting down; nothing is kept then.
+    ///
+    /// # Cancel safety
+    /// Once the future was polled the graph may be submitted even if the future is dropped.
+    pub async fn submit(&self, graph: Graph) -> Result<Run, SubmitError> {
+        let bindings = graph.bind(&self.surroundings.catalog).map_err(Arc::new)?;
+        let (reply, answer) = oneshot::channel();
+        let message = MemoryMessage::Submit { graph: Arc::new(graph), bindings, reply };
+        self.surroundings
+            .memory
+            .try_push(message, REQUESTS_MAX)
+            .map_err(|_| SubmitError::Busy(REQUESTS_MAX))?;
+        let id = answer.await.unwrap_or_else(|_| Err(SubmitError::Unavailable(ENDED.into())))?;
+        Ok(self.follow(id))
+    }
+
+    /// Returns the run of this name, if one was submitted.
+    pub fn run(&self, name: &str) -> Option<Run> {
+        self.surroundings.named(|names| names.find_run(name)).map(|id| self.follow(id))
+    }
+
+    /// Returns a reader of the event log from number `from` on; 1 is the first event.
+    pub fn events(&self, from: u64) -> Events {
+        self.events.reader(from)
+    }
+
+    /// Writes an event as one line of JSON, with names instead of numbers.
+    pub fn event_line(&self, record: &EventRecord) -> String {
+        self.surroundings.named(|names| guild_core::event::line(record, names))
+    }
+
+    /// Returns the recent incidents, oldest first.
+    pub fn incidents(&self) -> Vec<Incident> {
+        self.incidents.list()
+    }
+
+    /// Returns what happened since the start.
+    pub fn stats(&self) -> Stats {
+        let counters = &self.surroundings.stats;
+        Stats {
+            agents: self.agents,
+            attempts: counters.attempts.load(Ordering::Relaxed),
+            crashes: counters.crashes.load(Ordering::Relaxed),
+            restarts: counters.restarts.load(Ordering::Relaxed),
+            incidents: counters.incidents.load(Ordering::Relaxed),
+            faults: counters.faults.load(Ordering::Relaxed),
+            messages: counters.messages.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Returns the shared memory.
+    pub fn memory(&self) -> MemoryHandle {
+        MemoryHandle { surroundings: Arc::clone(&self.surroundings), seed: self.seed }
+    }
+
+    /// Ends the guild: assigns nothing more, lets work under way finish within the drain, drops the
+    /// rest, and closes the store.
+    ///
+    /// # Errors
+    /// The store could not be closed cleanly, or the guild has ended already.
+    pub async fn shutdown(&self, drain: Drain) -> Result<ShutdownReport, ShutdownError> {
+        let (reply, answer) = oneshot::channel();
+        self.controller.push(ControllerMessage::Shutdown { drain, reply });
+        let report = match answer.await {
+            Ok(report) => report.map_err(ShutdownError::Store),
+            Err(_) => Err(ShutdownError::Ended),
+        };
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::warn!("the control thread ended with a panic");
+        }
+        report
+    }
+
+    fn follow(&self, id: RunId) -> Run {
+        let cell = self.board.follow(id);
+        Run { id, surroundings: Arc::clone(&self.surroundings), cell }
+    }
+}
+
+/// Why a guild did not end cleanly.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShutdownError {
+    /// The store could not be closed; what was acknowledged is kept.
+    #[error("the store was not closed cleanly: {0}")]
+    Store(String),
+    /// It has ended before.
+    #[error("the guild has ended already")]
+    Ended,
+}
+
+/// The shared memory, seen from outside of tasks.
+#[derive(Clone)]
+pub struct MemoryHandle {
+    surroundings: Arc<Surroundings>,
+    seed: Seed,
+}
+
+impl fmt::Debug for MemoryHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryHandle").finish_non_exhaustive()
+    }
+}
+
+impl MemoryHandle {
+    /// Returns the newest snapshot; it never changes and blocks nobody.
+    pub fn snapshot(&self) -> Snapshot {
+        self.surroundings.snapshots.latest()
+    }
+
+    /// Runs `work` on a transaction and commits it; after a conflict it is run again on a newer
+    /// snapshot, at most as often as `policy` says.
+    ///
+    /// # Errors
+    /// `work` gave up, the memory refused the commit, or the guild is shutting down.
+    pub async fn transact<R, E>(
+        &self,
+        policy: &RetryPolicy,
+        mut work: impl FnMut(&mut Transaction) -> Result<R, E>,
+    ) -> Result<(R, CommitVersion), TransactError<E>> {
+        let mut failures = 0;
+        loop {
+            let mut transaction = Transaction::begin(&self.surroundings.snapshots);
+            let result = work(&mut transaction).map_err(TransactError::GivenUp)?;
+            match self.commit(transaction).await {
+                Ok(version) => return Ok((result, version)),
+                Err(TransactError::Commit(error)) if error.is_retryable() => {
+                    failures += 1;
+                    if failures >= policy.attempts_max {
+                        return Err(TransactError::Commit(error));
+                    }
+                    let entity = self.snapshot().version().0;
+                    let draw = self.seed.unit(Stream::Transact, entity, u64::from(failures));
+                    self.pause(policy.delay_after(failures, draw)).await;
+                }
+                Err(TransactError::Commit(error)) => return Err(TransactError::Commit(error)),
+                Err(TransactError::Busy(waiting)) => return Err(TransactError::Busy(waiting)),
+                Err(TransactError::Unavailable(why)) => return Err(TransactError::Unavailable(why)),
+                Err(TransactError::GivenUp(never)) => match never {},
+            }
+        }
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<CommitVersion, TransactError> {
+        let (reply, answer) = oneshot::channel();
+        let parts = Box::new(transaction.into_parts());
+        self.surroundings
+            .memory
+            .try_push(MemoryMessage::Transact { parts, reply }, REQUESTS_MAX)
+            .map_err(|_| TransactError::Busy(REQUESTS_MAX))?;
+        answer.await.unwrap_or_else(|_| Err(TransactError::Unavailable(ENDED.into())))
+    }
+
+    /// Waits on the guild's own clock, so that the caller needs no runtime.
+    fn pause(&self, delay: Duration) -> impl Future<Output = ()> + use<> {
+        let (done, waited) = oneshot::channel();
+        if delay.is_zero() {
+            // Dropping `done` ends the wait at once.
+        } else {
+            self.surroundings.memory.push(MemoryMessage::Pause { delay, done });
+        }
+        async move {
+            if waited.await.is_err() {
+                tracing::trace!("nothing to wait for");
+            }
+        }
+    }
+}
+
+/// Requests from outside that may wait for the memory. Beyond: `Busy`.
+const REQUESTS_MAX: usize = 100_000;
+const ENDED: &str = "it has ended";

@@ -1,0 +1,452 @@
+//! Houses one agent: a guarded actor whose work runs in a guarded future of its own.
+//!
+//! The behaviour moves into the future of the attempt and comes back with the outcome. When the
+//! attempt panics or is revoked, the torn behaviour is dropped with the future and this life of the
+//! agent ends; the host, its address and its mailbox stay for the next one.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Poll, Waker};
+
+use actix::{Actor, ActorContext, Addr, Context, Handler, Supervised};
+use futures_util::future::LocalBoxFuture;
+use guild_core::event::{Cause, Event};
+use guild_core::id::{AgentId, FencingToken, Incarnation, TaskId};
+use guild_core::planner::AttemptResult;
+use tokio::sync::oneshot;
+use tracing::Instrument;
+
+use crate::agent::{Behaviour, Factory, TaskError};
+use crate::context::{Surroundings, TaskContext};
+use crate::fault::{Fault, Site};
+use crate::guard::{Guard, Verdict};
+use crate::mailbox::Inbox;
+use crate::message::{
+    Assign, ChildDown, HandedIn, MemoryMessage, Retire, Revive, Revoke, SchedulerMessage,
+    SupervisorMessage,
+};
+use crate::panics::{PanicReport, caught, drop_caught, poll_caught};
+
+/// What all hosts of a role share.
+pub(crate) struct HostShared {
+    pub(crate) factory: Factory,
+    pub(crate) supervisor: Inbox<SupervisorMessage>,
+    pub(crate) surroundings: Arc<Surroundings>,
+}
+
+/// A lease on a task; it accounts for the task wherever it is dropped.
+///
+/// Dropped before the attempt began it hands the task back, and no attempt is consumed.
+pub(crate) struct Lease {
+    pub(crate) agent: AgentId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) task: TaskId,
+    pub(crate) attempt: u32,
+    pub(crate) token: FencingToken,
+    scheduler: Option<Inbox<SchedulerMessage>>,
+}
+
+impl Lease {
+    /// Returns a lease that reports to this scheduler.
+    pub(crate) fn new(
+        agent: AgentId,
+        incarnation: Incarnation,
+        task: TaskId,
+        attempt: u32,
+        token: FencingToken,
+        scheduler: Inbox<SchedulerMessage>,
+    ) -> Self {
+        Self { agent, incarnation, task, attempt, token, scheduler: Some(scheduler) }
+    }
+
+    fn hand_in(&mut self, work: HandedIn) {
+        let (agent, incarnation, task, token) =
+            (self.agent, self.incarnation, self.task, self.token);
+        if let Some(scheduler) = self.scheduler.take() {
+            let work = Box::new(work);
+            scheduler.push(SchedulerMessage::HandIn { agent, incarnation, task, token, work });
+        }
+    }
+
+    fn finish(&mut self, result: AttemptResult) {
+        let (agent, incarnation, task, token) =
+            (self.agent, self.incarnation, self.task, self.token);
+        if let Some(scheduler) = self.scheduler.take() {
+            scheduler.push(SchedulerMessage::Finished { agent, incarnation, task, token, result });
+        }
+    }
+
+    /// Ends a lease that was never handed out; nothing is reported.
+    pub(crate) fn void(mut self) {
+        self.settle();
+    }
+
+    /// The scheduler knows already; nothing is reported.
+    fn settle(&mut self) {
+        self.scheduler = None;
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.finish(AttemptResult::NotStarted);
+    }
+}
+
+/// What the host and the future of its attempt share; both live on one arbiter.
+struct Slot {
+    agent: AgentId,
+    incarnation: Cell<Option<Incarnation>>,
+    behaviour: RefCell<Option<Box<dyn Behaviour>>>,
+    running: Cell<Option<FencingToken>>,
+    revoked: Cell<Option<Revoked>>,
+    waker: RefCell<Option<Waker>>,
+    shared: Arc<HostShared>,
+}
+
+#[derive(Clone, Copy)]
+struct Revoked {
+    token: FencingToken,
+    cause: Option<Cause>,
+    /// Whether the supervisor hears of it (not when the cell itself has reported already).
+    tell: bool,
+}
+
+/// The actor that houses an agent.
+pub(crate) struct AgentHost {
+    slot: Rc<Slot>,
+    /// The life to begin when the cell (re)starts.
+    next: Rc<Cell<Option<Incarnation>>>,
+}
+
+impl AgentHost {
+    /// Starts the host of an agent on the current arbiter, behind the address that receives.
+    pub(crate) fn spawn(
+        agent: AgentId,
+        first: Incarnation,
+        shared: Arc<HostShared>,
+        context: Context<Self>,
+    ) {
+        let slot = Rc::new(Slot {
+            agent,
+            incarnation: Cell::new(None),
+            behaviour: RefCell::new(None),
+            running: Cell::new(None),
+            revoked: Cell::new(None),
+            waker: RefCell::new(None),
+            shared,
+        });
+        let next = Rc::new(Cell::new(Some(first)));
+        let host = Self { slot: Rc::clone(&slot), next: Rc::clone(&next) };
+        let on_crash = move |report| cell_crashed(&slot, &next, report);
+        actix_rt::spawn(Guard::new(context.into_future(host), on_crash));
+    }
+
+    fn begin(&self, incarnation: Incarnation) {
+        let slot = &self.slot;
+        slot.incarnation.set(Some(incarnation));
+        match caught(|| slot.shared.factory.make()) {
+            Ok(behaviour) => {
+                *slot.behaviour.borrow_mut() = Some(behaviour);
+                // The supervisor records it and then tells the scheduler, so that the log shows an
+                // agent's start before its first task.
+                let agent = slot.agent;
+                slot.shared.supervisor.push(SupervisorMessage::ChildUp { agent, incarnation });
+            }
+            Err(report) => slot.end_life(Some(Cause::Panic), report, None, None, None),
+        }
+    }
+}
+
+/// The host's own actor panicked: its life ends, an attempt under way is dropped, and the cell is
+/// parked until the supervisor gives it its next life.
+fn cell_crashed(
+    slot: &Rc<Slot>,
+    next: &Rc<Cell<Option<Incarnation>>>,
+    report: PanicReport,
+) -> LocalBoxFuture<'static, Verdict> {
+    if let Some(token) = slot.running.get() {
+        slot.revoke(Revoked { token, cause: Some(Cause::AgentLost), tell: false });
+    }
+    let (resume, parked) = oneshot::channel();
+    slot.tell_scheduler_down(Cause::AgentLost, &report.message);
+    slot.end_life(Some(Cause::AgentLost), report, None, None, Some(resume));
+    let next = Rc::clone(next);
+    Box::pin(async move {
+        match parked.await {
+            Ok(incarnation) => {
+                next.set(Some(incarnation));
+                Verdict::Restart
+            }
+            Err(_) => Verdict::Stop,
+        }
+    })
+}
+
+impl Slot {
+    fn revoke(&self, revoked: Revoked) {
+        if self.running.get() == Some(revoked.token) {
+            self.revoked.set(Some(revoked));
+            if let Some(waker) = self.waker.borrow_mut().take() {
+                waker.wake();
+            }
+        }
+    }
+
+    fn tell_scheduler_down(&self, cause: Cause, message: &str) {
+        if let Some(incarnation) = self.incarnation.get() {
+            self.shared.surroundings.scheduler.push(SchedulerMessage::AgentDown {
+                agent: self.agent,
+                incarnation,
+                cause,
+                message: message.into(),
+            });
+        }
+    }
+
+    fn end_life(
+        &self,
+        cause: Option<Cause>,
+        report: PanicReport,
+        task: Option<(TaskId, u32)>,
+        fault: Option<u64>,
+        parked: Option<oneshot::Sender<Incarnation>>,
+    ) {
+        let Some(incarnation) = self.incarnation.take() else { return };
+        if let Some(behaviour) = self.behaviour.borrow_mut().take()
+            && let Err(second) = drop_caught(behaviour)
+        {
+            tracing::warn!(message = %second.message, "agent panicked while it was dropped");
+        }
+        self.shared.supervisor.push(SupervisorMessage::ChildDown(Box::new(ChildDown {
+            agent: self.agent,
+            incarnation,
+            cause,
+            message: report.message,
+            location: report.location,
+            task,
+            fault,
+            parked,
+        })));
+    }
+}
+
+impl Actor for AgentHost {
+    type Context = Context<Self>;
+
+    fn started(&mut self, _: &mut Context<Self>) {
+        if let Some(incarnation) = self.next.take() {
+            self.begin(incarnation);
+        }
+    }
+}
+
+impl Supervised for AgentHost {}
+
+impl Handler<Revive> for AgentHost {
+    type Result = ();
+
+    fn handle(&mut self, message: Revive, _: &mut Context<Self>) {
+        self.begin(message.incarnation);
+    }
+}
+
+impl Handler<Retire> for AgentHost {
+    type Result = ();
+
+    fn handle(&mut self, _: Retire, context: &mut Context<Self>) {
+        if let Some(token) = self.slot.running.get() {
+            self.slot.revoke(Revoked { token, cause: None, tell: false });
+        }
+        context.stop();
+    }
+}
+
+impl Handler<Revoke> for AgentHost {
+    type Result = ();
+
+    fn handle(&mut self, message: Revoke, _: &mut Context<Self>) {
+        self.slot.revoke(Revoked { token: message.token, cause: message.cause, tell: true });
+    }
+}
+
+impl Handler<Assign> for AgentHost {
+    type Result = ();
+
+    fn handle(&mut self, assign: Assign, _: &mut Context<Self>) {
+        let slot = &self.slot;
+        if slot.incarnation.get() != Some(assign.lease.incarnation) || slot.running.get().is_some()
+        {
+            // Dropping the lease hands the task back to the scheduler.
+            return;
+        }
+        let Some(behaviour) = slot.behaviour.borrow_mut().take() else { return };
+        slot.running.set(Some(assign.lease.token));
+        actix_rt::spawn(attempt(Rc::clone(slot), behaviour, assign));
+    }
+}
+
+/// How the guarded future of an attempt ended.
+enum End {
+    Output(guild_core::payload::Payload),
+    Error(TaskError),
+    Panic(PanicReport),
+    Revoked(Revoked),
+}
+
+async fn attempt(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, assign: Assign) {
+    let Assign { mut lease, input, deadline } = assign;
+    let mut context = TaskContext::new(
+        Arc::clone(&slot.shared.surroundings),
+        (lease.agent, lease.task, lease.attempt, lease.token),
+        deadline,
+    );
+    let fault = Cell::new(None);
+    let end = {
+        let span = context.span();
+        let work = perform(&mut *behaviour, input, &mut context, &fault).instrument(span);
+        run_until_revoked(&slot, lease.token, work).await
+    };
+    slot.running.set(None);
+    let task = Some((lease.task, lease.attempt));
+    match end {
+        End::Output(output) => {
+            match context.into_work(output) {
+                Ok(work) => lease.hand_in(work),
+                Err(error) => lease.finish(failed(&error)),
+            }
+            *slot.behaviour.borrow_mut() = Some(behaviour);
+        }
+        End::Error(error) if error.is_crash() => {
+            let message: Box<str> = error.to_string().into();
+            lease.settle();
+            slot.tell_scheduler_down(Cause::Panic, &message);
+            slot.drop_behaviour(behaviour);
+            let report = PanicReport { message, location: None };
+            slot.end_life(Some(Cause::Panic), report, task, fault.get(), None);
+        }
+        End::Error(error) => {
+            *slot.behaviour.borrow_mut() = Some(behaviour);
+            lease.finish(failed(&error));
+        }
+        End::Panic(report) => {
+            lease.settle();
+            slot.tell_scheduler_down(Cause::Panic, &report.message);
+            slot.drop_behaviour(behaviour);
+            slot.end_life(Some(Cause::Panic), report, task, fault.get(), None);
+        }
+        End::Revoked(revoked) => {
+            lease.settle();
+            slot.drop_behaviour(behaviour);
+            if revoked.tell {
+                let message = match revoked.cause {
+                    Some(Cause::Heartbeat) => "no heartbeat in time",
+                    Some(_) => "the attempt took longer than its timeout",
+                    None => "the attempt was cancelled",
+                };
+                let report = PanicReport { message: message.into(), location: None };
+                slot.end_life(revoked.cause, report, task, fault.get(), None);
+            }
+        }
+    }
+}
+
+fn failed(error: &TaskError) -> AttemptResult {
+    AttemptResult::Failed {
+        cause: error.cause(),
+        message: error.to_string().into(),
+        retryable: error.is_retryable(),
+        retry_after: error.retry_after(),
+    }
+}
+
+impl Slot {
+    fn drop_behaviour(&self, behaviour: Box<dyn Behaviour>) {
+        if let Err(report) = drop_caught(behaviour) {
+            tracing::warn!(agent = self.agent.index, message = %report.message, "agent panicked while it was dropped");
+        }
+    }
+}
+
+/// The agent's work, with the faults that chaos wants.
+async fn perform(
+    behaviour: &mut dyn Behaviour,
+    input: guild_core::payload::Payload,
+    context: &mut TaskContext,
+    fault: &Cell<Option<u64>>,
+) -> Result<guild_core::payload::Payload, TaskError> {
+    strike(Site::BeforePerform, context, fault).await;
+    let output = behaviour.perform(input, context).await?;
+    strike(Site::AfterPerform, context, fault).await;
+    Ok(output)
+}
+
+async fn strike(site: Site, context: &TaskContext, number: &Cell<Option<u64>>) {
+    let surroundings = context.surroundings();
+    let Some(faults) = &surroundings.faults else { return };
+    let Some(fault) = faults.strike(site, context.task_id(), context.attempt()) else { return };
+    let n = surroundings.stats.faults.fetch_add(1, Ordering::Relaxed) + 1;
+    number.set(Some(n));
+    surroundings.memory.push(MemoryMessage::Record(Event::FaultInjected {
+        fault: n,
+        r#type: fault.name().into(),
+        agent: context.agent_id(),
+        task: context.task_id(),
+        attempt: context.attempt(),
+    }));
+    match fault {
+        Fault::Crash => panic!("injected crash {n}"),
+        Fault::Hang => std::future::pending().await,
+        Fault::Slow(delay) => tokio::time::sleep(delay).await,
+    }
+}
+
+/// Polls the work under a catch until it ends or its lease is revoked; drops it under a catch too.
+async fn run_until_revoked(
+    slot: &Slot,
+    token: FencingToken,
+    work: impl Future<Output = Result<guild_core::payload::Payload, TaskError>>,
+) -> End {
+    let mut work = std::pin::pin!(Some(work));
+    let end = poll_fn(|cx| {
+        if let Some(revoked) = slot.revoked.take()
+            && revoked.token == token
+        {
+            return Poll::Ready(End::Revoked(revoked));
+        }
+        let Some(running) = work.as_mut().as_pin_mut() else { return Poll::Pending };
+        match poll_caught(running, cx) {
+            Poll::Ready(Ok(Ok(output))) => Poll::Ready(End::Output(output)),
+            Poll::Ready(Ok(Err(error))) => Poll::Ready(End::Error(error)),
+            Poll::Ready(Err(report)) => Poll::Ready(End::Panic(report)),
+            Poll::Pending => {
+                let mut waker = slot.waker.borrow_mut();
+                if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+                    *waker = Some(cx.waker().clone());
+                }
+                Poll::Pending
+            }
+        }
+    })
+    .await;
+    if let Err(report) = caught(|| work.set(None)) {
+        tracing::warn!(message = %report.message, "an attempt panicked while it was dropped");
+    }
+    end
+}
+
+/// Where an agent's host is reached.
+pub(crate) type HostAddr = Addr<AgentHost>;
+
+/// Returns the address and the context of a host that is spawned elsewhere.
+pub(crate) fn host_channel() -> (HostAddr, actix::dev::channel::AddressReceiver<AgentHost>) {
+    let (sender, receiver) = actix::dev::channel::channel(MAILBOX_CAPACITY);
+    (Addr::new(sender), receiver)
+}
+
+/// Messages that wait for one host at most: one assignment, one revocation, and orders of its
+/// supervisor. Beyond: `try_send` answers full and the task stays ready.
+const MAILBOX_CAPACITY: usize = 8;

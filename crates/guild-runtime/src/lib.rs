@@ -1,0 +1,38 @@
+//! Guild's actors: a thin shell around the pure core.
+//!
+//! A handler turns a message into an input, asks `guild-core` or `guild-memory`, and sends what
+//! they decided. Architecture invariant: nothing in here decides about a task, a restart or a
+//! commit; that is core's part. Only this crate knows actix and tokio.
+
+#[cfg(panic = "abort")]
+compile_error!(
+    "guild isolates crashes by unwinding: remove `panic = \"abort\"` from the cargo profile"
+);
+
+mod agent;
+mod builder;
+mod clock;
+mod context;
+mod controller;
+mod events;
+mod fault;
+mod guard;
+mod guild;
+mod host;
+mod mailbox;
+mod memory;
+mod message;
+mod panics;
+pub mod process;
+mod run;
+mod scheduler;
+mod start;
+mod supervisor;
+
+pub use agent::{Agent, TaskError};
+pub use builder::{GuildBuilder, StartError, Storage};
+pub use context::TaskContext;
+pub use events::{Events, Lagged};
+pub use fault::{ChaosError, Fault, FaultPoint, RandomFaults, Site};
+pub use guild::{Drain, Guild, MemoryHandle, ShutdownError, ShutdownReport, Stats, SubmitError, TransactError};
+pub use run::{OutputError, Run, RunError, RunReport};

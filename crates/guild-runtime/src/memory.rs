@@ -1,0 +1,273 @@
+//! Serialises all commits: the only actor that changes the shared memory.
+//!
+//! One turn validates and applies everything that came in, seals it as one group for the committer
+//! thread, and answers what has reached its durability level by then. Architecture invariant:
+//! nothing is answered, published or told before its group is acknowledged.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use actix::{Actor, AsyncContext, Context, Handler, Supervised};
+use guild_core::event::EventRecord;
+use guild_core::planner::Refusal;
+use guild_memory::{CommitError, Completion, GroupNo, Memory, NameTable, Submitted};
+
+use tokio::sync::oneshot;
+
+use crate::clock::Clock;
+use crate::context::Surroundings;
+use crate::events::EventLog;
+use crate::guild::{SubmitError, TransactError};
+use crate::mailbox::{Inbox, Wake};
+use crate::message::{MemoryMessage, SchedulerMessage};
+use crate::run::{RunBoard, RunError, RunReport};
+
+/// The actor that owns the memory.
+pub(crate) struct MemoryActor {
+    memory: Option<Memory>,
+    inbox: Inbox<MemoryMessage>,
+    surroundings: Arc<Surroundings>,
+    clock: Clock,
+    board: RunBoard,
+    events: EventLog,
+    seed: u64,
+    batch: Vec<MemoryMessage>,
+    /// Answers of this turn.
+    turn: Group,
+    /// Answers that wait for their group.
+    waiting: VecDeque<(GroupNo, Group)>,
+    failed: bool,
+    closing: Option<oneshot::Sender<Result<(), String>>>,
+}
+
+/// What may be told once a group is acknowledged, in the order in which it is told.
+#[derive(Default)]
+struct Group {
+    records: Vec<EventRecord>,
+    to_scheduler: Vec<SchedulerMessage>,
+    ended: Vec<RunReport>,
+    replies: Vec<Box<dyn FnOnce(Result<(), String>) + Send>>,
+}
+
+impl Group {
+    fn is_empty(&self) -> bool {
+        self.records.is_empty()
+            && self.to_scheduler.is_empty()
+            && self.ended.is_empty()
+            && self.replies.is_empty()
+    }
+}
+
+impl MemoryActor {
+    /// Returns the actor for an opened memory.
+    pub(crate) fn new(
+        memory: Memory,
+        inbox: Inbox<MemoryMessage>,
+        surroundings: Arc<Surroundings>,
+        clock: Clock,
+        board: RunBoard,
+        events: EventLog,
+        seed: u64,
+    ) -> Self {
+        Self {
+            memory: Some(memory),
+            inbox,
+            surroundings,
+            clock,
+            board,
+            events,
+            seed,
+            batch: Vec::new(),
+            turn: Group::default(),
+            waiting: VecDeque::new(),
+            failed: false,
+            closing: None,
+        }
+    }
+
+    fn turn(&mut self) {
+        let mut batch = std::mem::take(&mut self.batch);
+        self.inbox.take(&mut batch);
+        // After the close there is no memory: requests are dropped, and who asked is told so.
+        if let Some(mut memory) = self.memory.take() {
+            for message in batch.drain(..) {
+                self.receive(&mut memory, message);
+            }
+            self.memory = Some(memory);
+            self.end_turn();
+        }
+        batch.clear();
+        self.batch = batch;
+        if let Some(reply) = self.closing.take() {
+            ignore_absent(reply.send(self.close()));
+        }
+    }
+
+    /// Closes the store; what waits for its group is told when that went well.
+    fn close(&mut self) -> Result<(), String> {
+        let Some(memory) = self.memory.take() else { return Ok(()) };
+        memory.close().map_err(|error| error.to_string())?;
+        while let Some((_, group)) = self.waiting.pop_front() {
+            self.tell(group);
+        }
+        Ok(())
+    }
+
+    fn end_turn(&mut self) {
+        let Some(memory) = self.memory.as_mut() else { return };
+        self.turn.records = memory.take_records();
+        if !self.turn.is_empty() {
+            let group = memory.seal();
+            self.waiting.push_back((group, std::mem::take(&mut self.turn)));
+        }
+        let acknowledged = memory.acknowledged();
+        let failure = memory.failure().map(ToString::to_string);
+        while self.waiting.front().is_some_and(|(group, _)| *group <= acknowledged) {
+            if let Some((_, group)) = self.waiting.pop_front() {
+                self.tell(group);
+            }
+        }
+        if let Some(reason) = failure {
+            self.fail(&reason);
+        }
+    }
+
+    fn receive(&mut self, memory: &mut Memory, message: MemoryMessage) {
+        let now = self.clock.now();
+        match message {
+            MemoryMessage::Grant { task, token } => memory.grant(task, token),
+            MemoryMessage::Record(event) => memory.record(now, event),
+            MemoryMessage::Complete(completion) => self.complete(memory, *completion),
+            MemoryMessage::Ended(report) => self.turn.ended.push(*report),
+            MemoryMessage::Submit { graph, bindings, reply } => {
+                let submitted =
+                    memory.submit(now, &graph.name, Arc::clone(&graph), &bindings, self.seed);
+                let answer = match submitted {
+                    Ok(Submitted::New(run)) => {
+                        let name = graph.name.clone();
+                        self.write_names(|names| names.add_run(run, name, Arc::clone(&graph)));
+                        self.turn
+                            .to_scheduler
+                            .push(SchedulerMessage::Submitted { run, graph, bindings });
+                        Ok(run)
+                    }
+                    Ok(Submitted::Existing(run)) => Ok(run),
+                    Err(error) => Err(SubmitError::Refused(error)),
+                };
+                self.turn.replies.push(Box::new(move |durable| {
+                    let answer = match durable {
+                        Ok(()) => answer,
+                        Err(reason) => Err(SubmitError::Unavailable(reason)),
+                    };
+                    ignore_absent(reply.send(answer));
+                }));
+            }
+            MemoryMessage::Transact { parts, reply } => {
+                let answer = memory.transact(now, *parts).map_err(TransactError::from);
+                self.turn.replies.push(Box::new(move |durable| {
+                    let answer = match durable {
+                        Ok(()) => answer,
+                        Err(reason) => Err(TransactError::Unavailable(reason)),
+                    };
+                    ignore_absent(reply.send(answer));
+                }));
+            }
+            MemoryMessage::Acknowledged => {}
+            MemoryMessage::Pause { delay, done } => {
+                actix_rt::spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    ignore_absent(done.send(()));
+                });
+            }
+            MemoryMessage::Close { reply } => self.closing = Some(reply),
+        }
+    }
+
+    fn complete(&mut self, memory: &mut Memory, completion: Completion) {
+        let (task, token) = (completion.task, completion.token);
+        let output = completion.output.clone();
+        let spawned = completion.spawned.clone();
+        let answer = match memory.complete(self.clock.now(), completion) {
+            Ok(version) => {
+                if let Some((graph, _)) = &spawned
+                    && !graph.tasks.is_empty()
+                {
+                    self.write_names(|names| {
+                        let first = names.next_index(task.run);
+                        names.add_spawned(task.run, task.index, first, Arc::clone(graph));
+                    });
+                }
+                SchedulerMessage::Committed { task, token, version, output, spawned }
+            }
+            Err(error) => SchedulerMessage::Refused { task, token, refusal: refusal(error) },
+        };
+        self.turn.to_scheduler.push(answer);
+    }
+
+    fn write_names(&self, change: impl FnOnce(&mut NameTable)) {
+        change(&mut self.surroundings.names.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn tell(&self, mut group: Group) {
+        self.surroundings
+            .stats
+            .messages
+            .fetch_add(group.to_scheduler.len() as u64, Ordering::Relaxed);
+        self.events.publish(group.records);
+        self.surroundings.scheduler.push_all(&mut group.to_scheduler);
+        for report in group.ended {
+            self.board.end(report);
+        }
+        for reply in group.replies {
+            reply(Ok(()));
+        }
+    }
+
+    /// The store failed: nothing is acknowledged any more, and everybody who waits is told.
+    fn fail(&mut self, reason: &str) {
+        if !self.failed {
+            self.failed = true;
+            tracing::error!(reason, "the store failed; nothing is acknowledged any more");
+            self.board.close(RunError::Failed(reason.to_owned()));
+        }
+        for (_, group) in self.waiting.drain(..) {
+            for reply in group.replies {
+                reply(Err(reason.to_owned()));
+            }
+        }
+    }
+}
+
+fn refusal(error: CommitError) -> Refusal {
+    match error {
+        CommitError::StaleToken => Refusal::StaleToken,
+        error if error.is_retryable() => Refusal::Conflict { message: error.to_string().into() },
+        error => Refusal::Invalid { message: error.to_string().into() },
+    }
+}
+
+/// Whoever asked may have stopped waiting; the answer is durable all the same.
+fn ignore_absent<T>(sent: Result<(), T>) {
+    if sent.is_err() {
+        tracing::debug!("nobody waits for the answer any more");
+    }
+}
+
+impl Actor for MemoryActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Context<Self>) {
+        self.inbox.bind(context.address().recipient());
+    }
+}
+
+impl Supervised for MemoryActor {}
+
+impl Handler<Wake> for MemoryActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Wake, _: &mut Context<Self>) {
+        self.turn();
+    }
+}

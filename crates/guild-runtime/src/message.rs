@@ -1,0 +1,191 @@
+//! The messages between Guild's actors; one place shows who tells whom what.
+
+use std::sync::Arc;
+
+use actix::Message;
+use guild_core::event::{Cause, Event};
+use guild_core::graph::{Bindings, Graph};
+use guild_core::id::{AgentId, CommitVersion, FencingToken, Incarnation, RunId, TaskId};
+use guild_core::payload::Payload;
+use guild_core::planner::{AttemptResult, Refusal};
+use guild_memory::{Completion, TransactionParts};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::guild::{SubmitError, TransactError};
+use crate::host::Lease;
+use crate::run::RunReport;
+
+/// Tasks that an attempt spawned, with their places in the guild.
+pub(crate) type Spawned = Option<(Arc<Graph>, Bindings)>;
+
+/// What an attempt hands in for its commit.
+#[derive(Debug)]
+pub(crate) struct HandedIn {
+    pub(crate) output: Payload,
+    pub(crate) transaction: TransactionParts,
+    pub(crate) spawned: Spawned,
+}
+
+/// To the scheduler.
+#[derive(Debug)]
+pub(crate) enum SchedulerMessage {
+    /// From the memory: a run was committed.
+    Submitted { run: RunId, graph: Arc<Graph>, bindings: Bindings },
+    /// From an agent: it is up.
+    AgentReady { agent: AgentId, incarnation: Incarnation },
+    /// From an agent: its life ended, with what it held.
+    AgentDown { agent: AgentId, incarnation: Incarnation, cause: Cause, message: Box<str> },
+    /// From an agent: it works on.
+    Heartbeat { agent: AgentId, task: TaskId, token: FencingToken },
+    /// From an agent: its attempt ended without a completion.
+    Finished {
+        agent: AgentId,
+        incarnation: Incarnation,
+        task: TaskId,
+        token: FencingToken,
+        result: AttemptResult,
+    },
+    /// From an agent: its attempt is done and wants to be committed.
+    HandIn {
+        agent: AgentId,
+        incarnation: Incarnation,
+        task: TaskId,
+        token: FencingToken,
+        work: Box<HandedIn>,
+    },
+    /// From the memory: a completion is durable.
+    Committed {
+        task: TaskId,
+        token: FencingToken,
+        version: CommitVersion,
+        output: Payload,
+        spawned: Spawned,
+    },
+    /// From the memory: a completion was refused.
+    Refused { task: TaskId, token: FencingToken, refusal: Refusal },
+    /// From the handle: end a run.
+    Cancel { run: RunId },
+    /// From the controller: assign nothing more; answer when nothing is under way.
+    Drain { idle: oneshot::Sender<()> },
+    /// From the controller: take back what is under way and answer with how many there were.
+    Halt { halted: oneshot::Sender<usize> },
+}
+
+/// To the memory.
+pub(crate) enum MemoryMessage {
+    /// From the scheduler: this lease may commit.
+    Grant { task: TaskId, token: FencingToken },
+    /// From anybody: record this.
+    Record(Event),
+    /// From the scheduler: commit a completion.
+    Complete(Box<Completion>),
+    /// From the scheduler: tell whoever waits for the run, once its end is durable.
+    Ended(Box<RunReport>),
+    /// From the handle: commit a new run.
+    Submit {
+        graph: Arc<Graph>,
+        bindings: Bindings,
+        reply: oneshot::Sender<Result<RunId, SubmitError>>,
+    },
+    /// From the handle: commit a transaction.
+    Transact {
+        parts: Box<TransactionParts>,
+        reply: oneshot::Sender<Result<CommitVersion, TransactError>>,
+    },
+    /// From the committer thread: more groups reached their level, or the store failed.
+    Acknowledged,
+    /// From the handle: answer after this delay.
+    Pause { delay: std::time::Duration, done: oneshot::Sender<()> },
+    /// From the controller: flush everything and close the store.
+    Close { reply: oneshot::Sender<Result<(), String>> },
+}
+
+/// To an agent's host: perform this task.
+pub(crate) struct Assign {
+    pub(crate) lease: Lease,
+    pub(crate) input: Payload,
+    pub(crate) deadline: Instant,
+}
+
+impl Message for Assign {
+    type Result = ();
+}
+
+/// To an agent's host: drop the task of this token, and the life that performed it.
+pub(crate) struct Revoke {
+    pub(crate) token: FencingToken,
+    pub(crate) cause: Option<Cause>,
+}
+
+impl Message for Revoke {
+    type Result = ();
+}
+
+/// To an agent's host: begin this life.
+pub(crate) struct Revive {
+    pub(crate) incarnation: Incarnation,
+}
+
+impl Message for Revive {
+    type Result = ();
+}
+
+/// To an agent's host: end.
+pub(crate) struct Retire;
+
+impl Message for Retire {
+    type Result = ();
+}
+
+/// To a role's supervisor.
+#[derive(Debug)]
+pub(crate) enum SupervisorMessage {
+    /// From an agent: it is up.
+    ChildUp { agent: AgentId, incarnation: Incarnation },
+    /// From an agent: its life ended.
+    ChildDown(Box<ChildDown>),
+    /// From the controller: end all agents.
+    Stop { stopped: oneshot::Sender<()> },
+}
+
+/// How the life of an agent ended.
+#[derive(Debug)]
+pub(crate) struct ChildDown {
+    pub(crate) agent: AgentId,
+    pub(crate) incarnation: Incarnation,
+    /// None when nobody is to blame (its task was cancelled).
+    pub(crate) cause: Option<Cause>,
+    pub(crate) message: Box<str>,
+    pub(crate) location: Option<Box<str>>,
+    pub(crate) task: Option<(TaskId, u32)>,
+    pub(crate) fault: Option<u64>,
+    /// Where the parked cell waits for its next life; none: send [`Revive`].
+    pub(crate) parked: Option<oneshot::Sender<Incarnation>>,
+}
+
+/// To the controller.
+#[derive(Debug)]
+pub(crate) enum ControllerMessage {
+    /// From anybody: something failed.
+    Report(Box<Report>),
+    /// From the handle: end the guild.
+    Shutdown {
+        drain: crate::guild::Drain,
+        reply: oneshot::Sender<Result<crate::guild::ShutdownReport, String>>,
+    },
+}
+
+/// A failure, before it has the number of an incident.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) kind: &'static str,
+    pub(crate) severity: guild_core::event::Severity,
+    pub(crate) cause: Cause,
+    pub(crate) message: Box<str>,
+    pub(crate) location: Option<Box<str>>,
+    pub(crate) agent: Option<(AgentId, Incarnation)>,
+    pub(crate) task: Option<(TaskId, u32)>,
+    pub(crate) fault: Option<u64>,
+    pub(crate) action: Box<str>,
+}

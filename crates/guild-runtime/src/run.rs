@@ -1,0 +1,272 @@
+//! Follows a submitted run: its progress, its end and its outputs.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use guild_core::event::{Names, Outcome, Tally};
+use guild_core::id::{RunId, TaskId, TaskIndex};
+use guild_core::payload::Payload;
+use guild_core::planner::Progress;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use crate::context::Surroundings;
+use crate::message::SchedulerMessage;
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct RunReport {
+    pub(crate) id: RunId,
+    pub(crate) name: String,
+    pub(crate) outcome: Outcome,
+    pub(crate) tally: Tally,
+    pub(crate) makespan_us: u64,
+    pub(crate) outputs: Vec<Option<Payload>>,
+    /// Place of each top-level task by name.
+    pub(crate) by_name: BTreeMap<Arc<str>, TaskIndex>,
+    /// First number and count of the tasks that a task spawned.
+    pub(crate) children: BTreeMap<TaskIndex, (u32, u32)>,
+}
+
+/// An output that cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OutputError {
+    /// The run has no task of this name.
+    #[error("the run `{run}` has no task `{task}`")]
+    UnknownTask {
+        /// The run.
+        run: String,
+        /// What was asked for.
+        task: String,
+    },
+    /// The task did not complete.
+    #[error("the task `{task}` of the run `{run}` did not complete, so it has no output")]
+    NotCompleted {
+        /// The run.
+        run: String,
+        /// What was asked for.
+        task: String,
+    },
+    /// The output is of another type.
+    #[error("the output of the task `{task}` is of another type: {source}")]
+    Type {
+        /// What was asked for.
+        task: String,
+        /// What the decoder said.
+        source: serde_json::Error,
+    },
+}
+
+impl RunReport {
+    /// Returns the name of the run.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the number of the run.
+    pub fn id(&self) -> RunId {
+        self.id
+    }
+
+    /// Returns how the run ended.
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// Returns how many tasks ended in which way.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Returns the microseconds from the submission to the end.
+    pub fn makespan_us(&self) -> u64 {
+        self.makespan_us
+    }
+
+    /// Returns the output of a task as this type.
+    ///
+    /// # Errors
+    /// There is no such task, it did not complete, or its output is of another type.
+    pub fn output<T: DeserializeOwned>(&self, task: &str) -> Result<T, OutputError> {
+        self.payload(task)?
+            .decode()
+            .map_err(|source| OutputError::Type { task: task.to_owned(), source })
+    }
+
+    /// Returns the output of a task as JSON. `map[3]` names the fourth task that `map` spawned.
+    ///
+    /// # Errors
+    /// There is no such task, or it did not complete.
+    pub fn payload(&self, task: &str) -> Result<&Payload, OutputError> {
+        let index = self.find(task).ok_or_else(|| OutputError::UnknownTask {
+            run: self.name.clone(),
+            task: task.to_owned(),
+        })?;
+        self.outputs.get(index.at()).and_then(Option::as_ref).ok_or_else(|| {
+            OutputError::NotCompleted { run: self.name.clone(), task: task.to_owned() }
+        })
+    }
+
+    /// Returns the outputs of the tasks that a task spawned, in spawn order; a task that did not
+    /// complete has none.
+    ///
+    /// # Errors
+    /// There is no such task.
+    pub fn spawned_payloads(&self, task: &str) -> Result<Vec<Option<&Payload>>, OutputError> {
+        let index = self.find(task).ok_or_else(|| OutputError::UnknownTask {
+            run: self.name.clone(),
+            task: task.to_owned(),
+        })?;
+        let (first, count) = self.children.get(&index).copied().unwrap_or((0, 0));
+        let outputs = self.outputs.iter().skip(first as usize).take(count as usize);
+        Ok(outputs.map(Option::as_ref).collect())
+    }
+
+    fn find(&self, task: &str) -> Option<TaskIndex> {
+        if let Some(index) = self.by_name.get(task) {
+            return Some(*index);
+        }
+        let (parent, number) = task.strip_suffix(']')?.rsplit_once('[')?;
+        let (first, count) = self.children.get(&self.find(parent)?)?;
+        let number = number.parse::<u32>().ok().filter(|number| number < count)?;
+        Some(TaskIndex(first + number))
+    }
+}
+
+/// Why a run's report cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The guild shut down before the run ended. With a store on disk the run goes on when a guild
+    /// is started on it and the same graph is submitted.
+    #[error("the guild shut down before the run ended")]
+    ShutDown,
+    /// The guild failed: {0}. What was acknowledged is kept.
+    #[error("the guild failed before the run ended: {0}")]
+    Failed(String),
+}
+
+/// A submitted run; every clone is the same run.
+#[derive(Clone)]
+pub struct Run {
+    pub(crate) id: RunId,
+    pub(crate) surroundings: Arc<Surroundings>,
+    pub(crate) cell: watch::Receiver<RunState>,
+}
+
+impl std::fmt::Debug for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Run").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Run {
+    /// Returns the number of the run.
+    pub fn id(&self) -> RunId {
+        self.id
+    }
+
+    /// Returns the name of the run.
+    pub fn name(&self) -> String {
+        self.surroundings.named(|names| names.run(self.id))
+    }
+
+    /// Waits for the end of the run.
+    ///
+    /// # Errors
+    /// The guild shut down or failed before the run ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing; the run goes on.
+    pub async fn wait(&self) -> Result<Arc<RunReport>, RunError> {
+        let mut cell = self.cell.clone();
+        let state = cell.wait_for(|state| state.end.is_some()).await;
+        let end = state.ok().and_then(|state| state.end.clone());
+        end.unwrap_or(Err(RunError::ShutDown))
+    }
+
+    /// Returns how far the run is.
+    pub fn progress(&self) -> Progress {
+        self.cell.borrow().progress
+    }
+
+    /// Asks for the end of the run: tasks that wait end as cancelled, running ones are taken back.
+    /// [`Run::wait`] tells when it is done; a run that has ended stays as it is.
+    pub fn cancel(&self) {
+        self.surroundings.scheduler.push(SchedulerMessage::Cancel { run: self.id });
+    }
+
+    /// Returns the number of the task of a run by its number within it, for use with events.
+    pub fn task_id(&self, index: TaskIndex) -> TaskId {
+        TaskId { run: self.id, index }
+    }
+}
+
+/// What is known of a run now.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RunState {
+    pub(crate) progress: Progress,
+    pub(crate) end: Option<Result<Arc<RunReport>, RunError>>,
+}
+
+/// Where runs are followed; every clone is the same board.
+#[derive(Clone, Default)]
+pub(crate) struct RunBoard(Arc<Mutex<Board>>);
+
+#[derive(Default)]
+struct Board {
+    runs: BTreeMap<RunId, watch::Sender<RunState>>,
+    closed: Option<RunError>,
+}
+
+impl RunBoard {
+    /// Returns where a run is followed; the first call opens the place.
+    pub(crate) fn follow(&self, run: RunId) -> watch::Receiver<RunState> {
+        let mut board = self.board();
+        let closed = board.closed.clone();
+        let sender = board.runs.entry(run).or_insert_with(|| {
+            let end = closed.map(Err);
+            watch::Sender::new(RunState { progress: Progress::default(), end })
+        });
+        sender.subscribe()
+    }
+
+    /// Says how far a run is.
+    pub(crate) fn progress(&self, run: RunId, progress: Progress) {
+        if let Some(sender) = self.board().runs.get(&run) {
+            sender.send_if_modified(|state| {
+                state.progress = progress;
+                false
+            });
+        }
+    }
+
+    /// Says how a run ended.
+    pub(crate) fn end(&self, report: RunReport) {
+        let run = report.id;
+        let _follow = self.follow(run);
+        if let Some(sender) = self.board().runs.get(&run) {
+            sender.send_modify(|state| state.end = Some(Ok(Arc::new(report))));
+        }
+    }
+
+    /// Says that no run will end any more, and why.
+    pub(crate) fn close(&self, error: RunError) {
+        let mut board = self.board();
+        for sender in board.runs.values() {
+            sender.send_if_modified(|state| {
+                let open = state.end.is_none();
+                if open {
+                    state.end = Some(Err(error.clone()));
+                }
+                open
+            });
+        }
+        board.closed.get_or_insert(error);
+    }
+
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,346 @@
+//! Dispatches: turns messages into inputs of the planner and its commands into messages.
+//!
+//! Architecture invariant: nothing is decided in here. One turn takes everything that came in,
+//! asks [`Planner`] about each, and sends one group of messages to the memory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle, Supervised};
+use guild_core::event::{Cause, Event, Names, Severity};
+use guild_core::id::{AgentId, FencingToken, RunId, TaskId};
+use guild_core::payload::Payload;
+use guild_core::planner::{AttemptResult, Command, Decisions, Input, Planner};
+use guild_core::time::Timestamp;
+use guild_memory::Completion;
+use tokio::sync::oneshot;
+
+use crate::clock::Clock;
+use crate::context::Surroundings;
+use crate::host::{HostAddr, Lease};
+use crate::mailbox::{Inbox, Wake};
+use crate::message::{
+    Assign, ControllerMessage, HandedIn, MemoryMessage, Report, Revoke, SchedulerMessage,
+};
+use crate::run::RunBoard;
+
+mod book;
+pub(crate) use book::RunBook;
+
+/// The actor that gives tasks to agents.
+pub(crate) struct Scheduler {
+    planner: Planner,
+    inbox: Inbox<SchedulerMessage>,
+    surroundings: Arc<Surroundings>,
+    controller: Inbox<ControllerMessage>,
+    clock: Clock,
+    board: RunBoard,
+    /// The hosts of each role's agents.
+    hosts: Arc<Vec<Vec<HostAddr>>>,
+    books: BTreeMap<RunId, RunBook>,
+    /// What attempts handed in and the planner has not yet looked at.
+    handed_in: Option<(TaskId, FencingToken, Box<HandedIn>)>,
+    /// Messages of this turn to the memory.
+    to_memory: Vec<MemoryMessage>,
+    batch: Vec<SchedulerMessage>,
+    decisions: Decisions,
+    timer: Option<(Timestamp, SpawnHandle)>,
+    draining: Option<oneshot::Sender<()>>,
+}
+
+/// What the scheduler is built from.
+pub(crate) struct SchedulerParts {
+    pub(crate) planner: Planner,
+    pub(crate) decisions: Decisions,
+    pub(crate) books: BTreeMap<RunId, RunBook>,
+    pub(crate) inbox: Inbox<SchedulerMessage>,
+    pub(crate) surroundings: Arc<Surroundings>,
+    pub(crate) controller: Inbox<ControllerMessage>,
+    pub(crate) clock: Clock,
+    pub(crate) board: RunBoard,
+    pub(crate) hosts: Arc<Vec<Vec<HostAddr>>>,
+}
+
+impl Scheduler {
+    /// Returns a scheduler; what recovery has decided is carried out when it starts.
+    pub(crate) fn new(parts: SchedulerParts) -> Self {
+        Self {
+            planner: parts.planner,
+            inbox: parts.inbox,
+            surroundings: parts.surroundings,
+            controller: parts.controller,
+            clock: parts.clock,
+            board: parts.board,
+            hosts: parts.hosts,
+            books: parts.books,
+            handed_in: None,
+            to_memory: Vec::new(),
+            batch: Vec::new(),
+            decisions: parts.decisions,
+            timer: None,
+            draining: None,
+        }
+    }
+
+    fn turn(&mut self, context: &mut Context<Self>) {
+        let now = self.clock.now();
+        let mut batch = std::mem::take(&mut self.batch);
+        self.inbox.take(&mut batch);
+        self.count(batch.len());
+        for message in batch.drain(..) {
+            self.receive(now, message);
+            self.obey(now);
+        }
+        self.batch = batch;
+        if self.planner.next_wakeup().is_some_and(|at| at <= now) {
+            self.step(now, Input::Tick);
+            self.obey(now);
+        }
+        self.end_turn(context);
+    }
+
+    fn end_turn(&mut self, context: &mut Context<Self>) {
+        self.count(self.to_memory.len());
+        self.surroundings.memory.push_all(&mut self.to_memory);
+        for run in self.books.keys() {
+            self.board.progress(*run, self.planner.progress(*run));
+        }
+        self.arm(context);
+        if self.planner.tasks_in_flight() == 0
+            && self.planner.open_commits() == 0
+            && let Some(idle) = self.draining.take()
+            && idle.send(()).is_err()
+        {
+            tracing::debug!("nobody waits for the drain any more");
+        }
+    }
+
+    fn receive(&mut self, now: Timestamp, message: SchedulerMessage) {
+        match message {
+            SchedulerMessage::Submitted { run, graph, bindings } => {
+                self.books.insert(run, RunBook::new(Arc::clone(&graph)));
+                self.step(now, Input::Submit { run, graph, bindings });
+            }
+            SchedulerMessage::AgentReady { agent, incarnation } => {
+                self.step(now, Input::AgentReady { agent, incarnation });
+            }
+            SchedulerMessage::AgentDown { agent, incarnation, cause, message } => {
+                self.step(now, Input::AgentDown { agent, incarnation, cause, message });
+            }
+            SchedulerMessage::Heartbeat { agent, task, token } => {
+                self.step(now, Input::Heartbeat { agent, task, token });
+            }
+            SchedulerMessage::Finished { agent, incarnation, task, token, result } => {
+                self.step(now, Input::Finished { agent, incarnation, task, token, result });
+            }
+            SchedulerMessage::HandIn { agent, incarnation, task, token, work } => {
+                self.handed_in = Some((task, token, work));
+                let result = AttemptResult::Done;
+                self.step(now, Input::Finished { agent, incarnation, task, token, result });
+            }
+            SchedulerMessage::Committed { task, token, version, output, spawned } => {
+                if let Some(book) = self.books.get_mut(&task.run) {
+                    book.completed(task.index, output, spawned.as_ref().map(|(graph, _)| graph));
+                }
+                self.step(now, Input::Committed { task, token, version, spawned });
+            }
+            SchedulerMessage::Refused { task, token, refusal } => {
+                self.step(now, Input::CommitRefused { task, token, refusal });
+            }
+            SchedulerMessage::Cancel { run } => self.step(now, Input::Cancel { run }),
+            SchedulerMessage::Drain { idle } => {
+                self.planner.pause();
+                self.draining = Some(idle);
+            }
+            SchedulerMessage::Halt { halted } => self.halt(now, halted),
+        }
+    }
+
+    fn step(&mut self, now: Timestamp, input: Input) {
+        self.planner.step(now, input, &mut self.decisions);
+    }
+
+    /// Carries out what the planner decided; an assignment that fails is a new input.
+    fn obey(&mut self, now: Timestamp) {
+        let mut refused = Vec::new();
+        loop {
+            let mut decisions = std::mem::take(&mut self.decisions);
+            for event in decisions.events.drain(..) {
+                self.report(&event);
+                self.to_memory.push(MemoryMessage::Record(event));
+            }
+            for command in decisions.commands.drain(..) {
+                self.carry_out(command, &mut refused);
+            }
+            self.decisions = decisions;
+            if refused.is_empty() {
+                break;
+            }
+            for input in refused.drain(..) {
+                self.step(now, input);
+            }
+        }
+        // Handed in for a task that the planner did not ask for: a stale result.
+        self.handed_in = None;
+    }
+
+    fn carry_out(&mut self, command: Command, refused: &mut Vec<Input>) {
+        match command {
+            Command::Assign { task, attempt, agent, incarnation, token, timeout } => {
+                let lease = Lease::new(agent, incarnation, task, attempt, token, self.inbox.clone());
+                let input = match self.input_of(task) {
+                    Ok(input) => input,
+                    Err(message) => {
+                        lease.void();
+                        refused.push(Input::Finished {
+                            agent,
+                            incarnation,
+                            task,
+                            token,
+                            result: AttemptResult::Failed {
+                                cause: Cause::Error,
+                                message,
+                                retryable: false,
+                                retry_after: None,
+                            },
+                        });
+                        return;
+                    }
+                };
+                self.to_memory.push(MemoryMessage::Grant { task, token });
+                let deadline = self.clock.instant(self.clock.now().after(timeout));
+                self.surroundings.stats.attempts.fetch_add(1, Ordering::Relaxed);
+                self.count(1);
+                if let Some(host) = self.host(agent)
+                    && let Err(error) = host.try_send(Assign { lease, input, deadline })
+                {
+                    // Dropping the message drops its lease, which hands the task back.
+                    tracing::debug!(%error, "assignment was not delivered");
+                }
+            }
+            Command::Revoke { agent, token, cause, .. } => {
+                self.count(1);
+                if let Some(host) = self.host(agent)
+                    && let Err(error) = host.try_send(Revoke { token, cause })
+                {
+                    tracing::warn!(%error, agent = agent.index, "revocation was not delivered");
+                }
+            }
+            Command::Commit { task, attempt, agent, incarnation, token } => {
+                let Some((_, _, work)) = self.handed_in.take() else {
+                    unreachable!("the planner commits only what was just handed in");
+                };
+                let HandedIn { output, transaction, spawned } = *work;
+                self.to_memory.push(MemoryMessage::Complete(Box::new(Completion {
+                    task,
+                    attempt,
+                    agent,
+                    incarnation,
+                    token,
+                    output,
+                    transaction,
+                    spawned,
+                })));
+            }
+            Command::Discard { .. } => self.handed_in = None,
+            Command::EndRun { run, outcome, tally, makespan_us } => {
+                self.planner.forget(run);
+                if let Some(book) = self.books.remove(&run) {
+                    let name = self.surroundings.named(|names| names.run(run));
+                    let report = book.into_report(run, name, outcome, tally, makespan_us);
+                    self.to_memory.push(MemoryMessage::Ended(Box::new(report)));
+                }
+            }
+        }
+    }
+
+    /// Opens an incident for a task that is given up; a failed attempt that is tried again has the
+    /// incident of its agent, if that went down with it.
+    fn report(&self, event: &Event) {
+        let Event::TaskFailed { task, attempt, agent, incarnation, cause, message, retry_at: None } =
+            event
+        else {
+            return;
+        };
+        self.controller.push(ControllerMessage::Report(Box::new(Report {
+            kind: "task_failed",
+            severity: Severity::Error,
+            cause: *cause,
+            message: message.clone(),
+            location: None,
+            agent: Some((*agent, *incarnation)),
+            task: Some((*task, *attempt)),
+            fault: None,
+            action: "given up; tasks that depend on it are skipped".into(),
+        })));
+    }
+
+    fn input_of(&self, task: TaskId) -> Result<Payload, Box<str>> {
+        let book = self.books.get(&task.run).ok_or("its run has ended")?;
+        let input = book.input(task.index).map_err(|error| error.to_string())?;
+        let limit = self.surroundings.catalog.limits.payload_bytes_max;
+        if input.size_bytes() > limit {
+            let size = input.size_bytes();
+            return Err(format!(
+                "the input has {size} bytes, more than the {limit} that a task may get"
+            )
+            .into());
+        }
+        Ok(input)
+    }
+
+    fn host(&self, agent: AgentId) -> Option<&HostAddr> {
+        self.hosts.get(usize::from(agent.role.0))?.get(agent.index as usize)
+    }
+
+    /// Takes back everything that is under way; its tasks stay unfinished.
+    fn halt(&mut self, now: Timestamp, halted: oneshot::Sender<usize>) {
+        self.planner.pause();
+        self.obey(now);
+        if halted.send(self.planner.tasks_in_flight()).is_err() {
+            tracing::debug!("nobody waits for the halt any more");
+        }
+    }
+
+    fn count(&self, messages: usize) {
+        self.surroundings.stats.messages.fetch_add(messages as u64, Ordering::Relaxed);
+    }
+
+    /// Keeps one timer: the planner's next wake-up, or an earlier one that is armed already.
+    fn arm(&mut self, context: &mut Context<Self>) {
+        let Some(at) = self.planner.next_wakeup() else { return };
+        if let Some((armed, handle)) = self.timer {
+            if armed <= at {
+                return;
+            }
+            context.cancel_future(handle);
+        }
+        let delay = at.since(self.clock.now());
+        let handle = context.run_later(delay, |scheduler, context| {
+            scheduler.timer = None;
+            scheduler.turn(context);
+        });
+        self.timer = Some((at, handle));
+    }
+}
+
+impl Actor for Scheduler {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Context<Self>) {
+        self.inbox.bind(context.address().recipient());
+        self.obey(self.clock.now());
+        self.end_turn(context);
+    }
+}
+
+impl Supervised for Scheduler {}
+
+impl Handler<Wake> for Scheduler {
+    type Result = ();
+
+    fn handle(&mut self, _: Wake, context: &mut Context<Self>) {
+        self.turn(context);
+    }
+}

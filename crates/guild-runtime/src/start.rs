@@ -1,0 +1,315 @@
+//! Starts the tree: memory, scheduler, supervisors, agents, in this order.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, RwLock};
+
+use actix::{Actor, Context, Supervised};
+use actix_rt::{Arbiter, System};
+use futures_util::future::LocalBoxFuture;
+use guild_core::draw::Seed;
+use guild_core::event::{Cause, Severity};
+use guild_core::graph::Catalog;
+use guild_core::id::{AgentId, Incarnation, QuotaId, RoleId};
+use guild_core::planner::{Decisions, Planner, PlannerConfig, RestoredRun};
+use guild_core::quota::QuotaSpec;
+use guild_core::restart::RestartPolicy;
+use guild_memory::{Memory, NameTable, Recovered};
+
+use crate::agent::Factory;
+use crate::builder::StartError;
+use crate::clock::Clock;
+use crate::context::{Counters, Surroundings};
+use crate::controller::{Controller, Incidents, Links};
+use crate::events::EventLog;
+use crate::fault::FaultPoint;
+use crate::guard::{Guard, Verdict};
+use crate::guild::Guild;
+use crate::host::{AgentHost, HostAddr, HostShared, host_channel};
+use crate::mailbox::Inbox;
+use crate::memory::MemoryActor;
+use crate::message::{ControllerMessage, MemoryMessage, Report};
+use crate::panics::PanicReport;
+use crate::run::{RunBoard, RunError};
+use crate::scheduler::{RunBook, Scheduler, SchedulerParts};
+use crate::supervisor::{RoleSupervisor, SupervisorParts};
+
+/// A role to be started.
+pub(crate) struct RoleParts {
+    pub(crate) agents: u32,
+    pub(crate) factory: Factory,
+}
+
+/// A checked declaration over an opened memory.
+pub(crate) struct Opened {
+    pub(crate) memory: Memory,
+    pub(crate) memory_inbox: Inbox<MemoryMessage>,
+    pub(crate) recovered: Recovered,
+    pub(crate) names: Arc<RwLock<NameTable>>,
+    pub(crate) catalog: Catalog,
+    pub(crate) roles: BTreeMap<RoleId, RoleParts>,
+    pub(crate) quotas: BTreeMap<QuotaId, QuotaSpec>,
+    pub(crate) restart: RestartPolicy,
+    pub(crate) seed: Seed,
+    pub(crate) validate: bool,
+    pub(crate) faults: Option<Arc<dyn FaultPoint>>,
+    pub(crate) agent_threads: usize,
+}
+
+/// Starts the control thread and waits until the tree stands.
+pub(crate) fn start(opened: Opened) -> Result<Guild, StartError> {
+    crate::panics::install_hook();
+    let (ready, started) = std::sync::mpsc::channel();
+    let thread = std::thread::Builder::new()
+        .name("guild-control".to_owned())
+        .spawn(move || {
+            let system = System::new();
+            let guild = system.block_on(async { stand_up(opened) });
+            if ready.send(guild).is_ok()
+                && let Err(error) = system.run()
+            {
+                tracing::error!(%error, "the control thread ended");
+            }
+        })
+        .map_err(|error| StartError::Thread(error.to_string()))?;
+    let guild = started
+        .recv()
+        .map_err(|_| StartError::Thread("it ended before the guild stood".to_owned()))?;
+    *guild.thread.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(thread);
+    Ok(guild)
+}
+
+fn stand_up(mut opened: Opened) -> Guild {
+    let clock = Clock::continuing(opened.recovered.last_at);
+    let limits = opened.catalog.limits.clone();
+    let incidents_before = opened.recovered.incidents;
+    let events =
+        EventLog::new(limits.events_in_memory_max, std::mem::take(&mut opened.recovered.events));
+    let surroundings = Arc::new(Surroundings {
+        scheduler: Inbox::new(),
+        memory: opened.memory_inbox.clone(),
+        snapshots: opened.memory.snapshots(),
+        names: Arc::clone(&opened.names),
+        catalog: opened.catalog.clone(),
+        faults: opened.faults.clone(),
+        stats: Counters::default(),
+    });
+    let board = RunBoard::default();
+    let (controller, incidents) = (Inbox::new(), Incidents::default());
+    let first = Incarnation::first(opened.recovered.epoch);
+    let arbiters: Vec<Arbiter> = (0..opened.agent_threads).map(|_| Arbiter::new()).collect();
+    let roles = std::mem::take(&mut opened.roles);
+    let (restart, seed) = (opened.restart.clone(), opened.seed);
+    let fleet = recruit(&roles, &arbiters, first, &surroundings);
+    let tree = Tree { surroundings, board, events, controller, clock, hosts: fleet.hosts };
+
+    let agents = roles.values().map(|role| role.agents).sum();
+    tree.start_memory_and_scheduler(opened, &roles);
+    for ((role, parts), inbox) in roles.iter().zip(&fleet.supervisors) {
+        let supervisor = RoleSupervisor::new(SupervisorParts {
+            role: *role,
+            agents: parts.agents,
+            first,
+            policy: restart.clone(),
+            hosts: Arc::clone(&tree.hosts),
+            inbox: inbox.clone(),
+            controller: tree.controller.clone(),
+            surroundings: Arc::clone(&tree.surroundings),
+            clock,
+            seed,
+        });
+        tree.spawn("supervisor", supervisor, Verdict::Restart);
+    }
+    let links = Links {
+        surroundings: Arc::clone(&tree.surroundings),
+        supervisors: fleet.supervisors,
+        board: tree.board.clone(),
+        events: tree.events.clone(),
+    };
+    let inbox = tree.controller.clone();
+    let root =
+        Controller::new(inbox, links, incidents.clone(), clock, incidents_before, arbiters);
+    tree.spawn("controller", root, Verdict::Restart);
+    Guild {
+        surroundings: tree.surroundings,
+        controller: tree.controller,
+        board: tree.board,
+        events: tree.events,
+        incidents,
+        agents,
+        seed,
+        thread: Arc::new(Mutex::new(None)),
+    }
+}
+
+struct Fleet {
+    hosts: Arc<Vec<Vec<HostAddr>>>,
+    supervisors: Vec<Inbox<crate::message::SupervisorMessage>>,
+}
+
+/// Spawns the hosts of all agents, spread evenly over the arbiters.
+fn recruit(
+    roles: &BTreeMap<RoleId, RoleParts>,
+    arbiters: &[Arbiter],
+    first: Incarnation,
+    surroundings: &Arc<Surroundings>,
+) -> Fleet {
+    let places = roles.keys().map(|role| usize::from(role.0) + 1).max().unwrap_or(0);
+    let mut hosts: Vec<Vec<HostAddr>> = (0..places).map(|_| Vec::new()).collect();
+    let mut supervisors = Vec::new();
+    for (role, parts) in roles {
+        let inbox = Inbox::new();
+        let shared = Arc::new(HostShared {
+            factory: parts.factory.clone(),
+            supervisor: inbox.clone(),
+            surroundings: Arc::clone(surroundings),
+        });
+        supervisors.push(inbox);
+        let mut crews: Vec<Vec<_>> = (0..arbiters.len().max(1)).map(|_| Vec::new()).collect();
+        for index in 0..parts.agents {
+            let (address, receiver) = host_channel();
+            hosts[usize::from(role.0)].push(address);
+            let crew = index as usize % crews.len();
+            crews[crew].push((AgentId { role: *role, index }, receiver));
+        }
+        for (place, crew) in crews.into_iter().enumerate() {
+            let shared = Arc::clone(&shared);
+            let spawn_crew = move || {
+                for (agent, receiver) in crew {
+                    let context = Context::with_receiver(receiver);
+                    AgentHost::spawn(agent, first, Arc::clone(&shared), context);
+                }
+            };
+            match arbiters.get(place) {
+                Some(arbiter) => {
+                    if !arbiter.spawn_fn(spawn_crew) {
+                        tracing::error!(place, "an arbiter ended before its agents started");
+                    }
+                }
+                None => spawn_crew(),
+            }
+        }
+    }
+    Fleet { hosts: Arc::new(hosts), supervisors }
+}
+
+/// What the control actors are started with.
+struct Tree {
+    surroundings: Arc<Surroundings>,
+    board: RunBoard,
+    events: EventLog,
+    controller: Inbox<ControllerMessage>,
+    clock: Clock,
+    hosts: Arc<Vec<Vec<HostAddr>>>,
+}
+
+impl Tree {
+    fn start_memory_and_scheduler(&self, opened: Opened, roles: &BTreeMap<RoleId, RoleParts>) {
+        let agents = (0..self.hosts.len())
+            .map(|place| {
+                let role = u16::try_from(place).ok().and_then(|id| roles.get(&RoleId(id)));
+                role.map_or(0, |role| role.agents)
+            })
+            .collect();
+        let places = opened.quotas.keys().map(|quota| quota.0 + 1).max().unwrap_or(0);
+        // A quota that only earlier starts knew has no limit now; no task can ask for it.
+        let quotas = (0..places)
+            .map(|id| opened.quotas.get(&QuotaId(id)).cloned().unwrap_or(QuotaSpec::Permits(1)))
+            .collect();
+        let mut planner = Planner::new(PlannerConfig {
+            agents,
+            quotas,
+            limits: opened.catalog.limits.clone(),
+            seed: opened.seed,
+            epoch: opened.recovered.epoch,
+            validate: opened.validate,
+        });
+        let mut decisions = Decisions::default();
+        let mut books = BTreeMap::new();
+        for run in opened.recovered.runs {
+            self.restore(run, &mut planner, &mut decisions, &mut books);
+        }
+        let memory = MemoryActor::new(
+            opened.memory,
+            self.surroundings.memory.clone(),
+            Arc::clone(&self.surroundings),
+            self.clock,
+            self.board.clone(),
+            self.events.clone(),
+            opened.seed.0,
+        );
+        self.spawn("memory", memory, Verdict::Stop);
+        let scheduler = Scheduler::new(SchedulerParts {
+            planner,
+            decisions,
+            books,
+            inbox: self.surroundings.scheduler.clone(),
+            surroundings: Arc::clone(&self.surroundings),
+            controller: self.controller.clone(),
+            clock: self.clock,
+            board: self.board.clone(),
+            hosts: Arc::clone(&self.hosts),
+        });
+        self.spawn("scheduler", scheduler, Verdict::Stop);
+    }
+
+    /// Goes on with a run from before the start, or puts its report back where it has ended.
+    fn restore(
+        &self,
+        run: guild_memory::RecoveredRun,
+        planner: &mut Planner,
+        decisions: &mut Decisions,
+        books: &mut BTreeMap<guild_core::id::RunId, RunBook>,
+    ) {
+        let mut book = RunBook::new(Arc::clone(&run.graph));
+        for (parent, graph, _) in &run.spawned {
+            book.spawned(*parent, graph);
+        }
+        book.recovered(run.outputs);
+        if let Some((outcome, tally, makespan_us)) = run.history.ended {
+            self.board.end(book.into_report(run.id, run.name.to_string(), outcome, tally, makespan_us));
+            return;
+        }
+        books.insert(run.id, book);
+        let restored = RestoredRun {
+            run: run.id,
+            graph: run.graph,
+            bindings: run.bindings,
+            spawned: run.spawned,
+            history: run.history,
+        };
+        planner.restore(self.clock.now(), restored, decisions);
+    }
+
+    /// Starts a control actor under a guard. When it panics a person is told; an actor whose state
+    /// cannot be trusted afterwards ends, and everybody who waits learns that the guild failed.
+    fn spawn<A>(&self, name: &'static str, actor: A, verdict: Verdict)
+    where
+        A: Actor<Context = Context<A>> + Supervised,
+    {
+        let (controller, board) = (self.controller.clone(), self.board.clone());
+        let on_crash = move |report: PanicReport| -> LocalBoxFuture<'static, Verdict> {
+            let message = format!("the {name} panicked: {}", report.message);
+            tracing::error!(%message, location = ?report.location, "a control actor panicked");
+            let action = match verdict {
+                Verdict::Restart => "restarted",
+                Verdict::Stop => {
+                    board.close(RunError::Failed(message.clone()));
+                    "the guild takes no more work; start it again on its store"
+                }
+            };
+            controller.push(ControllerMessage::Report(Box::new(Report {
+                kind: "controller_failed",
+                severity: Severity::Error,
+                cause: Cause::Panic,
+                message: message.into(),
+                location: report.location,
+                agent: None,
+                task: None,
+                fault: None,
+                action: action.into(),
+            })));
+            Box::pin(std::future::ready(verdict))
+        };
+        actix_rt::spawn(Guard::new(Context::new().into_future(actor), on_crash));
+    }
+}
