@@ -45,10 +45,12 @@ fn main() -> anyhow::Result<()> {
     let guild = Guild::builder().role("teller", 100, || Teller).start()?;
 
     guild::block_on(async {
-        let opened = guild.memory().transact(&RetryPolicy::default(), |memory| {
-            (0..ACCOUNTS).try_for_each(|number| memory.put(account(number), &OPENING_BALANCE))
-        });
-        opened.await?;
+        let memory = guild.memory();
+        memory
+            .transact(&RetryPolicy::default(), |memory| {
+                (0..ACCOUNTS).try_for_each(|number| memory.put(account(number), &OPENING_BALANCE))
+            })
+            .await?;
 
         let mut graph = guild.graph("transfers");
         for number in 0..2_000 {
@@ -61,10 +63,10 @@ fn main() -> anyhow::Result<()> {
         let orders = graph.len();
         let report = guild.submit(graph.build()?).await?.wait().await?;
 
-        let memory = guild.memory().snapshot();
+        let books = memory.snapshot();
         let mut total = 0;
         for number in 0..ACCOUNTS {
-            let balance: i64 = memory.value(account(number))?.unwrap_or(0);
+            let balance: i64 = books.value(account(number))?.unwrap_or(0);
             assert!(balance >= 0, "account {number} is overdrawn");
             total += balance;
         }
