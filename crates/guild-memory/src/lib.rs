@@ -15,6 +15,7 @@ pub mod names;
 pub mod reader;
 mod record;
 mod recovery;
+mod rows;
 mod snapshot;
 pub mod store;
 mod transaction;

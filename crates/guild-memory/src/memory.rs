@@ -8,32 +8,30 @@
 //! work in RAM pays nothing for durability that it does not have. Crash tests and simulations that
 //! want to recover pass a [`crate::store::RamStore`] instead.
 
+mod completion;
+mod draft;
+mod run;
+
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use guild_core::event::{Event, EventRecord};
-use guild_core::graph::{Bindings, Graph};
-use guild_core::history::{RunHistory, TaskEnd};
-use guild_core::id::{
-    AgentId, BootEpoch, CommitVersion, FencingToken, Incarnation, QuotaId, RoleId, RunId, TaskId,
-    TaskIndex,
-};
+use guild_core::id::{BootEpoch, QuotaId, RoleId, RunId};
 use guild_core::limits::Limits;
-use guild_core::payload::Payload;
 use guild_core::time::Timestamp;
 
-use crate::commit::{Change, CommitError, Data, Violation};
+pub use self::completion::Completion;
+use self::draft::Draft;
+use self::run::{CLOSED, RunState};
+pub use self::run::{SubmitError, Submitted};
+use crate::commit::Data;
 use crate::committer::{Committer, GroupNo};
 use crate::key;
 use crate::names::NameTable;
-use crate::record::{
-    BootRow, CatalogRow, DataRow, GraphRow, GroupHeader, Ledger, RunRow, SpawnedRow, encode,
-    encode_event, put_chunked, seal,
-};
-use crate::recovery::{Loaded, RecoveredRun, check_graph, edges, index, load, meta_row};
-use crate::snapshot::{Entry, Key, Snapshots};
+use crate::record::{BootRow, CatalogRow};
+use crate::recovery::{Loaded, RecoveredRun, load};
+use crate::rows::meta_row;
+use crate::snapshot::Snapshots;
 use crate::store::{Durability, Store, StoreError, WriteBatch};
-use crate::transaction::TransactionParts;
 
 /// Larger values would leave sled's pages (see `store/sled.rs`).
 const STORED_VALUE_BYTES_MAX: usize = 64 << 10;
@@ -63,59 +61,6 @@ impl From<StoreError> for OpenError {
     }
 }
 
-/// Why a run is refused; nothing has changed then.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SubmitError {
-    /// There is a run of this name with other tasks.
-    #[error(
-        "run `{name}` exists already with a different graph; choose another run name, or submit the same graph to resume it"
-    )]
-    RunExists {
-        /// The name.
-        name: String,
-    },
-    /// The run breaks a rule.
-    #[error("{0}")]
-    Invalid(Violation),
-    /// The store failed, so nothing is accepted any more.
-    #[error("the memory is unavailable: {reason}")]
-    Unavailable {
-        /// What failed, and the remedy.
-        reason: String,
-    },
-}
-
-/// The answer to a submission; durable when its group is acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Submitted {
-    /// The run is new.
-    New(RunId),
-    /// A run of this name with the same graph exists already.
-    Existing(RunId),
-}
-
-/// What an attempt hands in.
-#[derive(Clone, Debug)]
-pub struct Completion {
-    /// The task.
-    pub task: TaskId,
-    /// Which try of it.
-    pub attempt: u32,
-    /// Who performed it.
-    pub agent: AgentId,
-    /// In which life.
-    pub incarnation: Incarnation,
-    /// The token of its lease.
-    pub token: FencingToken,
-    /// Its output.
-    pub output: Payload,
-    /// What it read and wrote.
-    pub transaction: TransactionParts,
-    /// The tasks that it spawned.
-    pub spawned: Option<(Arc<Graph>, Bindings)>,
-}
-
 /// What a store held when it was opened.
 #[derive(Clone, Debug)]
 pub struct Recovered {
@@ -137,29 +82,6 @@ pub struct Recovered {
     pub incidents: u64,
     /// The names of all runs and tasks, and of the roles and quotas known so far.
     pub names: NameTable,
-}
-
-/// A task that has no lease yet.
-const NOT_GRANTED: u64 = 0;
-/// A task that takes no more commits.
-const CLOSED: u64 = u64::MAX;
-
-#[derive(Debug)]
-struct RunState {
-    graph: Arc<Graph>,
-    tasks: u32,
-    edges: u64,
-    /// For each task the newest token granted, or [`CLOSED`]; empty once the run has ended.
-    fences: Vec<u64>,
-}
-
-/// The rows of the group that is being made.
-#[derive(Debug, Default)]
-struct Draft {
-    batch: WriteBatch,
-    events: Vec<u8>,
-    count: u32,
-    ledger: Ledger,
 }
 
 /// The shared memory of a guild; owned by one thread.
@@ -243,10 +165,7 @@ impl Memory {
         loaded: Loaded,
         epoch: BootEpoch,
     ) -> (Self, Recovered) {
-        let draft = committer.is_some().then(|| Draft {
-            ledger: loaded.ledger,
-            ..Draft::default()
-        });
+        let draft = committer.is_some().then(|| Draft::new(loaded.ledger));
         let snapshots = Snapshots::default();
         snapshots.publish(loaded.data.snapshot());
         let runs_by_name = loaded
@@ -315,153 +234,6 @@ impl Memory {
         &self.catalog.quotas
     }
 
-    /// Adds a run, or finds the one of this name; records `RunSubmitted` and its `TaskAdded`.
-    ///
-    /// # Errors
-    /// See [`SubmitError`].
-    pub fn submit(
-        &mut self,
-        now: Timestamp,
-        name: &str,
-        graph: Arc<Graph>,
-        bindings: &Bindings,
-        seed: u64,
-    ) -> Result<Submitted, SubmitError> {
-        if let Some(reason) = self.unavailable() {
-            return Err(SubmitError::Unavailable { reason });
-        }
-        if let Some(run) = self.runs_by_name.get(name).copied() {
-            let known = &self.runs[run.0 as usize].graph;
-            // What is asked for is what there is only if all tasks are the same.
-            if Arc::ptr_eq(known, &graph) || *known == graph {
-                return Ok(Submitted::Existing(run));
-            }
-            return Err(SubmitError::RunExists {
-                name: name.to_owned(),
-            });
-        }
-        self.check_run(name, &graph, bindings)
-            .map_err(SubmitError::Invalid)?;
-        let run = RunId(index(self.runs.len()).0);
-        if let Some(draft) = &mut self.draft {
-            let (name, bindings) = (name.to_owned(), bindings.clone());
-            let row = RunRow {
-                name,
-                bindings,
-                graph: GraphRow::of(&graph),
-            };
-            draft.put_record(&key::run(run), &encode(&row));
-        }
-        let tasks = index(graph.tasks.len()).0;
-        let edges = edges(&graph);
-        let shown_edges = u32::try_from(edges).unwrap_or(u32::MAX);
-        self.record(
-            now,
-            Event::RunSubmitted {
-                run,
-                tasks,
-                edges: shown_edges,
-                seed,
-            },
-        );
-        self.record_added(now, run, TaskIndex(0), None, &graph, bindings);
-        self.runs_by_name.insert(name.to_owned(), run);
-        self.runs.push(RunState {
-            graph,
-            tasks,
-            edges,
-            fences: vec![NOT_GRANTED; tasks as usize],
-        });
-        Ok(Submitted::New(run))
-    }
-
-    /// Lets only this token, or a later one, complete the task from now on.
-    pub fn grant(&mut self, task: TaskId, token: FencingToken) {
-        if let Some(fence) = self.fence(task) {
-            // A closed task stays closed: CLOSED is above every token.
-            *fence = (*fence).max(token.0);
-        }
-    }
-
-    /// Commits a completion: its output, its writes, the tasks that it spawned, and the events
-    /// `MemoryCommitted` (if it wrote), `TaskCompleted` and `TaskAdded`, all or nothing.
-    ///
-    /// # Errors
-    /// See [`CommitError`]; nothing has changed then, and the token is still valid unless it is stale.
-    pub fn complete(
-        &mut self,
-        now: Timestamp,
-        completion: Completion,
-    ) -> Result<CommitVersion, CommitError> {
-        self.check_available()?;
-        let Completion {
-            task,
-            attempt,
-            agent,
-            incarnation,
-            token,
-            output,
-            transaction,
-            spawned,
-        } = completion;
-        match self.fence(task) {
-            Some(fence) if *fence == token.0 && !matches!(token.0, NOT_GRANTED | CLOSED) => {}
-            Some(_) | None => return Err(CommitError::StaleToken),
-        }
-        let spawned = spawned.filter(|(graph, _)| !graph.tasks.is_empty());
-        self.check_completion(task, &output, spawned.as_ref())
-            .map_err(CommitError::Invalid)?;
-        let changes = self.data.prepare(transaction, &self.limits)?;
-
-        let version = self.apply(now, changes, Some(task));
-        if let Some(fence) = self.fence(task) {
-            *fence = CLOSED;
-        }
-        if let Some(draft) = &mut self.draft
-            && output.as_json() != Payload::NULL.as_json()
-        {
-            draft.put_record(&key::output(task.run, task.index), output.as_json());
-        }
-        self.record(
-            now,
-            Event::TaskCompleted {
-                task,
-                attempt,
-                agent,
-                incarnation,
-                token,
-                version,
-            },
-        );
-        if let Some((graph, bindings)) = spawned {
-            self.add_spawned(now, task, &graph, &bindings);
-        }
-        Ok(version)
-    }
-
-    /// Commits a transaction from outside any task. One without writes always succeeds, as of the
-    /// version that it read at.
-    ///
-    /// # Errors
-    /// See [`CommitError`]; nothing has changed then.
-    pub fn transact(
-        &mut self,
-        now: Timestamp,
-        transaction: TransactionParts,
-    ) -> Result<CommitVersion, CommitError> {
-        self.check_available()?;
-        let as_of = if transaction.has_reads() {
-            transaction.read_at
-        } else {
-            self.data.version
-        };
-        let changes = self.data.prepare(transaction, &self.limits)?;
-        if changes.is_empty() {
-            return Ok(as_of);
-        }
-        Ok(self.apply(now, changes, None))
-    }
-
     /// Records an event; it is durable with its group.
     pub fn record(&mut self, now: Timestamp, event: Event) {
         match &event {
@@ -485,8 +257,7 @@ impl Memory {
             event,
         };
         if let Some(draft) = &mut self.draft {
-            encode_event(&mut draft.events, &record);
-            draft.count += 1;
+            draft.record(&record);
         }
         self.records.push(record);
     }
@@ -549,143 +320,6 @@ impl Memory {
         self.committer.as_mut().map_or(Ok(()), Committer::close)
     }
 
-    fn apply(
-        &mut self,
-        now: Timestamp,
-        changes: Vec<Change>,
-        writer: Option<TaskId>,
-    ) -> CommitVersion {
-        let writes = u32::try_from(changes.len()).unwrap_or(u32::MAX);
-        let mut draft = self.draft.as_mut();
-        let version = self.data.apply(changes, writer, |key, old, new| {
-            if let Some(draft) = &mut draft {
-                draft.change(key, old, new);
-            }
-        });
-        self.is_dirty = true;
-        if writes > 0 {
-            self.record(
-                now,
-                Event::MemoryCommitted {
-                    version,
-                    task: writer,
-                    writes,
-                },
-            );
-        }
-        version
-    }
-
-    fn add_spawned(&mut self, now: Timestamp, parent: TaskId, graph: &Graph, bindings: &Bindings) {
-        let run = &mut self.runs[parent.run.0 as usize];
-        let first = TaskIndex(run.tasks);
-        run.tasks += index(graph.tasks.len()).0;
-        run.edges += edges(graph);
-        run.fences.resize(run.tasks as usize, NOT_GRANTED);
-        if let Some(draft) = &mut self.draft {
-            let (parent_index, bindings) = (parent.index, bindings.clone());
-            let row = SpawnedRow {
-                parent: parent_index,
-                bindings,
-                graph: GraphRow::of(graph),
-            };
-            draft.put_record(&key::spawned(parent.run, first), &encode(&row));
-        }
-        self.record_added(now, parent.run, first, Some(parent), graph, bindings);
-    }
-
-    fn record_added(
-        &mut self,
-        now: Timestamp,
-        run: RunId,
-        first: TaskIndex,
-        spawned_by: Option<TaskId>,
-        graph: &Graph,
-        bindings: &Bindings,
-    ) {
-        let id = |place: u32| TaskId {
-            run,
-            index: TaskIndex(first.0 + place),
-        };
-        for (place, task) in graph.tasks.iter().enumerate() {
-            let role = bindings.roles[usize::from(task.options.role)];
-            let after = task.after.iter().map(|after| id(after.0)).collect();
-            let task = id(index(place).0);
-            self.record(
-                now,
-                Event::TaskAdded {
-                    task,
-                    role,
-                    after,
-                    spawned_by,
-                },
-            );
-        }
-    }
-
-    fn check_run(&self, name: &str, graph: &Graph, bindings: &Bindings) -> Result<(), Violation> {
-        let (chars, chars_max) = (name.chars().count(), self.limits.name_chars_max);
-        if chars > chars_max {
-            return Err(Violation::NameTooLong { chars, chars_max });
-        }
-        self.check_tasks(0, 0, graph, bindings)
-    }
-
-    fn check_completion(
-        &self,
-        task: TaskId,
-        output: &Payload,
-        spawned: Option<&(Arc<Graph>, Bindings)>,
-    ) -> Result<(), Violation> {
-        let (bytes, bytes_max) = (output.size_bytes(), self.limits.payload_bytes_max);
-        if bytes > bytes_max {
-            return Err(Violation::OutputTooLarge { bytes, bytes_max });
-        }
-        let Some((graph, bindings)) = spawned else {
-            return Ok(());
-        };
-        let run = &self.runs[task.run.0 as usize];
-        self.check_tasks(run.tasks, run.edges, graph, bindings)
-    }
-
-    fn check_tasks(
-        &self,
-        tasks_before: u32,
-        edges_before: u64,
-        graph: &Graph,
-        bindings: &Bindings,
-    ) -> Result<(), Violation> {
-        let tasks = u64::from(tasks_before) + graph.tasks.len() as u64;
-        let tasks_max = self.limits.tasks_per_run_max;
-        if tasks > u64::from(tasks_max) {
-            return Err(Violation::TooManyTasks { tasks, tasks_max });
-        }
-        let edges = edges_before + edges(graph);
-        let edges_max = self.limits.edges_per_run_max;
-        if edges > u64::from(edges_max) {
-            return Err(Violation::TooManyEdges { edges, edges_max });
-        }
-        check_graph(graph, bindings).map_err(Violation::Graph)
-    }
-
-    fn fence(&mut self, task: TaskId) -> Option<&mut u64> {
-        self.runs
-            .get_mut(task.run.0 as usize)?
-            .fences
-            .get_mut(task.index.at())
-    }
-
-    fn check_available(&self) -> Result<(), CommitError> {
-        match self.unavailable() {
-            None => Ok(()),
-            Some(reason) => Err(CommitError::Unavailable { reason }),
-        }
-    }
-
-    fn unavailable(&self) -> Option<String> {
-        self.failure().map(StoreError::to_string)
-    }
-
     fn store_catalog(&mut self) -> Result<(), StoreError> {
         if let Some(draft) = &mut self.draft {
             let row = meta_row(key::CATALOG, &self.catalog);
@@ -704,82 +338,6 @@ impl Drop for Memory {
         {
             tracing::warn!(%error, "store was not closed well");
         }
-    }
-}
-
-impl RunState {
-    fn recovered(run: &RecoveredRun) -> Self {
-        let fence = |place: usize| match run
-            .history
-            .tasks
-            .get(place)
-            .and_then(|task| task.end.as_ref())
-        {
-            Some(TaskEnd::Completed(_) | TaskEnd::Ended(_)) => CLOSED,
-            None => NOT_GRANTED,
-        };
-        let open = if has_ended(&run.history) {
-            0
-        } else {
-            run.tasks()
-        };
-        Self {
-            graph: run.graph.clone(),
-            tasks: index(run.tasks()).0,
-            edges: run.edges(),
-            fences: (0..open).map(fence).collect(),
-        }
-    }
-}
-
-fn has_ended(history: &RunHistory) -> bool {
-    history.ended.is_some()
-}
-
-impl Draft {
-    fn put_record(&mut self, key: &[u8], content: &[u8]) {
-        let ledger = &mut self.ledger;
-        put_chunked(&mut self.batch, key, content, |checksum| {
-            ledger.add(checksum)
-        });
-    }
-
-    fn change(&mut self, key: &Key, old: Option<&Entry>, new: Option<&mut Entry>) {
-        if let Some(old) = old {
-            self.ledger.remove(old.checksum);
-        }
-        let row_key = key::data(key);
-        let Some(new) = new else {
-            return self.batch.delete(row_key);
-        };
-        let content = encode(&DataRow {
-            version: new.version,
-            writer: new.writer,
-            value: &new.value,
-        });
-        let (row, checksum) = seal(&row_key, &content);
-        new.checksum = checksum;
-        self.ledger.add(checksum);
-        self.batch.put(row_key, row);
-    }
-
-    fn finish(&mut self, last_seq: u64, epoch: BootEpoch, version: CommitVersion) -> WriteBatch {
-        let count = std::mem::take(&mut self.count);
-        let mut batch = std::mem::take(&mut self.batch);
-        if count > 0 {
-            let first_seq = last_seq + 1 - u64::from(count);
-            let ledger = self.ledger;
-            let mut content = encode(&GroupHeader {
-                first_seq,
-                count,
-                epoch,
-                version,
-                ledger,
-            });
-            content.append(&mut self.events);
-            put_chunked(&mut batch, &key::events(first_seq), &content, |_| {});
-        }
-        batch
     }
 }
 

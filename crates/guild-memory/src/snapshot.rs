@@ -68,7 +68,9 @@ impl Snapshot {
         key: impl AsRef<str>,
     ) -> Result<Option<T>, TransactionError> {
         let key = key.as_ref();
-        let Some(entry) = self.entry(key.as_bytes()) else { return Ok(None) };
+        let Some(entry) = self.entry(key.as_bytes()) else {
+            return Ok(None);
+        };
         let decoded = serde_json::from_slice(&entry.value);
         decoded.map(Some).map_err(|error| TransactionError::Decode {
             key: key.to_owned(),

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::{World, task};
+use guild_core::event::Event;
 use guild_memory::reader;
 use guild_memory::store::{RamDisk, SledStore};
 use guild_memory::{Durability, OpenError, StoreError};
@@ -46,6 +47,12 @@ fn every_damage_to_a_row_is_found() {
     let disk = RamDisk::new();
     let mut world = World::on(&disk);
     fill(&mut world, 5);
+    // A group of events alone: nothing but the gap in the log would show that it is gone.
+    let now = world.now();
+    world
+        .memory
+        .record(now, Event::TaskReady { task: task(0, 4) });
+    world.memory.seal();
     let mut overwrite = world.begin();
     overwrite.put("done/0/0", "newer").unwrap();
     world.memory.barrier().unwrap();

@@ -1,0 +1,193 @@
+//! Commits completions and transactions: one version each, all of it or nothing.
+
+use std::sync::Arc;
+
+use guild_core::event::Event;
+use guild_core::graph::{Bindings, Graph};
+use guild_core::id::{AgentId, CommitVersion, FencingToken, Incarnation, TaskId, TaskIndex};
+use guild_core::payload::Payload;
+use guild_core::time::Timestamp;
+
+use super::Memory;
+use super::run::{CLOSED, NOT_GRANTED};
+use crate::commit::{Change, CommitError, Violation};
+use crate::key;
+use crate::record::{GraphRow, SpawnedRow, encode};
+use crate::recovery::{edges, index};
+use crate::store::StoreError;
+use crate::transaction::TransactionParts;
+
+/// What an attempt hands in.
+#[derive(Clone, Debug)]
+pub struct Completion {
+    /// The task.
+    pub task: TaskId,
+    /// Which try of it.
+    pub attempt: u32,
+    /// Who performed it.
+    pub agent: AgentId,
+    /// In which life.
+    pub incarnation: Incarnation,
+    /// The token of its lease.
+    pub token: FencingToken,
+    /// Its output.
+    pub output: Payload,
+    /// What it read and wrote.
+    pub transaction: TransactionParts,
+    /// The tasks that it spawned.
+    pub spawned: Option<(Arc<Graph>, Bindings)>,
+}
+
+impl Memory {
+    /// Commits a completion: its output, its writes, the tasks that it spawned, and the events
+    /// `MemoryCommitted` (if it wrote), `TaskCompleted` and `TaskAdded`, all or nothing.
+    ///
+    /// # Errors
+    /// See [`CommitError`]; nothing has changed then, and the token is still valid unless it is stale.
+    pub fn complete(
+        &mut self,
+        now: Timestamp,
+        completion: Completion,
+    ) -> Result<CommitVersion, CommitError> {
+        self.check_available()?;
+        let Completion {
+            task,
+            attempt,
+            agent,
+            incarnation,
+            token,
+            output,
+            transaction,
+            spawned,
+        } = completion;
+        match self.fence(task) {
+            Some(fence) if *fence == token.0 && !matches!(token.0, NOT_GRANTED | CLOSED) => {}
+            Some(_) | None => return Err(CommitError::StaleToken),
+        }
+        let spawned = spawned.filter(|(graph, _)| !graph.tasks.is_empty());
+        self.check_completion(task, &output, spawned.as_ref())
+            .map_err(CommitError::Invalid)?;
+        let changes = self.data.prepare(transaction, &self.limits)?;
+
+        let version = self.apply(now, changes, Some(task));
+        if let Some(fence) = self.fence(task) {
+            *fence = CLOSED;
+        }
+        if let Some(draft) = &mut self.draft
+            && output.as_json() != Payload::NULL.as_json()
+        {
+            draft.put_record(&key::output(task.run, task.index), output.as_json());
+        }
+        self.record(
+            now,
+            Event::TaskCompleted {
+                task,
+                attempt,
+                agent,
+                incarnation,
+                token,
+                version,
+            },
+        );
+        if let Some((graph, bindings)) = spawned {
+            self.add_spawned(now, task, &graph, &bindings);
+        }
+        Ok(version)
+    }
+
+    /// Commits a transaction from outside any task. One without writes always succeeds, as of the
+    /// version that it read at.
+    ///
+    /// # Errors
+    /// See [`CommitError`]; nothing has changed then.
+    pub fn transact(
+        &mut self,
+        now: Timestamp,
+        transaction: TransactionParts,
+    ) -> Result<CommitVersion, CommitError> {
+        self.check_available()?;
+        let as_of = if transaction.has_reads() {
+            transaction.read_at
+        } else {
+            self.data.version
+        };
+        let changes = self.data.prepare(transaction, &self.limits)?;
+        if changes.is_empty() {
+            return Ok(as_of);
+        }
+        Ok(self.apply(now, changes, None))
+    }
+
+    fn apply(
+        &mut self,
+        now: Timestamp,
+        changes: Vec<Change>,
+        writer: Option<TaskId>,
+    ) -> CommitVersion {
+        let writes = u32::try_from(changes.len()).unwrap_or(u32::MAX);
+        let mut draft = self.draft.as_mut();
+        let version = self.data.apply(changes, writer, |key, old, new| {
+            if let Some(draft) = &mut draft {
+                draft.change(key, old, new);
+            }
+        });
+        self.is_dirty = true;
+        if writes > 0 {
+            self.record(
+                now,
+                Event::MemoryCommitted {
+                    version,
+                    task: writer,
+                    writes,
+                },
+            );
+        }
+        version
+    }
+
+    fn add_spawned(&mut self, now: Timestamp, parent: TaskId, graph: &Graph, bindings: &Bindings) {
+        let run = &mut self.runs[parent.run.0 as usize];
+        let first = TaskIndex(run.tasks);
+        run.tasks += index(graph.tasks.len()).0;
+        run.edges += edges(graph);
+        run.fences.resize(run.tasks as usize, NOT_GRANTED);
+        if let Some(draft) = &mut self.draft {
+            let (parent_index, bindings) = (parent.index, bindings.clone());
+            let row = SpawnedRow {
+                parent: parent_index,
+                bindings,
+                graph: GraphRow::of(graph),
+            };
+            draft.put_record(&key::spawned(parent.run, first), &encode(&row));
+        }
+        self.record_added(now, parent.run, first, Some(parent), graph, bindings);
+    }
+
+    fn check_completion(
+        &self,
+        task: TaskId,
+        output: &Payload,
+        spawned: Option<&(Arc<Graph>, Bindings)>,
+    ) -> Result<(), Violation> {
+        let (bytes, bytes_max) = (output.size_bytes(), self.limits.payload_bytes_max);
+        if bytes > bytes_max {
+            return Err(Violation::OutputTooLarge { bytes, bytes_max });
+        }
+        let Some((graph, bindings)) = spawned else {
+            return Ok(());
+        };
+        let run = &self.runs[task.run.0 as usize];
+        self.check_tasks(run.tasks, run.edges, graph, bindings)
+    }
+
+    fn check_available(&self) -> Result<(), CommitError> {
+        match self.unavailable() {
+            None => Ok(()),
+            Some(reason) => Err(CommitError::Unavailable { reason }),
+        }
+    }
+
+    pub(super) fn unavailable(&self) -> Option<String> {
+        self.failure().map(StoreError::to_string)
+    }
+}

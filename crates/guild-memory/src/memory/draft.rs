@@ -1,0 +1,84 @@
+//! Makes the rows of the group that is on its way to the store.
+//!
+//! Rows are made as things happen, so that sealing a turn only has to add the events and the ledger.
+
+use guild_core::event::EventRecord;
+use guild_core::id::{BootEpoch, CommitVersion};
+
+use crate::key;
+use crate::record::{DataRow, GroupHeader, Ledger, encode, encode_event, put_chunked, seal};
+use crate::snapshot::{Entry, Key};
+use crate::store::WriteBatch;
+
+/// The rows of the group that is being made.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    pub(super) batch: WriteBatch,
+    events: Vec<u8>,
+    count: u32,
+    ledger: Ledger,
+}
+
+impl Draft {
+    pub(super) fn new(ledger: Ledger) -> Self {
+        Self {
+            ledger,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn put_record(&mut self, key: &[u8], content: &[u8]) {
+        let ledger = &mut self.ledger;
+        put_chunked(&mut self.batch, key, content, |checksum| {
+            ledger.add(checksum)
+        });
+    }
+
+    pub(super) fn change(&mut self, key: &Key, old: Option<&Entry>, new: Option<&mut Entry>) {
+        if let Some(old) = old {
+            self.ledger.remove(old.checksum);
+        }
+        let row_key = key::data(key);
+        let Some(new) = new else {
+            return self.batch.delete(row_key);
+        };
+        let content = encode(&DataRow {
+            version: new.version,
+            writer: new.writer,
+            value: &new.value,
+        });
+        let (row, checksum) = seal(&row_key, &content);
+        new.checksum = checksum;
+        self.ledger.add(checksum);
+        self.batch.put(row_key, row);
+    }
+
+    pub(super) fn finish(
+        &mut self,
+        last_seq: u64,
+        epoch: BootEpoch,
+        version: CommitVersion,
+    ) -> WriteBatch {
+        let count = std::mem::take(&mut self.count);
+        let mut batch = std::mem::take(&mut self.batch);
+        if count > 0 {
+            let first_seq = last_seq + 1 - u64::from(count);
+            let ledger = self.ledger;
+            let mut content = encode(&GroupHeader {
+                first_seq,
+                count,
+                epoch,
+                version,
+                ledger,
+            });
+            content.append(&mut self.events);
+            put_chunked(&mut batch, &key::events(first_seq), &content, |_| {});
+        }
+        batch
+    }
+
+    pub(super) fn record(&mut self, record: &EventRecord) {
+        encode_event(&mut self.events, record);
+        self.count += 1;
+    }
+}

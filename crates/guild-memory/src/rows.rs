@@ -1,0 +1,112 @@
+//! Walks over the rows of a store and finds those that are not as they were written.
+
+use std::ops::{Bound, ControlFlow};
+
+use serde::de::DeserializeOwned;
+
+use crate::key;
+use crate::record::{self, Assembler, Ledger, decode_owned, unseal};
+use crate::store::{Store, StoreError};
+
+/// Called with the key and the content of each row; an error says what is wrong with it.
+pub(crate) type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>;
+
+/// Visits the rows of one letter.
+pub(crate) fn each_row(
+    store: &dyn Store,
+    letter: u8,
+    what: &str,
+    each: Visit<'_>,
+) -> Result<(), StoreError> {
+    let mut result = Ok(());
+    let (from, to) = ([letter], [letter + 1]);
+    store.scan(
+        Bound::Included(&from),
+        Bound::Excluded(&to),
+        &mut |key, row| {
+            result = each(key, row);
+            if result.is_ok() {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        },
+    )?;
+    result.map_err(|error| StoreError::corrupt(store.path(), format!("{what}: {error}")))
+}
+
+/// Visits the records of one letter, put together from their chunks.
+pub(crate) fn each_record(
+    store: &dyn Store,
+    letter: u8,
+    what: &str,
+    mut ledger: Option<&mut Ledger>,
+    each: Visit<'_>,
+) -> Result<(), StoreError> {
+    let mut assembler = Assembler::default();
+    each_row(store, letter, what, &mut |key, row| {
+        let (record, checksum) = assembler.push(key, row)?;
+        if let Some(ledger) = &mut ledger {
+            ledger.add(checksum);
+        }
+        record.map_or(Ok(()), |(key, content)| each(&key, &content))
+    })?;
+    assembler
+        .finish()
+        .map_err(|error| StoreError::corrupt(store.path(), format!("{what}: {error}")))
+}
+
+/// Returns the row of a record that is not chunked and not in the ledger.
+pub(crate) fn meta_row<T: serde::Serialize>(key: &[u8], content: &T) -> Vec<u8> {
+    record::seal(key, &record::encode(content)).0
+}
+
+/// Returns whether the store has a format; a fresh one has not.
+pub(crate) fn check_format(store: &dyn Store) -> Result<bool, StoreError> {
+    let Some(row) = store.get(key::FORMAT)? else {
+        let mut stranger = None;
+        store.scan(Bound::Unbounded, Bound::Unbounded, &mut |key, _| {
+            stranger = Some(String::from_utf8_lossy(key).into_owned());
+            ControlFlow::Break(())
+        })?;
+        return match stranger {
+            None => Ok(false),
+            Some(key) => Err(StoreError::Foreign {
+                path: store.path().to_owned(),
+                what: format!("it has a row `{key}` but no format version"),
+            }),
+        };
+    };
+    let corrupt = |what: String| {
+        StoreError::corrupt(
+            store.path(),
+            format!("the row of the format version: {what}"),
+        )
+    };
+    let (content, _) = unseal(key::FORMAT, &row).map_err(corrupt)?;
+    let found: u32 = decode_owned(content).map_err(corrupt)?;
+    if found != key::FORMAT_VERSION {
+        let path = store.path().to_owned();
+        return Err(StoreError::FormatVersion {
+            path,
+            found,
+            known: key::FORMAT_VERSION,
+        });
+    }
+    Ok(true)
+}
+
+/// Returns the record of a row that every store has.
+pub(crate) fn meta<T: DeserializeOwned>(store: &dyn Store, key: &[u8]) -> Result<T, StoreError> {
+    let row = store.get(key)?;
+    let content = row
+        .ok_or_else(|| "it is missing".to_owned())
+        .and_then(|row| {
+            let (content, _) = unseal(key, &row)?;
+            decode_owned(content)
+        });
+    content.map_err(|what| {
+        let row = String::from_utf8_lossy(key);
+        StoreError::corrupt(store.path(), format!("row `{row}`: {what}"))
+    })
+}
