@@ -165,7 +165,9 @@ fn run(
         // Taking the lock orders this after a waiter's last look at the queue.
         drop(shared.lock());
         shared.progress.notify_all();
-        notify();
+        if catch_unwind(AssertUnwindSafe(notify)).is_err() {
+            tracing::error!("the committer's notification panicked");
+        }
         if result.is_err() {
             return abandon(store, result);
         }

@@ -330,9 +330,10 @@ impl Memory {
     }
 }
 
+/// Stores what was sealed and closes the store. A turn that was not sealed is given up: whoever
+/// panicked in the middle of it must not leave half of it behind.
 impl Drop for Memory {
     fn drop(&mut self) {
-        self.seal();
         if let Some(committer) = &mut self.committer
             && let Err(error) = committer.close()
         {

@@ -3,6 +3,7 @@
 //! The values live in a persistent ordered map, so a snapshot is a pointer: readers take the
 //! newest one without a lock, a mailbox or the store, and hold it as long as they like.
 
+use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -31,10 +32,20 @@ pub struct Entry {
     pub(crate) checksum: u32,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Inner {
     version: CommitVersion,
     map: Map,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys = self.map.len();
+        f.debug_struct("Snapshot")
+            .field("version", &self.version)
+            .field("keys", &keys)
+            .finish()
+    }
 }
 
 /// The shared memory at one commit version; cloning is cheap.

@@ -171,7 +171,7 @@ fn the_reader_makes_no_store() {
 fn a_store_that_is_open_is_locked_and_free_again_at_once_when_it_is_closed() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("deep/store");
-    for round in 0..5 {
+    for round in 0..2 {
         let mut world = on_sled(&path).unwrap();
         assert_eq!(world.recovered.epoch.0, round + 1);
         world.put_all(&[("round", i64::from(round))]);
@@ -202,7 +202,7 @@ fn child_holds_the_store_until_it_is_killed() {
         return;
     };
     let mut world = on_sled(Path::new(&path)).unwrap();
-    world.submit("run", 1_000_000);
+    world.submit("run", 20_000);
     let mut number = 0;
     loop {
         world.complete(task(0, number), "done");

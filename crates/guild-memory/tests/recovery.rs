@@ -322,3 +322,21 @@ fn a_conflict_leaves_nothing_behind_and_the_token_valid() {
     assert_eq!((world.value("a"), world.value("b")), (Some(1), None));
     assert_eq!(world.recovered.runs[0].outputs.len(), 4);
 }
+
+#[test]
+fn a_turn_that_was_not_sealed_is_given_up() {
+    let disk = RamDisk::new();
+    let mut world = World::on(&disk);
+    world.submit("sealed", 1);
+    world.memory.seal();
+    world.submit("torn", 1);
+    drop(world);
+    let world = World::on(&disk);
+    let names: Vec<_> = world
+        .recovered
+        .runs
+        .iter()
+        .map(|run| run.name.to_string())
+        .collect();
+    assert_eq!(names, ["sealed"]);
+}

@@ -245,3 +245,41 @@ impl fmt::Display for Holder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_operating_system_name_the_place_and_the_remedy() {
+        let path = Path::new("/some/store");
+        let typed = |kind: io::ErrorKind| StoreError::from_io(path, "write rows", &kind.into());
+        assert!(matches!(
+            typed(io::ErrorKind::PermissionDenied),
+            StoreError::Permission { .. }
+        ));
+        assert!(matches!(
+            typed(io::ErrorKind::ReadOnlyFilesystem),
+            StoreError::Permission { .. }
+        ));
+        assert!(matches!(
+            typed(io::ErrorKind::StorageFull),
+            StoreError::DiskFull { .. }
+        ));
+        assert!(matches!(typed(io::ErrorKind::Other), StoreError::Io { .. }));
+        let missing = StoreError::Missing {
+            path: path.to_owned(),
+        };
+        let foreign = StoreError::Foreign {
+            path: path.to_owned(),
+            what: "other files".into(),
+        };
+        for error in [typed(io::ErrorKind::PermissionDenied), missing, foreign] {
+            let message = error.to_string();
+            assert!(
+                message.contains("/some/store") && message.contains("; "),
+                "{message}"
+            );
+        }
+    }
+}
