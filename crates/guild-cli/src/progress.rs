@@ -19,8 +19,8 @@ impl Bar {
             return Self(None);
         }
         let style = "{bar:30} {pos}/{len} done, {msg}, {per_sec}, ETA {eta}";
-        let style = ProgressStyle::with_template(style)
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style =
+            ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(10));
         bar.set_style(style);
         Self(Some(bar))
@@ -28,10 +28,11 @@ impl Bar {
 
     pub(crate) fn show(&self, progress: &Progress) {
         let Some(bar) = &self.0 else { return };
-        let failed = u64::from(progress.failed);
-        let others = u64::from(progress.skipped) + u64::from(progress.cancelled);
+        let ended = progress.ended;
+        let failed = u64::from(ended.failed);
+        let others = u64::from(ended.skipped) + u64::from(ended.cancelled);
         bar.set_length(u64::from(progress.total));
-        bar.set_position(u64::from(progress.completed) + failed + others);
+        bar.set_position(u64::from(ended.completed) + failed + others);
         bar.set_message(format!("{} running, {failed} failed", progress.running));
     }
 

@@ -27,6 +27,9 @@ pub(crate) struct Summary {
     pub(crate) seed: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) result: Option<Map<String, Value>>,
+    /// Names of the result in the order of the flow file.
+    #[serde(skip)]
+    pub(crate) result_order: Vec<String>,
     /// Agents whose life ended with a failure.
     #[serde(skip)]
     pub(crate) crashes: u64,
@@ -52,7 +55,15 @@ impl Summary {
     pub(crate) fn to_text(&self, run: &str) -> String {
         let mut text = String::new();
         let tasks = &self.tasks;
-        let mut table = table(&["run", "outcome", "tasks", "completed", "failed", "skipped", "cancelled"]);
+        let mut table = table(&[
+            "run",
+            "outcome",
+            "tasks",
+            "completed",
+            "failed",
+            "skipped",
+            "cancelled",
+        ]);
         table.add_row([
             run.to_owned(),
             self.outcome.to_owned(),
@@ -67,13 +78,18 @@ impl Summary {
         writeln!(
             text,
             "{:.2} s on {} agents ({:.2} s of work, critical path {:.2} s), {} attempts, {} events",
-            self.makespan_s, self.agents, self.work_s, self.critical_path_s, self.attempts, self.events
+            self.makespan_s,
+            self.agents,
+            self.work_s,
+            self.critical_path_s,
+            self.attempts,
+            self.events
         )
         .ok();
         writeln!(text, "{}", self.losses()).ok();
         if let Some(result) = &self.result {
             text.push('\n');
-            text.push_str(&result_text(result));
+            text.push_str(&result_text(result, &self.result_order));
         }
         text
     }
@@ -90,17 +106,26 @@ impl Summary {
         };
         let total = self.tasks.total;
         if self.ended == total {
-            format!("{crashes}{faults}; nothing was lost: each of {total} tasks ended exactly once.")
+            format!(
+                "{crashes}{faults}; nothing was lost: each of {total} tasks ended exactly once."
+            )
         } else {
-            format!("{crashes}{faults}; {} of {total} tasks have ended.", self.ended)
+            format!(
+                "{crashes}{faults}; {} of {total} tasks have ended.",
+                self.ended
+            )
         }
     }
 }
 
-fn result_text(result: &Map<String, Value>) -> String {
+fn result_text(result: &Map<String, Value>, order: &[String]) -> String {
     let mut text = String::new();
-    let width = result.keys().map(|name| name.chars().count()).max().unwrap_or(0);
-    for (name, value) in result {
+    let width = result
+        .keys()
+        .map(|name| name.chars().count())
+        .max()
+        .unwrap_or(0);
+    for (name, value) in order.iter().filter_map(|name| result.get_key_value(name)) {
         match value {
             Value::Array(items) if items.iter().all(Value::is_object) && !items.is_empty() => {
                 writeln!(text, "{name}").ok();
@@ -116,7 +141,11 @@ fn result_text(result: &Map<String, Value>) -> String {
 /// Returns a table with a column for each key.
 fn objects(items: &[Value]) -> Table {
     let mut columns: Vec<&str> = Vec::new();
-    for key in items.iter().filter_map(Value::as_object).flat_map(Map::keys) {
+    for key in items
+        .iter()
+        .filter_map(Value::as_object)
+        .flat_map(Map::keys)
+    {
         if !columns.contains(&key.as_str()) {
             columns.push(key);
         }
@@ -144,7 +173,9 @@ fn objects(items: &[Value]) -> Table {
 /// Returns an empty table with these heads.
 pub(crate) fn table(heads: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_BORDERS_ONLY).set_header(heads);
+    table
+        .load_preset(presets::UTF8_BORDERS_ONLY)
+        .set_header(heads);
     table
 }
 

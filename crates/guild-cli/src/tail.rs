@@ -62,7 +62,15 @@ impl Tail {
     }
 
     fn note_failure(&mut self, record: &EventRecord, line: &str) {
-        let Event::TaskFailed { task, retry_at: None, message, .. } = &record.event else { return };
+        let Event::TaskFailed {
+            task,
+            retry_at: None,
+            message,
+            ..
+        } = &record.event
+        else {
+            return;
+        };
         if task.run == self.fold.run() && self.failures.len() < FAILURES_MAX {
             let fields: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
             let name = fields["task"].as_str().unwrap_or_default().to_owned();

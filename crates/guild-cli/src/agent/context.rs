@@ -12,7 +12,11 @@ pub(crate) struct Variables(Vec<(&'static str, Value)>);
 
 impl Variables {
     /// Returns what every template of a run sees: `vars`, `run` and the outputs in the input.
-    pub(crate) fn of_run(shared: &Shared, input: &Map<String, Json>, context: &TaskContext) -> Self {
+    pub(crate) fn of_run(
+        shared: &Shared,
+        input: &Map<String, Json>,
+        context: &TaskContext,
+    ) -> Self {
         let mut variables = Self(vec![
             ("vars", shared.vars.clone()),
             ("run", Value::from(context.run())),
@@ -46,6 +50,9 @@ impl Variables {
 
     /// Returns all of them as one value.
     pub(crate) fn to_value(&self) -> Value {
-        self.0.iter().map(|(name, value)| (*name, value.clone())).collect()
+        self.0
+            .iter()
+            .map(|(name, value)| (*name, value.clone()))
+            .collect()
     }
 }

@@ -41,7 +41,11 @@ impl Asked {
     /// Returns the answer; notes the question when there is none yet.
     fn ask(&self, question: Question) -> Option<Value> {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.entry(question).or_default().clone().filter(|value| !value.is_undefined())
+        answers
+            .entry(question)
+            .or_default()
+            .clone()
+            .filter(|value| !value.is_undefined())
     }
 
     /// Reads what was asked for and not answered; returns whether there was anything.
@@ -59,7 +63,9 @@ impl Asked {
                 Question::Prefix(prefix) => {
                     let rows = memory.scan_prefix::<Json>(&prefix, SCAN_MAX);
                     let rows = rows.map_err(TaskError::fatal)?;
-                    rows.into_iter().map(|(key, value)| (key, Value::from_serialize(value))).collect()
+                    rows.into_iter()
+                        .map(|(key, value)| (key, Value::from_serialize(value)))
+                        .collect()
                 }
             });
         }

@@ -67,10 +67,7 @@ impl<'a> Follower<'a> {
                 // The run ends as shut down, which the first branch sees.
                 _ = &mut shutdown => shutdown = Box::pin(std::future::pending()),
                 Some(event) = self.events.next() => self.take(event)?,
-                _ = tick.tick() => {
-                    self.bar.show(&self.run.progress());
-                    self.tail.flush()?;
-                }
+                _ = tick.tick() => self.bar.show(&self.run.progress()),
                 _ = self.interrupt.recv() => shutdown = self.interrupted(hint)?,
                 _ = self.terminate.recv() => shutdown = self.interrupted(hint)?,
             }
@@ -99,15 +96,29 @@ impl<'a> Follower<'a> {
              {hint}"
         ));
         let guild = self.guild.clone();
-        Ok(Box::pin(async move { guild.shutdown(Drain::Until(DRAIN_MAX)).await.ok() }))
+        Ok(Box::pin(async move {
+            guild.shutdown(Drain::Until(DRAIN_MAX)).await.ok()
+        }))
     }
 
+    /// Takes an event and all others that are there; then readers of the file see them.
     fn take(&mut self, event: Result<EventRecord, Lagged>) -> Result<(), CommandError> {
-        match event {
-            Ok(record) => self.tail.take(self.guild, &record)?,
+        let more = match event {
+            Ok(record) => {
+                self.tail.take(self.guild, &record)?;
+                self.events.available()
+            }
+            Err(lagged) => Err(lagged),
+        };
+        match more {
+            Ok(records) => {
+                records
+                    .iter()
+                    .try_for_each(|record| self.tail.take(self.guild, record))?;
+            }
             Err(Lagged { .. }) => self.tail.has_gap = true,
         }
-        Ok(())
+        Ok(self.tail.flush()?)
     }
 
     /// Tells whether the guild was shut down by an interrupt.
@@ -120,7 +131,6 @@ impl<'a> Follower<'a> {
         while let Some(event) = self.events.next().await {
             self.take(event)?;
         }
-        self.tail.flush()?;
         Ok(self.tail)
     }
 }

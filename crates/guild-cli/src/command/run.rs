@@ -22,11 +22,11 @@ use crate::command::print;
 use crate::command::store::outcome_name;
 use crate::exit_code::{CommandError, Exit};
 use crate::flow::{FLOW_ROLE, Flow, RESULT_TASK, RoleKind};
+use crate::graph;
 use crate::reaper::{self, Reaper};
 use crate::render::{Summary, Tasks};
 use crate::summary::Fold;
 use crate::tail::Tail;
-use crate::graph;
 
 /// Agents that work for the flow itself: another one takes over when chaos strikes the first.
 const INNER_AGENTS: u32 = 4;
@@ -55,15 +55,22 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Exit, CommandError> {
     raise_open_files();
     let observer = start_reaper(&plan.flow, lock)?;
     let guild = start(arguments, &plan, observer)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(supervise(arguments, plan, guild))
 }
 
 fn plan(arguments: &RunArguments) -> Result<Plan, CommandError> {
     let bad = |message: String| CommandError::BadInput(message);
     let flow = Flow::load(&arguments.flow, &arguments.settings, arguments.agents)?;
-    let chaos = arguments.chaos.as_deref().map(|spec| RandomFaults::parse(spec, Seed(arguments.seed)));
-    let chaos = chaos.transpose().map_err(|error| bad(format!("--chaos: {error}")))?;
+    let chaos = arguments
+        .chaos
+        .as_deref()
+        .map(|spec| RandomFaults::parse(spec, Seed(arguments.seed)));
+    let chaos = chaos
+        .transpose()
+        .map_err(|error| bad(format!("--chaos: {error}")))?;
     let run = arguments.run.clone().unwrap_or_else(|| flow.name.clone());
     let mut limits = Limits::default();
     limits.events_in_memory_max = EVENTS_IN_MEMORY_MAX;
@@ -73,20 +80,28 @@ fn plan(arguments: &RunArguments) -> Result<Plan, CommandError> {
     }
     let graph = graph::build(&flow, GraphBuilder::new(&run))
         .map_err(|error| bad(format!("{}: {error}", arguments.flow.display())))?;
-    Ok(Plan { flow: Arc::new(flow), run, graph, chaos, limits })
+    Ok(Plan {
+        flow: Arc::new(flow),
+        run,
+        graph,
+        chaos,
+        limits,
+    })
 }
 
 /// Finds out before anything starts whether the events file can be written.
 fn check_events_file(path: Option<&Path>) -> Result<(), CommandError> {
     let Some(path) = path else { return Ok(()) };
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     let wrong = if path.is_dir() {
         Some("it is a directory".to_owned())
-    } else if path.exists() {
+    } else if path.is_file() {
         let opened = File::options().append(true).open(path);
         opened.err().map(|error| error.to_string())
     } else {
-        let missing = parent.is_some_and(|parent| !parent.is_dir());
+        let missing = !path.exists() && parent.is_some_and(|parent| !parent.is_dir());
         missing.then(|| "its directory does not exist".to_owned())
     };
     wrong.map_or(Ok(()), |why| {
@@ -97,10 +112,15 @@ fn check_events_file(path: Option<&Path>) -> Result<(), CommandError> {
 
 /// Locks the directory against a reaper that is still at work, and later runs against ours.
 fn lock_store(store: &Path) -> Result<File, CommandError> {
-    let failed = |error: io::Error| CommandError::from(StoreError::from_io(store, "open the directory", &error));
+    let failed = |error: io::Error| {
+        CommandError::from(StoreError::from_io(store, "open the directory", &error))
+    };
     std::fs::create_dir_all(store).map_err(failed)?;
     reaper::lock(store).map_err(failed)?.ok_or_else(|| {
-        CommandError::from(StoreError::Locked { path: store.to_owned(), pid: None })
+        CommandError::from(StoreError::Locked {
+            path: store.to_owned(),
+            pid: None,
+        })
     })
 }
 
@@ -146,12 +166,21 @@ fn raise_open_files() {
 fn start_reaper(flow: &Flow, lock: Option<File>) -> Result<Observer, CommandError> {
     let runs_processes = flow.roles.iter().any(|role| role.kind == RoleKind::Exec);
     if !runs_processes {
-        return Ok(Observer { observer: Arc::new(()), mark: None, _lock: lock });
+        return Ok(Observer {
+            observer: Arc::new(()),
+            mark: None,
+            _lock: lock,
+        });
     }
-    let nonce = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
+    let nonce =
+        std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
     let mark = format!("{}-{nonce:016x}", std::process::id());
     let reaper = Reaper::start(&mark, lock)?;
-    Ok(Observer { observer: Arc::new(reaper), mark: Some(mark), _lock: None })
+    Ok(Observer {
+        observer: Arc::new(reaper),
+        mark: Some(mark),
+        _lock: None,
+    })
 }
 
 /// Who learns of process groups, and what marks them.
@@ -167,10 +196,20 @@ fn start(
     plan: &Plan,
     observer: Observer,
 ) -> Result<RunningGuild, CommandError> {
-    let shared = Shared::new(plan.flow.clone(), plan.limits.clone(), observer.observer.clone(), observer.mark.clone());
-    let storage = arguments.store.clone().map_or(Storage::Ram, Storage::Directory);
-    let mut builder =
-        Guild::builder().store(storage).seed(arguments.seed).limits(plan.limits.clone());
+    let shared = Shared::new(
+        plan.flow.clone(),
+        plan.limits.clone(),
+        observer.observer.clone(),
+        observer.mark.clone(),
+    );
+    let storage = arguments
+        .store
+        .clone()
+        .map_or(Storage::Ram, Storage::Directory);
+    let mut builder = Guild::builder()
+        .store(storage)
+        .seed(arguments.seed)
+        .limits(plan.limits.clone());
     let inner = shared.clone();
     builder = builder.role(FLOW_ROLE, INNER_AGENTS, move || InnerAgent(inner.clone()));
     for role in &plan.flow.roles {
@@ -193,7 +232,10 @@ fn start(
         }
         error => CommandError::BadInput(error.to_string()),
     })?;
-    Ok(RunningGuild { guild, _observer: observer })
+    Ok(RunningGuild {
+        guild,
+        _observer: observer,
+    })
 }
 
 /// The guild, and what must live as long.
@@ -207,10 +249,17 @@ async fn supervise(
     plan: Plan,
     running: RunningGuild,
 ) -> Result<Exit, CommandError> {
-    let Plan { flow, run: name, graph, .. } = plan;
+    let Plan {
+        flow,
+        run: name,
+        graph,
+        ..
+    } = plan;
     let guild = &running.guild;
     let run = guild.submit(graph).await.map_err(|error| match error {
-        SubmitError::Graph(_) | SubmitError::Refused(_) => CommandError::BadInput(error.to_string()),
+        SubmitError::Graph(_) | SubmitError::Refused(_) => {
+            CommandError::BadInput(error.to_string())
+        }
         error => CommandError::Store(error.to_string()),
     })?;
     let tail = Tail::new(arguments.events.as_deref(), Fold::new(run.id()))?;
@@ -219,14 +268,20 @@ async fn supervise(
     let messages = guild.stats().messages;
     if !follower.has_shut_down() {
         let drain = Drain::Until(Duration::from_secs(10));
-        guild.shutdown(drain).await.map_err(|error| CommandError::Store(error.to_string()))?;
+        guild
+            .shutdown(drain)
+            .await
+            .map_err(|error| CommandError::Store(error.to_string()))?;
     }
     let tail = follower.finish().await?;
     let tail = complete(tail, arguments.store.as_deref())?;
     let (report, exit) = match end {
         End::Ended(report) => {
             let completed = report.outcome() == guild::Outcome::Completed;
-            (Some(report), if completed { Exit::Done } else { Exit::Failed })
+            (
+                Some(report),
+                if completed { Exit::Done } else { Exit::Failed },
+            )
         }
         End::Interrupted => (None, Exit::Interrupted),
         End::Failed(why) => {
@@ -234,9 +289,19 @@ async fn supervise(
             return Err(CommandError::Store(format!("{why}\n{hint}")));
         }
     };
-    let summary = summarise(&flow, &run, report.as_deref(), &tail, messages, arguments.seed);
+    let summary = summarise(
+        &flow,
+        &run,
+        report.as_deref(),
+        &tail,
+        messages,
+        arguments.seed,
+    );
     match arguments.format {
-        Format::Json => print(&format!("{}\n", serde_json::to_string(&summary).map_err(io::Error::from)?))?,
+        Format::Json => print(&format!(
+            "{}\n",
+            serde_json::to_string(&summary).map_err(io::Error::from)?
+        ))?,
         Format::Table => print(&summary.to_text(&name))?,
     }
     if let Some(report) = report.filter(|_| exit == Exit::Failed) {
@@ -282,14 +347,13 @@ fn summarise(
     seed: u64,
 ) -> Summary {
     let fold = &tail.fold;
-    let progress = run.progress();
-    let tally = report.map(RunReport::tally);
+    let tally = report.map_or_else(|| run.progress().ended, RunReport::tally);
     let tasks = Tasks {
         total: fold.added,
-        completed: tally.map_or(progress.completed, |tally| tally.completed).into(),
-        failed: tally.map_or(progress.failed, |tally| tally.failed).into(),
-        skipped: tally.map_or(progress.skipped, |tally| tally.skipped).into(),
-        cancelled: tally.map_or(progress.cancelled, |tally| tally.cancelled).into(),
+        completed: tally.completed.into(),
+        failed: tally.failed.into(),
+        skipped: tally.skipped.into(),
+        cancelled: tally.cancelled.into(),
     };
     let seconds = |us: u64| Duration::from_micros(us).as_secs_f64();
     let result = report.filter(|_| !flow.result.is_empty());
@@ -307,6 +371,7 @@ fn summarise(
         events_hash: tail.hash(),
         seed: fold.seed.unwrap_or(seed),
         result: result.and_then(|report| report.output(RESULT_TASK).ok()),
+        result_order: flow.result.iter().map(|(name, _)| name.clone()).collect(),
         crashes: fold.crashes,
         faults: fold.faults,
         ended: fold.ended,
@@ -316,6 +381,9 @@ fn summarise(
 
 fn explain_failures(report: &RunReport, tail: &Tail) {
     for (task, message) in &tail.failures {
-        eprintln!("guild: task {task} of run {} failed: {message}", report.name());
+        eprintln!(
+            "guild: task {task} of run {} failed: {message}",
+            report.name()
+        );
     }
 }

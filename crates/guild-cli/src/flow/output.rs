@@ -25,8 +25,12 @@ pub(crate) enum Parse {
 
 impl Parse {
     /// All of them, with their names in a flow file.
-    pub(crate) const ALL: [(&'static str, Self); 4] =
-        [("text", Self::Text), ("lines", Self::Lines), ("json", Self::Json), ("paths", Self::Paths)];
+    pub(crate) const ALL: [(&'static str, Self); 4] = [
+        ("text", Self::Text),
+        ("lines", Self::Lines),
+        ("json", Self::Json),
+        ("paths", Self::Paths),
+    ];
 
     /// Reads an output.
     pub(crate) fn read(self, output: Vec<u8>) -> Result<Value, String> {
@@ -59,7 +63,10 @@ fn paths(output: &[u8]) -> Value {
     if output.is_empty() {
         return Value::Array(Vec::new());
     }
-    output.split(|byte| *byte == 0).map(|path| Value::from(encode_path(path))).collect()
+    output
+        .split(|byte| *byte == 0)
+        .map(|path| Value::from(encode_path(path)))
+        .collect()
 }
 
 fn utf8(output: Vec<u8>) -> Result<String, String> {
@@ -93,8 +100,14 @@ mod tests {
     #[test]
     fn every_file_name_survives_the_way_there_and_back() {
         let every_byte: Vec<u8> = (1..=255).collect();
-        let names: [&[u8]; 6] =
-            [b"plain", b"with space\nand line", b"100%", b"%41", &every_byte, "grün".as_bytes()];
+        let names: [&[u8]; 6] = [
+            b"plain",
+            b"with space\nand line",
+            b"100%",
+            b"%41",
+            &every_byte,
+            "grün".as_bytes(),
+        ];
 
         for name in names {
             assert_eq!(decode_path(&encode_path(name)).as_bytes(), name);
@@ -109,7 +122,10 @@ mod tests {
         assert_eq!(read(Parse::Text, b""), Ok(json!("")));
         assert_eq!(read(Parse::Lines, b"a\n\nb\r\n"), Ok(json!(["a", "", "b"])));
         assert_eq!(read(Parse::Json, b" {\"a\": [1]} "), Ok(json!({"a": [1]})));
-        assert_eq!(read(Parse::Paths, b"a b\0c%\xff\0"), Ok(json!(["a b", "c%25%FF"])));
+        assert_eq!(
+            read(Parse::Paths, b"a b\0c%\xff\0"),
+            Ok(json!(["a b", "c%25%FF"]))
+        );
         assert_eq!(read(Parse::Paths, b""), Ok(json!([])));
     }
 

@@ -22,7 +22,9 @@ pub(crate) struct Defaults {
 
 /// Reads `[defaults]`.
 pub(crate) fn defaults(section: Option<Section<'_, '_>>) -> Defaults {
-    let Some(section) = section else { return Defaults::default() };
+    let Some(section) = section else {
+        return Defaults::default();
+    };
     let defaults = Defaults {
         retry: retry(&section, &RetryPolicy::default()),
         timeout: section.duration_above_zero("timeout"),
@@ -32,15 +34,21 @@ pub(crate) fn defaults(section: Option<Section<'_, '_>>) -> Defaults {
 }
 
 fn retry(section: &Section<'_, '_>, default: &RetryPolicy) -> RetryPolicy {
-    let Some(table) = section.section("retry") else { return default.clone() };
+    let Some(table) = section.section("retry") else {
+        return default.clone();
+    };
     let attempts = table.integer("attempts", 1..=1_000);
     let attempts = attempts.and_then(|attempts| u32::try_from(attempts.value).ok());
     let policy = RetryPolicy {
         attempts_max: attempts.unwrap_or(default.attempts_max),
         backoff_first: table.duration("backoff").unwrap_or(default.backoff_first),
         backoff_max: table.duration("backoff_max").unwrap_or(default.backoff_max),
-        factor: table.number("factor", 1.0..=1_000.0).map_or(default.factor, |n| n.value),
-        jitter: table.number("jitter", 0.0..=1.0).map_or(default.jitter, |n| n.value),
+        factor: table
+            .number("factor", 1.0..=1_000.0)
+            .map_or(default.factor, |n| n.value),
+        jitter: table
+            .number("jitter", 0.0..=1.0)
+            .map_or(default.jitter, |n| n.value),
     };
     table.finish();
     policy
@@ -68,8 +76,16 @@ pub(crate) fn read(
         reading.problems.add_at(None, "tasks", message);
         return Vec::new();
     };
-    let names = entries.iter().enumerate().map(|(n, (name, _))| (name.value.clone(), n));
-    let known = Known { roles, quotas, tasks: names.collect(), defaults };
+    let names = entries
+        .iter()
+        .enumerate()
+        .map(|(n, (name, _))| (name.value.clone(), n));
+    let known = Known {
+        roles,
+        quotas,
+        tasks: names.collect(),
+        defaults,
+    };
     let read = |(name, raw): (Located<String>, Raw<'_, '_>)| {
         let table = section.as_section(&raw)?;
         let task = task(reading, &known, &name, &table);
@@ -86,16 +102,32 @@ fn task(
     table: &Section<'_, '_>,
 ) -> Option<FlowTask> {
     let role = role(reading, known, name, table);
-    let work = work(reading, name, table, role.map(|role| known.roles[role].1.kind));
-    let for_each = table.raw("for_each").and_then(|raw| reading.value(table, &raw));
+    let work = work(
+        reading,
+        name,
+        table,
+        role.map(|role| known.roles[role].1.kind),
+    );
+    let for_each = table
+        .raw("for_each")
+        .and_then(|raw| reading.value(table, &raw));
     if let Some(list) = for_each.as_ref().filter(|list| !list.is_typed()) {
         let message = "is no list; write one expression that yields a list, like \
                        \"{{ tasks.list.output }}\", or a list of values";
-        reading.problems.add_at(Some(list.origin().place), &list.origin().key, message);
+        reading
+            .problems
+            .add_at(Some(list.origin().place), &list.origin().key, message);
     }
     let memory = table.section("memory");
-    let pairs = |key| memory.as_ref().map(|memory| memory_writes(reading, memory, key));
-    let (put, add) = (pairs("put").unwrap_or_default(), pairs("add").unwrap_or_default());
+    let pairs = |key| {
+        memory
+            .as_ref()
+            .map(|memory| memory_writes(reading, memory, key))
+    };
+    let (put, add) = (
+        pairs("put").unwrap_or_default(),
+        pairs("add").unwrap_or_default(),
+    );
     if let Some(memory) = &memory {
         memory.finish();
     }
@@ -110,7 +142,9 @@ fn task(
         inputs: BTreeSet::new(),
         list_inputs: BTreeSet::new(),
         retry: retry(table, &known.defaults.retry),
-        timeout: table.duration_above_zero("timeout").or(known.defaults.timeout),
+        timeout: table
+            .duration_above_zero("timeout")
+            .or(known.defaults.timeout),
         priority: table
             .integer("priority", -1_000_000..=1_000_000)
             .and_then(|priority| i32::try_from(priority.value).ok())
@@ -173,7 +207,10 @@ fn work(
     };
     if kind? == RoleKind::Render {
         for raw in [&command, &shell, &args, &stdin] {
-            refuse(raw, "needs a role of kind \"exec\"; a role of kind \"render\" only renders");
+            refuse(
+                raw,
+                "needs a role of kind \"exec\"; a role of kind \"render\" only renders",
+            );
         }
         let Some(text) = text else {
             reading.wrong(name, "has no `text`; a role of kind \"render\" renders it");
@@ -181,7 +218,10 @@ fn work(
         };
         return reading.value(table, &text).map(Work::Render);
     }
-    refuse(&text, "needs a role of kind \"render\"; give a `command` or a `shell`");
+    refuse(
+        &text,
+        "needs a role of kind \"render\"; give a `command` or a `shell`",
+    );
     if shell.is_none() {
         refuse(&args, "belongs to `shell`; add them to `command`");
     }
@@ -199,7 +239,10 @@ fn work(
             None
         }
     };
-    Some(Work::Exec { command: command?, stdin })
+    Some(Work::Exec {
+        command: command?,
+        stdin,
+    })
 }
 
 fn command_line(
@@ -208,7 +251,8 @@ fn command_line(
     raw: &Raw<'_, '_>,
 ) -> Option<Vec<Arg>> {
     if raw.value.is_str() {
-        let remedy = "is a list of arguments, [\"wc\", \"-w\"]; for a shell write `shell = \"...\"`";
+        let remedy =
+            "is a list of arguments, [\"wc\", \"-w\"]; for a shell write `shell = \"...\"`";
         reading.wrong(raw, remedy);
         return None;
     }
@@ -235,9 +279,16 @@ fn shell_line(
         return None;
     }
     let literal = |text: &str| {
-        let text = Located { value: text.to_owned(), span: raw.span.clone(), key: raw.key.clone() };
+        let text = Located {
+            value: text.to_owned(),
+            span: raw.span.clone(),
+            key: raw.key.clone(),
+        };
         let template = reading.template(&text)?;
-        Some(Arg { template, is_path: false })
+        Some(Arg {
+            template,
+            is_path: false,
+        })
     };
     let mut command = ["sh", "-c", &script.value, "sh"]
         .iter()
@@ -256,7 +307,10 @@ fn arguments(
 ) -> Option<Vec<Arg>> {
     let argument = |raw: &Raw<'_, '_>| {
         if raw.value.is_str() || raw.value.is_integer() {
-            return Some(Arg { template: reading.value(table, raw)?, is_path: false });
+            return Some(Arg {
+                template: reading.value(table, raw)?,
+                is_path: false,
+            });
         }
         let path = table.as_section(raw).filter(|_| raw.value.is_table());
         let Some(path) = path else { return None };
@@ -265,7 +319,10 @@ fn arguments(
             reading.wrong(raw, "is neither text nor { path = \"...\" }");
         }
         path.finish();
-        Some(Arg { template: template?, is_path: true })
+        Some(Arg {
+            template: template?,
+            is_path: true,
+        })
     };
     let items = table.as_list(raw)?;
     items.iter().map(argument).collect()
@@ -281,18 +338,25 @@ fn after(reading: &Reading<'_>, known: &Known<'_>, table: &Section<'_, '_>) -> B
         }
         found
     };
-    table.list("after").unwrap_or_default().into_iter().filter_map(resolve).collect()
+    table
+        .list("after")
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(resolve)
+        .collect()
 }
 
-fn demands(
-    reading: &Reading<'_>,
-    known: &Known<'_>,
-    table: &Section<'_, '_>,
-) -> Vec<(usize, u32)> {
-    let Some(section) = table.section("quota") else { return Vec::new() };
+fn demands(reading: &Reading<'_>, known: &Known<'_>, table: &Section<'_, '_>) -> Vec<(usize, u32)> {
+    let Some(section) = table.section("quota") else {
+        return Vec::new();
+    };
     let demand = |(name, raw): (Located<String>, Raw<'_, '_>)| {
         let amount = section.as_integer(&raw, 1..=1_000_000_000)?;
-        let Some(at) = known.quotas.iter().position(|(quota, _)| quota.value == name.value) else {
+        let Some(at) = known
+            .quotas
+            .iter()
+            .position(|(quota, _)| quota.value == name.value)
+        else {
             if !reading.problems.is_about(&format!("quotas.{}", name.value)) {
                 let names = known.quotas.iter().map(|(name, _)| name.value.as_str());
                 let hint = suggest(&name.value, names);
@@ -318,11 +382,16 @@ fn demands(
 }
 
 fn parse(reading: &Reading<'_>, table: &Section<'_, '_>) -> Parse {
-    let Some(name) = table.text("parse") else { return Parse::default() };
+    let Some(name) = table.text("parse") else {
+        return Parse::default();
+    };
     let found = Parse::ALL.iter().find(|(known, _)| *known == name.value);
     if found.is_none() {
         let hint = suggest(&name.value, Parse::ALL.iter().map(|(name, _)| *name));
-        reading.wrong(&name, format!("unknown way to read an output `{}`{hint}", name.value));
+        reading.wrong(
+            &name,
+            format!("unknown way to read an output `{}`{hint}", name.value),
+        );
     }
     found.map_or_else(Parse::default, |(_, parse)| *parse)
 }
@@ -336,16 +405,26 @@ fn memory_writes(
     let write = |(name, value): (Located<String>, Template)| {
         let key = reading.template(&name)?;
         if key.is_literal() && !(1..=limits.key_bytes_max).contains(&name.value.len()) {
-            let message = format!("is a key of {} bytes; 1 to {} are allowed",
-                name.value.len(), limits.key_bytes_max);
+            let message = format!(
+                "is a key of {} bytes; 1 to {} are allowed",
+                name.value.len(),
+                limits.key_bytes_max
+            );
             reading.wrong(&name, message);
         }
         if value.is_literal() && value.source().len() > limits.value_bytes_max {
-            let message = format!("is a value of {} bytes; a memory value has at most {}",
-                value.source().len(), limits.value_bytes_max);
+            let message = format!(
+                "is a value of {} bytes; a memory value has at most {}",
+                value.source().len(),
+                limits.value_bytes_max
+            );
             reading.wrong(&name, message);
         }
         Some((key, value))
     };
-    reading.templates(memory.section(key)).into_iter().filter_map(write).collect()
+    reading
+        .templates(memory.section(key))
+        .into_iter()
+        .filter_map(write)
+        .collect()
 }

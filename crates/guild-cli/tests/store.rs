@@ -1,0 +1,223 @@
+//! Commands on a store, and stores that cannot be used: exit code 4, and what to do.
+
+mod support;
+
+use std::fs;
+use std::ops::{Bound, ControlFlow};
+
+use guild_memory::store::{SledStore, Store, WriteBatch};
+use serde_json::json;
+use support::{Desk, Ended, events, wait_until};
+
+const FLOW: &str = r#"
+[roles.tool]
+kind = "exec"
+[defaults]
+retry = { attempts = 2, backoff = "1ms" }
+[tasks.one]
+command = ["echo", "1"]
+parse = "json"
+memory.add = { "totals/sum" = "{{ output }}" }
+memory.put = { "totals/name" = "{{ task }}", other = [1, 2] }
+[tasks.bad]
+shell = "kill -9 $$"
+[tasks.after]
+command = ["true"]
+after = ["bad"]
+"#;
+
+/// Returns a desk with a store in which a run has ended.
+fn with_store() -> Desk {
+    let desk = Desk::new();
+    desk.flow(FLOW);
+    let run = desk.run(&["--store", "store", "--events", "events.jsonl"]);
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    desk
+}
+
+fn ask(desk: &Desk, arguments: &[&str]) -> Ended {
+    Ended::of(desk.guild().args(arguments).args(["--store", "store"]))
+}
+
+fn said(desk: &Desk, arguments: &[&str]) -> String {
+    let ended = ask(desk, arguments);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    ended.stdout
+}
+
+#[test]
+fn status_shows_runs_and_their_tasks() {
+    let desk = with_store();
+
+    let table = said(&desk, &["status"]);
+    let json: serde_json::Value =
+        serde_json::from_str(&said(&desk, &["status", "--format", "json"])).unwrap();
+
+    assert!(
+        table.contains("flow") && table.contains("failed"),
+        "{table}"
+    );
+    let run = json!({"run": "flow", "state": "failed", "tasks": 3, "completed": 1, "failed": 1, "skipped": 1,
+                     "cancelled": 0, "attempts": 3});
+    assert_eq!(json, json!({ "runs": [run] }));
+}
+
+#[test]
+fn events_are_those_of_the_run_from_any_number_on() {
+    let desk = with_store();
+    let log = desk.read("events.jsonl");
+    assert!(!events(&desk.path("events.jsonl")).is_empty());
+
+    assert_eq!(said(&desk, &["events"]), log);
+    let rest: String = log
+        .lines()
+        .skip(4)
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert_eq!(said(&desk, &["events", "--since", "5"]), rest);
+    assert_eq!(said(&desk, &["events", "--since", "100000"]), "");
+}
+
+#[test]
+fn incidents_say_what_happened_and_what_was_done() {
+    let desk = with_store();
+
+    let table = said(&desk, &["incidents"]);
+
+    assert!(
+        table.contains("killed by signal 9") && table.contains("bad"),
+        "{table}"
+    );
+}
+
+#[test]
+fn memory_is_read_by_key_and_by_prefix() {
+    let desk = with_store();
+
+    assert_eq!(said(&desk, &["memory", "get", "totals/sum"]), "1\n");
+    assert_eq!(
+        said(&desk, &["memory", "scan", "totals/"]),
+        "totals/name\t\"one\"\ntotals/sum\t1\n"
+    );
+    let all = said(&desk, &["memory", "scan", "--format", "json"]);
+    assert_eq!(
+        all,
+        "{\"other\":[1,2],\"totals/name\":\"one\",\"totals/sum\":1}\n"
+    );
+    ask(&desk, &["memory", "get", "absent"]).refused(2, &["no key `absent`", "guild memory scan"]);
+}
+
+#[test]
+fn missing_store_is_told() {
+    let desk = Desk::new();
+    for command in [
+        &["status"][..],
+        &["events"],
+        &["incidents"],
+        &["memory", "scan"],
+    ] {
+        ask(&desk, command).refused(4, &["store"]);
+    }
+    assert!(!desk.path("store").exists());
+}
+
+#[test]
+fn store_in_use_is_refused_and_nothing_is_disturbed() {
+    let desk = Desk::new();
+    desk.flow("[roles.tool]\nkind = \"exec\"\n[tasks.a]\nshell = 'touch begun; while [ ! -e go ]; do sleep 0.01; done'\n");
+    let guild = desk.start(&["--store", "store"]);
+    wait_until("the task runs", || desk.path("begun").exists());
+
+    desk.run(&["--store", "store", "--events", "second"])
+        .refused(4, &["store", "in use"]);
+    ask(&desk, &["status"]).refused(4, &["store", "in use"]);
+    assert!(!desk.path("second").exists());
+
+    fs::write(desk.path("go"), "").unwrap();
+    Ended::from(guild.wait_with_output().unwrap()).completed();
+}
+
+/// Changes a row of the store beneath everything that checks it.
+fn tamper(desk: &Desk, wanted: &[u8], change: impl Fn(&[u8], &[u8]) -> Vec<u8>) {
+    let mut store = SledStore::open_existing(desk.path("store")).unwrap();
+    let mut batch = WriteBatch::default();
+    let mut each = |key: &[u8], row: &[u8]| {
+        if key.starts_with(wanted) {
+            batch.put(key.to_vec(), change(key, row));
+        }
+        ControlFlow::Continue(())
+    };
+    store
+        .scan(Bound::Unbounded, Bound::Unbounded, &mut each)
+        .unwrap();
+    assert!(!batch.is_empty());
+    store.apply(&batch).unwrap();
+    Box::new(store).close().unwrap();
+}
+
+/// CRC-32 of the length of the key, the key and the content, as the rows of a store carry it.
+fn checksum(key: &[u8], content: &[u8]) -> [u8; 4] {
+    let bytes = (key.len() as u64)
+        .to_le_bytes()
+        .into_iter()
+        .chain(key.iter().chain(content).copied());
+    let sum = bytes.fold(u32::MAX, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(byte), |sum, _| {
+            if sum & 1 == 1 {
+                sum >> 1 ^ 0xedb8_8320
+            } else {
+                sum >> 1
+            }
+        })
+    });
+    (!sum).to_le_bytes()
+}
+
+#[test]
+fn corrupt_store_is_refused() {
+    let desk = with_store();
+    tamper(&desk, b"Dtotals/sum", |_, row| {
+        let mut row = row.to_vec();
+        *row.last_mut().unwrap() ^= 1;
+        row
+    });
+
+    desk.run(&["--store", "store", "--events", "second"])
+        .refused(4, &["store", "corrupt"]);
+    ask(&desk, &["status"]).refused(4, &["store", "corrupt"]);
+    assert!(!desk.path("second").exists());
+}
+
+#[test]
+fn store_of_another_format_is_refused() {
+    let desk = with_store();
+    tamper(&desk, b"Mformat", |key, row| {
+        assert_eq!(row, [&checksum(key, &[1])[..], &[1]].concat());
+        [&checksum(key, &[99])[..], &[99]].concat()
+    });
+
+    desk.run(&["--store", "store"])
+        .refused(4, &["store", "format version 99", "knows 1"]);
+}
+
+#[test]
+fn store_without_permission_is_refused() {
+    let desk = Desk::new();
+    desk.flow(FLOW);
+    // Nobody may make a directory there, not even root.
+    desk.run(&["--store", "/proc/store"])
+        .refused(4, &["/proc/store"]);
+}
+
+#[test]
+fn directory_that_is_none_or_holds_something_else_is_refused() {
+    let desk = Desk::new();
+    desk.flow(FLOW);
+    fs::write(desk.path("file"), "x").unwrap();
+    desk.run(&["--store", "file"]).refused(4, &["file"]);
+    fs::create_dir(desk.path("other")).unwrap();
+    fs::write(desk.path("other/letter.txt"), "x").unwrap();
+    desk.run(&["--store", "other"])
+        .refused(4, &["other", "not a guild store"]);
+    assert_eq!(fs::read_dir(desk.path("other")).unwrap().count(), 1);
+}
