@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use guild::{Event, EventRecord, Guild};
+use guild::{Event, EventRecord};
 
 use crate::digest::Fnv1a;
 use crate::summary::Fold;
@@ -13,7 +13,8 @@ use crate::summary::Fold;
 #[derive(Debug)]
 pub(crate) struct Tail {
     file: Option<(PathBuf, BufWriter<File>)>,
-    hash: Fnv1a,
+    /// None where nobody wants to see it: to write all lines takes longer than to run the tasks.
+    hash: Option<Fnv1a>,
     events: u64,
     next: u64,
     /// Whether events left RAM before they were read.
@@ -28,11 +29,11 @@ const FAILURES_MAX: usize = 10;
 
 impl Tail {
     /// Begins at the first event; creates the file.
-    pub(crate) fn new(file: Option<&Path>, fold: Fold) -> io::Result<Self> {
+    pub(crate) fn new(file: Option<&Path>, needs_hash: bool, fold: Fold) -> io::Result<Self> {
         let file = file.map(|path| Ok::<_, io::Error>((path.to_owned(), create(path)?)));
         Ok(Self {
             file: file.transpose()?,
-            hash: Fnv1a::default(),
+            hash: needs_hash.then(Fnv1a::default),
             events: 0,
             next: 1,
             has_gap: false,
@@ -41,41 +42,37 @@ impl Tail {
         })
     }
 
-    /// Takes the next event.
-    pub(crate) fn take(&mut self, guild: &Guild, record: &EventRecord) -> io::Result<()> {
-        self.take_line(record, guild.event_line(record))
-    }
-
-    /// Takes the next event with its line.
-    pub(crate) fn take_line(&mut self, record: &EventRecord, mut line: String) -> io::Result<()> {
+    /// Takes the next event; `line` writes it for outsiders.
+    pub(crate) fn take(
+        &mut self,
+        record: &EventRecord,
+        line: impl Fn(&EventRecord) -> String,
+    ) -> io::Result<()> {
         self.has_gap |= record.seq != self.next;
         self.next = record.seq + 1;
-        self.fold.take(record);
-        self.note_failure(record, &line);
-        line.push('\n');
-        self.hash = self.hash.update(line.as_bytes());
         self.events += 1;
-        match &mut self.file {
-            Some((_, file)) => file.write_all(line.as_bytes()),
-            None => Ok(()),
-        }
-    }
-
-    fn note_failure(&mut self, record: &EventRecord, line: &str) {
-        let Event::TaskFailed {
+        self.fold.take(record);
+        if let Event::TaskFailed {
             task,
             retry_at: None,
             message,
             ..
         } = &record.event
-        else {
-            return;
-        };
-        if task.run == self.fold.run() && self.failures.len() < FAILURES_MAX {
-            let fields: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+            && task.run == self.fold.run()
+            && self.failures.len() < FAILURES_MAX
+        {
+            let fields: serde_json::Value = serde_json::from_str(&line(record)).unwrap_or_default();
             let name = fields["task"].as_str().unwrap_or_default().to_owned();
             self.failures.push((name, message.to_string()));
         }
+        if self.file.is_none() && self.hash.is_none() {
+            return Ok(());
+        }
+        let line = line(record) + "\n";
+        self.hash = self.hash.map(|hash| hash.update(line.as_bytes()));
+        self.file
+            .as_mut()
+            .map_or(Ok(()), |(_, file)| file.write_all(line.as_bytes()))
     }
 
     /// Makes what was taken visible to readers of the file.
@@ -86,7 +83,11 @@ impl Tail {
     /// Begins anew, to read the log from the store.
     pub(crate) fn restart(&mut self) -> io::Result<()> {
         let file = self.file.take().map(|(path, _)| path);
-        *self = Self::new(file.as_deref(), Fold::new(self.fold.run()))?;
+        *self = Self::new(
+            file.as_deref(),
+            self.hash.is_some(),
+            Fold::new(self.fold.run()),
+        )?;
         Ok(())
     }
 
@@ -94,9 +95,11 @@ impl Tail {
         self.events
     }
 
-    /// Returns the hash of all lines, line ends included, in hex.
+    /// Returns the hash of all lines, line ends included, in hex; empty where nobody wants it.
     pub(crate) fn hash(&self) -> String {
-        format!("{:016x}", self.hash.value())
+        self.hash
+            .map(|hash| format!("{:016x}", hash.value()))
+            .unwrap_or_default()
     }
 }
 

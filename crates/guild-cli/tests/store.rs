@@ -1,4 +1,5 @@
 //! Commands on a store, and stores that cannot be used: exit code 4, and what to do.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod support;
 

@@ -105,16 +105,18 @@ impl<'a> Follower<'a> {
     fn take(&mut self, event: Result<EventRecord, Lagged>) -> Result<(), CommandError> {
         let more = match event {
             Ok(record) => {
-                self.tail.take(self.guild, &record)?;
+                self.tail
+                    .take(&record, |record| self.guild.event_line(record))?;
                 self.events.available()
             }
             Err(lagged) => Err(lagged),
         };
         match more {
             Ok(records) => {
+                let line = |record: &EventRecord| self.guild.event_line(record);
                 records
                     .iter()
-                    .try_for_each(|record| self.tail.take(self.guild, record))?;
+                    .try_for_each(|record| self.tail.take(record, line))?;
             }
             Err(Lagged { .. }) => self.tail.has_gap = true,
         }

@@ -221,9 +221,11 @@ fn start(
     }
     if let Some(chaos) = &plan.chaos {
         // Injected crashes say nothing about an agent: it is restarted as often as it takes.
-        let mut policy = RestartPolicy::default();
-        policy.intensity = u32::MAX;
-        policy.backoff_max = Duration::from_millis(100);
+        let policy = RestartPolicy {
+            intensity: u32::MAX,
+            backoff_max: Duration::from_millis(100),
+            ..RestartPolicy::default()
+        };
         builder = builder.faults(Arc::new(chaos.clone())).restart(policy);
     }
     let guild = builder.start().map_err(|error| match error {
@@ -262,7 +264,8 @@ async fn supervise(
         }
         error => CommandError::Store(error.to_string()),
     })?;
-    let tail = Tail::new(arguments.events.as_deref(), Fold::new(run.id()))?;
+    let needs_hash = arguments.format == Format::Json;
+    let tail = Tail::new(arguments.events.as_deref(), needs_hash, Fold::new(run.id()))?;
     let mut follower = Follower::new(guild, &run, tail)?;
     let end = follower.until_end(&resume_hint(arguments)).await?;
     let messages = guild.stats().messages;
@@ -323,8 +326,7 @@ fn complete(mut tail: Tail, store: Option<&Path>) -> Result<Tail, CommandError> 
     tail.restart()?;
     for record in view.events(1) {
         let record = record?;
-        let line = guild::event_line(&record, view.names());
-        tail.take_line(&record, line)?;
+        tail.take(&record, |record| guild::event_line(record, view.names()))?;
     }
     tail.flush()?;
     Ok(tail)

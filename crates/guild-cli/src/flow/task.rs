@@ -312,8 +312,7 @@ fn arguments(
                 is_path: false,
             });
         }
-        let path = table.as_section(raw).filter(|_| raw.value.is_table());
-        let Some(path) = path else { return None };
+        let path = table.as_section(raw)?;
         let template = path.text("path").and_then(|text| reading.template(&text));
         if path.raw("path").is_none() {
             reading.wrong(raw, "is neither text nor { path = \"...\" }");

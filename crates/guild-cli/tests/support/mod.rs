@@ -2,7 +2,8 @@
 #![allow(
     dead_code,
     clippy::allow_attributes,
-    reason = "each test uses a part of it"
+    clippy::unwrap_used,
+    reason = "each test uses a part of it, and none goes on without"
 )]
 
 use std::fs;
