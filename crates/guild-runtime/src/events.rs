@@ -38,15 +38,23 @@ impl EventLog {
     /// Returns a log that keeps this many records, with those of before.
     pub(crate) fn new(records_max: usize, before: Vec<EventRecord>) -> Self {
         let seq = before.last().map_or(0, |record| record.seq);
-        let mut recent = Recent { records: VecDeque::new(), records_max };
+        let mut recent = Recent {
+            records: VecDeque::new(),
+            records_max,
+        };
         recent.extend(before);
         let (last, _) = watch::channel(Last { seq, closed: false });
-        Self(Arc::new(Shared { recent: Mutex::new(recent), last }))
+        Self(Arc::new(Shared {
+            recent: Mutex::new(recent),
+            last,
+        }))
     }
 
     /// Publishes records, in order and without a gap to those before.
     pub(crate) fn publish(&self, records: Vec<EventRecord>) {
-        let Some(seq) = records.last().map(|record| record.seq) else { return };
+        let Some(seq) = records.last().map(|record| record.seq) else {
+            return;
+        };
         self.recent().extend(records);
         self.0.last.send_modify(|last| last.seq = seq);
     }
@@ -58,7 +66,12 @@ impl EventLog {
 
     /// Returns a reader that begins at `from` (1 is the first record).
     pub(crate) fn reader(&self, from: u64) -> Events {
-        Events { log: self.clone(), next: from.max(1), waiting: None, batch: VecDeque::new() }
+        Events {
+            log: self.clone(),
+            next: from.max(1),
+            waiting: None,
+            batch: VecDeque::new(),
+        }
     }
 
     /// Returns up to `count_max` records from `from` on, or why there are none.
@@ -71,7 +84,13 @@ impl EventLog {
             return Err(Lagged { next: first });
         }
         let skip = usize::try_from(from - first).unwrap_or(usize::MAX);
-        Ok(recent.records.iter().skip(skip).take(count_max).cloned().collect())
+        Ok(recent
+            .records
+            .iter()
+            .skip(skip)
+            .take(count_max)
+            .cloned()
+            .collect())
     }
 
     fn recent(&self) -> MutexGuard<'_, Recent> {
@@ -107,7 +126,9 @@ pub struct Events {
 
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Events").field("next", &self.next).finish_non_exhaustive()
+        f.debug_struct("Events")
+            .field("next", &self.next)
+            .finish_non_exhaustive()
     }
 }
 
@@ -127,8 +148,13 @@ impl Events {
     pub fn available(&mut self) -> Result<Vec<EventRecord>, Lagged> {
         let mut records = Vec::from(std::mem::take(&mut self.batch));
         loop {
-            let more = self.log.read(self.next, READ_MAX).inspect_err(|lag| self.next = lag.next)?;
-            let Some(last) = more.back() else { return Ok(records) };
+            let more = self
+                .log
+                .read(self.next, READ_MAX)
+                .inspect_err(|lag| self.next = lag.next)?;
+            let Some(last) = more.back() else {
+                return Ok(records);
+            };
             self.next = last.seq + 1;
             records.extend(more);
         }
@@ -161,7 +187,8 @@ impl Events {
                 let mut last = self.log.0.last.subscribe();
                 Box::pin(async move {
                     // The sender lives in the log that the reader holds; it cannot be gone.
-                    if let Err(error) = last.wait_for(|last| last.seq >= next || last.closed).await {
+                    if let Err(error) = last.wait_for(|last| last.seq >= next || last.closed).await
+                    {
                         tracing::debug!(%error, "event log ended");
                     }
                 })

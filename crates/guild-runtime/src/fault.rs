@@ -92,8 +92,9 @@ impl RandomFaults {
     pub fn parse(spec: &str, seed: Seed) -> Result<Self, ChaosError> {
         let mut rates: [(&str, Option<f64>); 3] = [("crash", None), ("hang", None), ("slow", None)];
         for part in spec.split(',').map(str::trim) {
-            let (name, value) =
-                part.split_once('=').ok_or_else(|| ChaosError::Shape(part.to_owned()))?;
+            let (name, value) = part
+                .split_once('=')
+                .ok_or_else(|| ChaosError::Shape(part.to_owned()))?;
             let (name, value) = (name.trim(), value.trim());
             let rate = rates
                 .iter_mut()
@@ -115,7 +116,13 @@ impl RandomFaults {
         if crash + hang + slow > 1.0 {
             return Err(ChaosError::Sum(crash + hang + slow));
         }
-        Ok(Self { seed, crash, hang, slow, slow_by: Duration::from_millis(100) })
+        Ok(Self {
+            seed,
+            crash,
+            hang,
+            slow,
+            slow_by: Duration::from_millis(100),
+        })
     }
 }
 
@@ -161,15 +168,27 @@ mod tests {
         let (mut crashes, mut hangs) = (0, 0);
 
         for index in 0..10_000 {
-            let task = TaskId { run: RunId(1), index: TaskIndex(index) };
-            let struck = [Site::BeforePerform, Site::AfterPerform]
-                .map(|site| faults.strike(site, task, 1));
+            let task = TaskId {
+                run: RunId(1),
+                index: TaskIndex(index),
+            };
+            let struck =
+                [Site::BeforePerform, Site::AfterPerform].map(|site| faults.strike(site, task, 1));
             assert!(struck[0].is_none() || struck[1].is_none());
-            crashes += struck.iter().filter(|fault| **fault == Some(Fault::Crash)).count();
-            hangs += struck.iter().filter(|fault| **fault == Some(Fault::Hang)).count();
+            crashes += struck
+                .iter()
+                .filter(|fault| **fault == Some(Fault::Crash))
+                .count();
+            hangs += struck
+                .iter()
+                .filter(|fault| **fault == Some(Fault::Hang))
+                .count();
         }
 
-        assert!((1_800..2_200).contains(&crashes), "{crashes} crashes of 2,000");
+        assert!(
+            (1_800..2_200).contains(&crashes),
+            "{crashes} crashes of 2,000"
+        );
         assert!((850..1_150).contains(&hangs), "{hangs} hangs of 1,000");
     }
 }

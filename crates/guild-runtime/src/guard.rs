@@ -38,7 +38,11 @@ pub(crate) struct Guard<A: Actor<Context = actix::Context<A>>, F> {
 impl<A: Actor<Context = actix::Context<A>>, F> Guard<A, F> {
     /// Guards an actor.
     pub(crate) fn new(cell: ContextFut<A, actix::Context<A>>, on_crash: F) -> Self {
-        Self { cell: Some(cell), parked: None, on_crash }
+        Self {
+            cell: Some(cell),
+            parked: None,
+            on_crash,
+        }
     }
 
     fn end(&mut self) -> Poll<()> {
@@ -65,7 +69,9 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         loop {
-            let Some(cell) = this.cell.as_mut() else { return Poll::Ready(()) };
+            let Some(cell) = this.cell.as_mut() else {
+                return Poll::Ready(());
+            };
             let report = if let Some(parked) = this.parked.as_mut() {
                 match ready!(parked.as_mut().poll(cx)) {
                     Verdict::Stop => return this.end(),
@@ -131,7 +137,10 @@ mod tests {
 
         fn started(&mut self, _: &mut Context<Self>) {
             self.notes.started.set(self.notes.started.get() + 1);
-            assert!(self.notes.started.get() > self.panics_in_started, "panic in started");
+            assert!(
+                self.notes.started.get() > self.panics_in_started,
+                "panic in started"
+            );
         }
     }
 
@@ -161,7 +170,11 @@ mod tests {
     }
 
     fn fragile(notes: &Notes) -> Fragile {
-        Fragile { notes: notes.clone(), panics_in_started: 0, panics_in_drop: false }
+        Fragile {
+            notes: notes.clone(),
+            panics_in_started: 0,
+            panics_in_drop: false,
+        }
     }
 
     fn guarded(actor: Fragile, verdict: Verdict) -> Addr<Fragile> {
@@ -169,7 +182,7 @@ mod tests {
         let crashes = Rc::clone(&actor.notes.crashes);
         let cell = Context::new().into_future(actor);
         let address = cell.address();
-        actix_rt::spawn(Guard::new(cell, move |report| {
+        actix_rt::spawn(Guard::new(cell, move |report: PanicReport| {
             crashes.borrow_mut().push(report.message.into());
             Box::pin(std::future::ready(verdict)) as LocalBoxFuture<'static, Verdict>
         }));
@@ -223,7 +236,10 @@ mod tests {
             address.send(Order::Note(1)).await.unwrap();
 
             assert_eq!(notes.started.get(), 3);
-            assert_eq!(*notes.crashes.borrow(), ["panic in started", "panic in started"]);
+            assert_eq!(
+                *notes.crashes.borrow(),
+                ["panic in started", "panic in started"]
+            );
         });
     }
 

@@ -59,7 +59,14 @@ impl Lease {
         token: FencingToken,
         scheduler: Inbox<SchedulerMessage>,
     ) -> Self {
-        Self { agent, incarnation, task, attempt, token, scheduler: Some(scheduler) }
+        Self {
+            agent,
+            incarnation,
+            task,
+            attempt,
+            token,
+            scheduler: Some(scheduler),
+        }
     }
 
     fn hand_in(&mut self, work: HandedIn) {
@@ -67,7 +74,13 @@ impl Lease {
             (self.agent, self.incarnation, self.task, self.token);
         if let Some(scheduler) = self.scheduler.take() {
             let work = Box::new(work);
-            scheduler.push(SchedulerMessage::HandIn { agent, incarnation, task, token, work });
+            scheduler.push(SchedulerMessage::HandIn {
+                agent,
+                incarnation,
+                task,
+                token,
+                work,
+            });
         }
     }
 
@@ -75,7 +88,13 @@ impl Lease {
         let (agent, incarnation, task, token) =
             (self.agent, self.incarnation, self.task, self.token);
         if let Some(scheduler) = self.scheduler.take() {
-            scheduler.push(SchedulerMessage::Finished { agent, incarnation, task, token, result });
+            scheduler.push(SchedulerMessage::Finished {
+                agent,
+                incarnation,
+                task,
+                token,
+                result,
+            });
         }
     }
 
@@ -140,7 +159,10 @@ impl AgentHost {
             shared,
         });
         let next = Rc::new(Cell::new(Some(first)));
-        let host = Self { slot: Rc::clone(&slot), next: Rc::clone(&next) };
+        let host = Self {
+            slot: Rc::clone(&slot),
+            next: Rc::clone(&next),
+        };
         let on_crash = move |report| cell_crashed(&slot, &next, report);
         actix_rt::spawn(Guard::new(context.into_future(host), on_crash));
     }
@@ -154,7 +176,9 @@ impl AgentHost {
                 // The supervisor records it and then tells the scheduler, so that the log shows an
                 // agent's start before its first task.
                 let agent = slot.agent;
-                slot.shared.supervisor.push(SupervisorMessage::ChildUp { agent, incarnation });
+                slot.shared
+                    .supervisor
+                    .push(SupervisorMessage::ChildUp { agent, incarnation });
             }
             Err(report) => slot.end_life(Some(Cause::Panic), report, None, None, None),
         }
@@ -169,7 +193,11 @@ fn cell_crashed(
     report: PanicReport,
 ) -> LocalBoxFuture<'static, Verdict> {
     if let Some(token) = slot.running.get() {
-        slot.revoke(Revoked { token, cause: Some(Cause::AgentLost), tell: false });
+        slot.revoke(Revoked {
+            token,
+            cause: Some(Cause::AgentLost),
+            tell: false,
+        });
     }
     let (resume, parked) = oneshot::channel();
     slot.tell_scheduler_down(Cause::AgentLost, &report.message);
@@ -198,12 +226,15 @@ impl Slot {
 
     fn tell_scheduler_down(&self, cause: Cause, message: &str) {
         if let Some(incarnation) = self.incarnation.get() {
-            self.shared.surroundings.scheduler.push(SchedulerMessage::AgentDown {
-                agent: self.agent,
-                incarnation,
-                cause,
-                message: message.into(),
-            });
+            self.shared
+                .surroundings
+                .scheduler
+                .push(SchedulerMessage::AgentDown {
+                    agent: self.agent,
+                    incarnation,
+                    cause,
+                    message: message.into(),
+                });
         }
     }
 
@@ -215,22 +246,26 @@ impl Slot {
         fault: Option<u64>,
         parked: Option<oneshot::Sender<Incarnation>>,
     ) {
-        let Some(incarnation) = self.incarnation.take() else { return };
+        let Some(incarnation) = self.incarnation.take() else {
+            return;
+        };
         if let Some(behaviour) = self.behaviour.borrow_mut().take()
             && let Err(second) = drop_caught(behaviour)
         {
             tracing::warn!(message = %second.message, "agent panicked while it was dropped");
         }
-        self.shared.supervisor.push(SupervisorMessage::ChildDown(Box::new(ChildDown {
-            agent: self.agent,
-            incarnation,
-            cause,
-            message: report.message,
-            location: report.location,
-            task,
-            fault,
-            parked,
-        })));
+        self.shared
+            .supervisor
+            .push(SupervisorMessage::ChildDown(Box::new(ChildDown {
+                agent: self.agent,
+                incarnation,
+                cause,
+                message: report.message,
+                location: report.location,
+                task,
+                fault,
+                parked,
+            })));
     }
 }
 
@@ -259,7 +294,11 @@ impl Handler<Retire> for AgentHost {
 
     fn handle(&mut self, _: Retire, context: &mut Context<Self>) {
         if let Some(token) = self.slot.running.get() {
-            self.slot.revoke(Revoked { token, cause: None, tell: false });
+            self.slot.revoke(Revoked {
+                token,
+                cause: None,
+                tell: false,
+            });
         }
         context.stop();
     }
@@ -269,7 +308,11 @@ impl Handler<Revoke> for AgentHost {
     type Result = ();
 
     fn handle(&mut self, message: Revoke, _: &mut Context<Self>) {
-        self.slot.revoke(Revoked { token: message.token, cause: message.cause, tell: true });
+        self.slot.revoke(Revoked {
+            token: message.token,
+            cause: message.cause,
+            tell: true,
+        });
     }
 }
 
@@ -283,7 +326,9 @@ impl Handler<Assign> for AgentHost {
             // Dropping the lease hands the task back to the scheduler.
             return;
         }
-        let Some(behaviour) = slot.behaviour.borrow_mut().take() else { return };
+        let Some(behaviour) = slot.behaviour.borrow_mut().take() else {
+            return;
+        };
         slot.running.set(Some(assign.lease.token));
         actix_rt::spawn(attempt(Rc::clone(slot), behaviour, assign));
     }
@@ -298,7 +343,11 @@ enum End {
 }
 
 async fn attempt(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, assign: Assign) {
-    let Assign { mut lease, input, deadline } = assign;
+    let Assign {
+        mut lease,
+        input,
+        deadline,
+    } = assign;
     let mut context = TaskContext::new(
         Arc::clone(&slot.shared.surroundings),
         (lease.agent, lease.task, lease.attempt, lease.token),
@@ -325,7 +374,10 @@ async fn attempt(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, assign: Assi
             lease.settle();
             slot.tell_scheduler_down(Cause::Panic, &message);
             slot.drop_behaviour(behaviour);
-            let report = PanicReport { message, location: None };
+            let report = PanicReport {
+                message,
+                location: None,
+            };
             slot.end_life(Some(Cause::Panic), report, task, fault.get(), None);
         }
         End::Error(error) => {
@@ -347,7 +399,10 @@ async fn attempt(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, assign: Assi
                     Some(_) => "the attempt took longer than its timeout",
                     None => "the attempt was cancelled",
                 };
-                let report = PanicReport { message: message.into(), location: None };
+                let report = PanicReport {
+                    message: message.into(),
+                    location: None,
+                };
                 slot.end_life(revoked.cause, report, task, fault.get(), None);
             }
         }
@@ -386,17 +441,23 @@ async fn perform(
 
 async fn strike(site: Site, context: &TaskContext, number: &Cell<Option<u64>>) {
     let surroundings = context.surroundings();
-    let Some(faults) = &surroundings.faults else { return };
-    let Some(fault) = faults.strike(site, context.task_id(), context.attempt()) else { return };
+    let Some(faults) = &surroundings.faults else {
+        return;
+    };
+    let Some(fault) = faults.strike(site, context.task_id(), context.attempt()) else {
+        return;
+    };
     let n = surroundings.stats.faults.fetch_add(1, Ordering::Relaxed) + 1;
     number.set(Some(n));
-    surroundings.memory.push(MemoryMessage::Record(Event::FaultInjected {
-        fault: n,
-        r#type: fault.name().into(),
-        agent: context.agent_id(),
-        task: context.task_id(),
-        attempt: context.attempt(),
-    }));
+    surroundings
+        .memory
+        .push(MemoryMessage::Record(Event::FaultInjected {
+            fault: n,
+            r#type: fault.name().into(),
+            agent: context.agent_id(),
+            task: context.task_id(),
+            attempt: context.attempt(),
+        }));
     match fault {
         Fault::Crash => panic!("injected crash {n}"),
         Fault::Hang => std::future::pending().await,
@@ -417,14 +478,19 @@ async fn run_until_revoked(
         {
             return Poll::Ready(End::Revoked(revoked));
         }
-        let Some(running) = work.as_mut().as_pin_mut() else { return Poll::Pending };
+        let Some(running) = work.as_mut().as_pin_mut() else {
+            return Poll::Pending;
+        };
         match poll_caught(running, cx) {
             Poll::Ready(Ok(Ok(output))) => Poll::Ready(End::Output(output)),
             Poll::Ready(Ok(Err(error))) => Poll::Ready(End::Error(error)),
             Poll::Ready(Err(report)) => Poll::Ready(End::Panic(report)),
             Poll::Pending => {
                 let mut waker = slot.waker.borrow_mut();
-                if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+                if !waker
+                    .as_ref()
+                    .is_some_and(|known| known.will_wake(cx.waker()))
+                {
                     *waker = Some(cx.waker().clone());
                 }
                 Poll::Pending

@@ -34,5 +34,7 @@ pub use builder::{GuildBuilder, StartError, Storage};
 pub use context::TaskContext;
 pub use events::{Events, Lagged};
 pub use fault::{ChaosError, Fault, FaultPoint, RandomFaults, Site};
-pub use guild::{Drain, Guild, MemoryHandle, ShutdownError, ShutdownReport, Stats, SubmitError, TransactError};
+pub use guild::{
+    Drain, Guild, MemoryHandle, ShutdownError, ShutdownReport, Stats, SubmitError, TransactError,
+};
 pub use run::{OutputError, Run, RunError, RunReport};

@@ -20,11 +20,16 @@ impl Message for Wake {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full;
 
-/// A queue of messages for one actor; every clone is the same queue.
+/// Where messages for one actor are put; every clone is the same queue.
 pub(crate) struct Inbox<T>(Arc<Shared<T>>);
 
+/// Where the actor takes them out. When it is dropped with its actor the inbox closes: what waits
+/// and what comes later is dropped, so that whoever waits for an answer learns that there is none.
+pub(crate) struct Outlet<T>(Inbox<T>);
+
 struct Shared<T> {
-    queue: Mutex<Vec<T>>,
+    /// None when the actor has ended.
+    queue: Mutex<Option<Vec<T>>>,
     owner: OnceLock<Recipient<Wake>>,
 }
 
@@ -37,68 +42,58 @@ impl<T> Clone for Inbox<T> {
 impl<T> Inbox<T> {
     /// Returns an inbox whose actor does not live yet; messages wait for it.
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Shared { queue: Mutex::new(Vec::new()), owner: OnceLock::new() }))
+        Self(Arc::new(Shared {
+            queue: Mutex::new(Some(Vec::new())),
+            owner: OnceLock::new(),
+        }))
     }
 
-    /// Names the actor that empties the inbox.
-    pub(crate) fn bind(&self, owner: Recipient<Wake>) {
-        if self.0.owner.set(owner).is_ok() && !self.queue().is_empty() {
-            self.wake();
-        }
+    /// Returns the actor's end; there is one for each inbox.
+    pub(crate) fn outlet(&self) -> Outlet<T> {
+        Outlet(self.clone())
     }
 
     /// Adds a message of the control plane. How many there can be is bounded by their senders:
     /// one result per agent, `commits_in_flight_max` commits, one report per crash.
     pub(crate) fn push(&self, message: T) {
-        let was_empty = {
-            let mut queue = self.queue();
-            queue.push(message);
-            queue.len() == 1
-        };
-        if was_empty {
-            self.wake();
-        }
+        self.add(|queue| queue.push(message));
     }
 
     /// Adds several messages in order, with one wake.
     pub(crate) fn push_all(&self, messages: &mut Vec<T>) {
-        if messages.is_empty() {
-            return;
-        }
-        let was_empty = {
-            let mut queue = self.queue();
-            let was_empty = queue.is_empty();
-            queue.append(messages);
-            was_empty
-        };
-        if was_empty {
-            self.wake();
+        if !messages.is_empty() {
+            self.add(|queue| queue.append(messages));
         }
     }
 
     /// Adds a message from outside unless `capacity` wait already.
     pub(crate) fn try_push(&self, message: T, capacity: usize) -> Result<(), Full> {
-        let was_empty = {
-            let mut queue = self.queue();
-            if queue.len() >= capacity {
-                return Err(Full);
+        let mut result = Ok(());
+        self.add(|queue| {
+            if queue.len() < capacity {
+                queue.push(message);
+            } else {
+                result = Err(Full);
             }
-            queue.push(message);
-            queue.len() == 1
+        });
+        result
+    }
+
+    fn add(&self, change: impl FnOnce(&mut Vec<T>)) {
+        let was_empty = match self.queue().as_mut() {
+            None => return,
+            Some(queue) => {
+                let was_empty = queue.is_empty();
+                change(queue);
+                was_empty && !queue.is_empty()
+            }
         };
         if was_empty {
             self.wake();
         }
-        Ok(())
     }
 
-    /// Takes all messages into `batch`, which must be empty; its room is reused for the next ones.
-    pub(crate) fn take(&self, batch: &mut Vec<T>) {
-        debug_assert!(batch.is_empty(), "a batch is taken into an empty vector");
-        std::mem::swap(&mut *self.queue(), batch);
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Vec<T>> {
+    fn queue(&self) -> MutexGuard<'_, Option<Vec<T>>> {
         // A vector is whole after every operation on it, so a poisoned lock holds good data.
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,5 +106,43 @@ impl<T> Inbox<T> {
                 tracing::trace!(%error, "actor was not woken");
             }
         }
+    }
+}
+
+impl<T> Outlet<T> {
+    /// Names the actor that empties the inbox.
+    pub(crate) fn bind(&self, owner: Recipient<Wake>) {
+        // After a restart of the actor the owner is known already. In both cases what waits is
+        // looked at after the owner is known: whoever adds later finds it.
+        self.0.0.owner.get_or_init(|| owner);
+        if self
+            .0
+            .queue()
+            .as_ref()
+            .is_some_and(|queue| !queue.is_empty())
+        {
+            self.0.wake();
+        }
+    }
+
+    /// Takes all messages into `batch`, which must be empty; its room is reused for the next ones.
+    pub(crate) fn take(&self, batch: &mut Vec<T>) {
+        debug_assert!(batch.is_empty(), "a batch is taken into an empty vector");
+        if let Some(queue) = self.0.queue().as_mut() {
+            std::mem::swap(queue, batch);
+        }
+    }
+
+    /// Returns the end where messages are put in.
+    pub(crate) fn inbox(&self) -> Inbox<T> {
+        self.0.clone()
+    }
+}
+
+impl<T> Drop for Outlet<T> {
+    fn drop(&mut self) {
+        // The messages are dropped outside of the lock: their destructors may send answers.
+        let left = self.0.queue().take();
+        drop(left);
     }
 }

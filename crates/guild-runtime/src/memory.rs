@@ -19,14 +19,14 @@ use crate::clock::Clock;
 use crate::context::Surroundings;
 use crate::events::EventLog;
 use crate::guild::{SubmitError, TransactError};
-use crate::mailbox::{Inbox, Wake};
+use crate::mailbox::{Outlet, Wake};
 use crate::message::{MemoryMessage, SchedulerMessage};
 use crate::run::{RunBoard, RunError, RunReport};
 
 /// The actor that owns the memory.
 pub(crate) struct MemoryActor {
     memory: Option<Memory>,
-    inbox: Inbox<MemoryMessage>,
+    inbox: Outlet<MemoryMessage>,
     surroundings: Arc<Surroundings>,
     clock: Clock,
     board: RunBoard,
@@ -63,7 +63,7 @@ impl MemoryActor {
     /// Returns the actor for an opened memory.
     pub(crate) fn new(
         memory: Memory,
-        inbox: Inbox<MemoryMessage>,
+        inbox: Outlet<MemoryMessage>,
         surroundings: Arc<Surroundings>,
         clock: Clock,
         board: RunBoard,
@@ -106,7 +106,9 @@ impl MemoryActor {
 
     /// Closes the store; what waits for its group is told when that went well.
     fn close(&mut self) -> Result<(), String> {
-        let Some(memory) = self.memory.take() else { return Ok(()) };
+        let Some(memory) = self.memory.take() else {
+            return Ok(());
+        };
         memory.close().map_err(|error| error.to_string())?;
         while let Some((_, group)) = self.waiting.pop_front() {
             self.tell(group);
@@ -115,15 +117,22 @@ impl MemoryActor {
     }
 
     fn end_turn(&mut self) {
-        let Some(memory) = self.memory.as_mut() else { return };
+        let Some(memory) = self.memory.as_mut() else {
+            return;
+        };
         self.turn.records = memory.take_records();
         if !self.turn.is_empty() {
             let group = memory.seal();
-            self.waiting.push_back((group, std::mem::take(&mut self.turn)));
+            self.waiting
+                .push_back((group, std::mem::take(&mut self.turn)));
         }
         let acknowledged = memory.acknowledged();
         let failure = memory.failure().map(ToString::to_string);
-        while self.waiting.front().is_some_and(|(group, _)| *group <= acknowledged) {
+        while self
+            .waiting
+            .front()
+            .is_some_and(|(group, _)| *group <= acknowledged)
+        {
             if let Some((_, group)) = self.waiting.pop_front() {
                 self.tell(group);
             }
@@ -140,16 +149,22 @@ impl MemoryActor {
             MemoryMessage::Record(event) => memory.record(now, event),
             MemoryMessage::Complete(completion) => self.complete(memory, *completion),
             MemoryMessage::Ended(report) => self.turn.ended.push(*report),
-            MemoryMessage::Submit { graph, bindings, reply } => {
+            MemoryMessage::Submit {
+                graph,
+                bindings,
+                reply,
+            } => {
                 let submitted =
                     memory.submit(now, &graph.name, Arc::clone(&graph), &bindings, self.seed);
                 let answer = match submitted {
                     Ok(Submitted::New(run)) => {
                         let name = graph.name.clone();
                         self.write_names(|names| names.add_run(run, name, Arc::clone(&graph)));
-                        self.turn
-                            .to_scheduler
-                            .push(SchedulerMessage::Submitted { run, graph, bindings });
+                        self.turn.to_scheduler.push(SchedulerMessage::Submitted {
+                            run,
+                            graph,
+                            bindings,
+                        });
                         Ok(run)
                     }
                     Ok(Submitted::Existing(run)) => Ok(run),
@@ -198,15 +213,31 @@ impl MemoryActor {
                         names.add_spawned(task.run, task.index, first, Arc::clone(graph));
                     });
                 }
-                SchedulerMessage::Committed { task, token, version, output, spawned }
+                SchedulerMessage::Committed {
+                    task,
+                    token,
+                    version,
+                    output,
+                    spawned,
+                }
             }
-            Err(error) => SchedulerMessage::Refused { task, token, refusal: refusal(error) },
+            Err(error) => SchedulerMessage::Refused {
+                task,
+                token,
+                refusal: refusal(error),
+            },
         };
         self.turn.to_scheduler.push(answer);
     }
 
     fn write_names(&self, change: impl FnOnce(&mut NameTable)) {
-        change(&mut self.surroundings.names.write().unwrap_or_else(PoisonError::into_inner));
+        change(
+            &mut self
+                .surroundings
+                .names
+                .write()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
     }
 
     fn tell(&self, mut group: Group) {
@@ -215,7 +246,9 @@ impl MemoryActor {
             .messages
             .fetch_add(group.to_scheduler.len() as u64, Ordering::Relaxed);
         self.events.publish(group.records);
-        self.surroundings.scheduler.push_all(&mut group.to_scheduler);
+        self.surroundings
+            .scheduler
+            .push_all(&mut group.to_scheduler);
         for report in group.ended {
             self.board.end(report);
         }
@@ -242,8 +275,12 @@ impl MemoryActor {
 fn refusal(error: CommitError) -> Refusal {
     match error {
         CommitError::StaleToken => Refusal::StaleToken,
-        error if error.is_retryable() => Refusal::Conflict { message: error.to_string().into() },
-        error => Refusal::Invalid { message: error.to_string().into() },
+        error if error.is_retryable() => Refusal::Conflict {
+            message: error.to_string().into(),
+        },
+        error => Refusal::Invalid {
+            message: error.to_string().into(),
+        },
     }
 }
 

@@ -31,13 +31,29 @@ pub(crate) struct HandedIn {
 #[derive(Debug)]
 pub(crate) enum SchedulerMessage {
     /// From the memory: a run was committed.
-    Submitted { run: RunId, graph: Arc<Graph>, bindings: Bindings },
+    Submitted {
+        run: RunId,
+        graph: Arc<Graph>,
+        bindings: Bindings,
+    },
     /// From an agent: it is up.
-    AgentReady { agent: AgentId, incarnation: Incarnation },
+    AgentReady {
+        agent: AgentId,
+        incarnation: Incarnation,
+    },
     /// From an agent: its life ended, with what it held.
-    AgentDown { agent: AgentId, incarnation: Incarnation, cause: Cause, message: Box<str> },
+    AgentDown {
+        agent: AgentId,
+        incarnation: Incarnation,
+        cause: Cause,
+        message: Box<str>,
+    },
     /// From an agent: it works on.
-    Heartbeat { agent: AgentId, task: TaskId, token: FencingToken },
+    Heartbeat {
+        agent: AgentId,
+        task: TaskId,
+        token: FencingToken,
+    },
     /// From an agent: its attempt ended without a completion.
     Finished {
         agent: AgentId,
@@ -63,7 +79,11 @@ pub(crate) enum SchedulerMessage {
         spawned: Spawned,
     },
     /// From the memory: a completion was refused.
-    Refused { task: TaskId, token: FencingToken, refusal: Refusal },
+    Refused {
+        task: TaskId,
+        token: FencingToken,
+        refusal: Refusal,
+    },
     /// From the handle: end a run.
     Cancel { run: RunId },
     /// From the controller: assign nothing more; answer when nothing is under way.
@@ -96,9 +116,14 @@ pub(crate) enum MemoryMessage {
     /// From the committer thread: more groups reached their level, or the store failed.
     Acknowledged,
     /// From the handle: answer after this delay.
-    Pause { delay: std::time::Duration, done: oneshot::Sender<()> },
+    Pause {
+        delay: std::time::Duration,
+        done: oneshot::Sender<()>,
+    },
     /// From the controller: flush everything and close the store.
-    Close { reply: oneshot::Sender<Result<(), String>> },
+    Close {
+        reply: oneshot::Sender<Result<(), String>>,
+    },
 }
 
 /// To an agent's host: perform this task.
@@ -142,7 +167,10 @@ impl Message for Retire {
 #[derive(Debug)]
 pub(crate) enum SupervisorMessage {
     /// From an agent: it is up.
-    ChildUp { agent: AgentId, incarnation: Incarnation },
+    ChildUp {
+        agent: AgentId,
+        incarnation: Incarnation,
+    },
     /// From an agent: its life ended.
     ChildDown(Box<ChildDown>),
     /// From the controller: end all agents.

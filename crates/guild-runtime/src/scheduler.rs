@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::context::Surroundings;
 use crate::host::{HostAddr, Lease};
-use crate::mailbox::{Inbox, Wake};
+use crate::mailbox::{Inbox, Outlet, Wake};
 use crate::message::{
     Assign, ControllerMessage, HandedIn, MemoryMessage, Report, Revoke, SchedulerMessage,
 };
@@ -31,7 +31,7 @@ pub(crate) use book::RunBook;
 /// The actor that gives tasks to agents.
 pub(crate) struct Scheduler {
     planner: Planner,
-    inbox: Inbox<SchedulerMessage>,
+    inbox: Outlet<SchedulerMessage>,
     surroundings: Arc<Surroundings>,
     controller: Inbox<ControllerMessage>,
     clock: Clock,
@@ -54,7 +54,7 @@ pub(crate) struct SchedulerParts {
     pub(crate) planner: Planner,
     pub(crate) decisions: Decisions,
     pub(crate) books: BTreeMap<RunId, RunBook>,
-    pub(crate) inbox: Inbox<SchedulerMessage>,
+    pub(crate) inbox: Outlet<SchedulerMessage>,
     pub(crate) surroundings: Arc<Surroundings>,
     pub(crate) controller: Inbox<ControllerMessage>,
     pub(crate) clock: Clock,
@@ -118,35 +118,114 @@ impl Scheduler {
 
     fn receive(&mut self, now: Timestamp, message: SchedulerMessage) {
         match message {
-            SchedulerMessage::Submitted { run, graph, bindings } => {
+            SchedulerMessage::Submitted {
+                run,
+                graph,
+                bindings,
+            } => {
                 self.books.insert(run, RunBook::new(Arc::clone(&graph)));
-                self.step(now, Input::Submit { run, graph, bindings });
+                self.step(
+                    now,
+                    Input::Submit {
+                        run,
+                        graph,
+                        bindings,
+                    },
+                );
             }
             SchedulerMessage::AgentReady { agent, incarnation } => {
                 self.step(now, Input::AgentReady { agent, incarnation });
             }
-            SchedulerMessage::AgentDown { agent, incarnation, cause, message } => {
-                self.step(now, Input::AgentDown { agent, incarnation, cause, message });
+            SchedulerMessage::AgentDown {
+                agent,
+                incarnation,
+                cause,
+                message,
+            } => {
+                self.step(
+                    now,
+                    Input::AgentDown {
+                        agent,
+                        incarnation,
+                        cause,
+                        message,
+                    },
+                );
             }
             SchedulerMessage::Heartbeat { agent, task, token } => {
                 self.step(now, Input::Heartbeat { agent, task, token });
             }
-            SchedulerMessage::Finished { agent, incarnation, task, token, result } => {
-                self.step(now, Input::Finished { agent, incarnation, task, token, result });
+            SchedulerMessage::Finished {
+                agent,
+                incarnation,
+                task,
+                token,
+                result,
+            } => {
+                self.step(
+                    now,
+                    Input::Finished {
+                        agent,
+                        incarnation,
+                        task,
+                        token,
+                        result,
+                    },
+                );
             }
-            SchedulerMessage::HandIn { agent, incarnation, task, token, work } => {
+            SchedulerMessage::HandIn {
+                agent,
+                incarnation,
+                task,
+                token,
+                work,
+            } => {
                 self.handed_in = Some((task, token, work));
                 let result = AttemptResult::Done;
-                self.step(now, Input::Finished { agent, incarnation, task, token, result });
+                self.step(
+                    now,
+                    Input::Finished {
+                        agent,
+                        incarnation,
+                        task,
+                        token,
+                        result,
+                    },
+                );
             }
-            SchedulerMessage::Committed { task, token, version, output, spawned } => {
+            SchedulerMessage::Committed {
+                task,
+                token,
+                version,
+                output,
+                spawned,
+            } => {
                 if let Some(book) = self.books.get_mut(&task.run) {
                     book.completed(task.index, output, spawned.as_ref().map(|(graph, _)| graph));
                 }
-                self.step(now, Input::Committed { task, token, version, spawned });
+                self.step(
+                    now,
+                    Input::Committed {
+                        task,
+                        token,
+                        version,
+                        spawned,
+                    },
+                );
             }
-            SchedulerMessage::Refused { task, token, refusal } => {
-                self.step(now, Input::CommitRefused { task, token, refusal });
+            SchedulerMessage::Refused {
+                task,
+                token,
+                refusal,
+            } => {
+                self.step(
+                    now,
+                    Input::CommitRefused {
+                        task,
+                        token,
+                        refusal,
+                    },
+                );
             }
             SchedulerMessage::Cancel { run } => self.step(now, Input::Cancel { run }),
             SchedulerMessage::Drain { idle } => {
@@ -187,8 +266,16 @@ impl Scheduler {
 
     fn carry_out(&mut self, command: Command, refused: &mut Vec<Input>) {
         match command {
-            Command::Assign { task, attempt, agent, incarnation, token, timeout } => {
-                let lease = Lease::new(agent, incarnation, task, attempt, token, self.inbox.clone());
+            Command::Assign {
+                task,
+                attempt,
+                agent,
+                incarnation,
+                token,
+                timeout,
+            } => {
+                let lease =
+                    Lease::new(agent, incarnation, task, attempt, token, self.inbox.inbox());
                 let input = match self.input_of(task) {
                     Ok(input) => input,
                     Err(message) => {
@@ -210,16 +297,28 @@ impl Scheduler {
                 };
                 self.to_memory.push(MemoryMessage::Grant { task, token });
                 let deadline = self.clock.instant(self.clock.now().after(timeout));
-                self.surroundings.stats.attempts.fetch_add(1, Ordering::Relaxed);
+                self.surroundings
+                    .stats
+                    .attempts
+                    .fetch_add(1, Ordering::Relaxed);
                 self.count(1);
                 if let Some(host) = self.host(agent)
-                    && let Err(error) = host.try_send(Assign { lease, input, deadline })
+                    && let Err(error) = host.try_send(Assign {
+                        lease,
+                        input,
+                        deadline,
+                    })
                 {
                     // Dropping the message drops its lease, which hands the task back.
                     tracing::debug!(%error, "assignment was not delivered");
                 }
             }
-            Command::Revoke { agent, token, cause, .. } => {
+            Command::Revoke {
+                agent,
+                token,
+                cause,
+                ..
+            } => {
                 self.count(1);
                 if let Some(host) = self.host(agent)
                     && let Err(error) = host.try_send(Revoke { token, cause })
@@ -227,24 +326,40 @@ impl Scheduler {
                     tracing::warn!(%error, agent = agent.index, "revocation was not delivered");
                 }
             }
-            Command::Commit { task, attempt, agent, incarnation, token } => {
+            Command::Commit {
+                task,
+                attempt,
+                agent,
+                incarnation,
+                token,
+            } => {
                 let Some((_, _, work)) = self.handed_in.take() else {
                     unreachable!("the planner commits only what was just handed in");
                 };
-                let HandedIn { output, transaction, spawned } = *work;
-                self.to_memory.push(MemoryMessage::Complete(Box::new(Completion {
-                    task,
-                    attempt,
-                    agent,
-                    incarnation,
-                    token,
+                let HandedIn {
                     output,
                     transaction,
                     spawned,
-                })));
+                } = *work;
+                self.to_memory
+                    .push(MemoryMessage::Complete(Box::new(Completion {
+                        task,
+                        attempt,
+                        agent,
+                        incarnation,
+                        token,
+                        output,
+                        transaction,
+                        spawned,
+                    })));
             }
             Command::Discard { .. } => self.handed_in = None,
-            Command::EndRun { run, outcome, tally, makespan_us } => {
+            Command::EndRun {
+                run,
+                outcome,
+                tally,
+                makespan_us,
+            } => {
                 self.planner.forget(run);
                 if let Some(book) = self.books.remove(&run) {
                     let name = self.surroundings.named(|names| names.run(run));
@@ -258,22 +373,30 @@ impl Scheduler {
     /// Opens an incident for a task that is given up; a failed attempt that is tried again has the
     /// incident of its agent, if that went down with it.
     fn report(&self, event: &Event) {
-        let Event::TaskFailed { task, attempt, agent, incarnation, cause, message, retry_at: None } =
-            event
+        let Event::TaskFailed {
+            task,
+            attempt,
+            agent,
+            incarnation,
+            cause,
+            message,
+            retry_at: None,
+        } = event
         else {
             return;
         };
-        self.controller.push(ControllerMessage::Report(Box::new(Report {
-            kind: "task_failed",
-            severity: Severity::Error,
-            cause: *cause,
-            message: message.clone(),
-            location: None,
-            agent: Some((*agent, *incarnation)),
-            task: Some((*task, *attempt)),
-            fault: None,
-            action: "given up; tasks that depend on it are skipped".into(),
-        })));
+        self.controller
+            .push(ControllerMessage::Report(Box::new(Report {
+                kind: "task_failed",
+                severity: Severity::Error,
+                cause: *cause,
+                message: message.clone(),
+                location: None,
+                agent: Some((*agent, *incarnation)),
+                task: Some((*task, *attempt)),
+                fault: None,
+                action: "given up; tasks that depend on it are skipped".into(),
+            })));
     }
 
     fn input_of(&self, task: TaskId) -> Result<Payload, Box<str>> {
@@ -291,7 +414,9 @@ impl Scheduler {
     }
 
     fn host(&self, agent: AgentId) -> Option<&HostAddr> {
-        self.hosts.get(usize::from(agent.role.0))?.get(agent.index as usize)
+        self.hosts
+            .get(usize::from(agent.role.0))?
+            .get(agent.index as usize)
     }
 
     /// Takes back everything that is under way; its tasks stay unfinished.
@@ -304,12 +429,17 @@ impl Scheduler {
     }
 
     fn count(&self, messages: usize) {
-        self.surroundings.stats.messages.fetch_add(messages as u64, Ordering::Relaxed);
+        self.surroundings
+            .stats
+            .messages
+            .fetch_add(messages as u64, Ordering::Relaxed);
     }
 
     /// Keeps one timer: the planner's next wake-up, or an earlier one that is armed already.
     fn arm(&mut self, context: &mut Context<Self>) {
-        let Some(at) = self.planner.next_wakeup() else { return };
+        let Some(at) = self.planner.next_wakeup() else {
+            return;
+        };
         if let Some((armed, handle)) = self.timer {
             if armed <= at {
                 return;

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::context::Surroundings;
 use crate::host::HostAddr;
-use crate::mailbox::{Inbox, Wake};
+use crate::mailbox::{Inbox, Outlet, Wake};
 use crate::message::{
     ChildDown, ControllerMessage, MemoryMessage, Report, Retire, Revive, SchedulerMessage,
     SupervisorMessage,
@@ -30,7 +30,7 @@ pub(crate) struct RoleSupervisor {
     role: RoleId,
     children: Vec<Child>,
     hosts: Arc<Vec<Vec<HostAddr>>>,
-    inbox: Inbox<SupervisorMessage>,
+    inbox: Outlet<SupervisorMessage>,
     controller: Inbox<ControllerMessage>,
     surroundings: Arc<Surroundings>,
     clock: Clock,
@@ -63,7 +63,7 @@ pub(crate) struct SupervisorParts {
     pub(crate) first: Incarnation,
     pub(crate) policy: RestartPolicy,
     pub(crate) hosts: Arc<Vec<Vec<HostAddr>>>,
-    pub(crate) inbox: Inbox<SupervisorMessage>,
+    pub(crate) inbox: Outlet<SupervisorMessage>,
     pub(crate) controller: Inbox<ControllerMessage>,
     pub(crate) surroundings: Arc<Surroundings>,
     pub(crate) clock: Clock,
@@ -99,10 +99,15 @@ impl RoleSupervisor {
         let now = self.clock.now();
         let mut batch = std::mem::take(&mut self.batch);
         self.inbox.take(&mut batch);
-        self.surroundings.stats.messages.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        self.surroundings
+            .stats
+            .messages
+            .fetch_add(batch.len() as u64, Ordering::Relaxed);
         for message in batch.drain(..) {
             match message {
-                SupervisorMessage::ChildUp { agent, incarnation } => self.up(now, agent, incarnation),
+                SupervisorMessage::ChildUp { agent, incarnation } => {
+                    self.up(now, agent, incarnation)
+                }
                 SupervisorMessage::ChildDown(down) => self.down(now, *down),
                 SupervisorMessage::Stop { stopped } => self.stop(stopped),
             }
@@ -113,31 +118,57 @@ impl RoleSupervisor {
     }
 
     fn up(&mut self, now: Timestamp, agent: AgentId, incarnation: Incarnation) {
-        let Some(child) = self.children.get_mut(agent.index as usize) else { return };
+        let Some(child) = self.children.get_mut(agent.index as usize) else {
+            return;
+        };
         child.lives += 1;
         child.ledger.running(now);
         let event = match child.restart.take() {
-            None => Event::AgentStarted { agent, role: self.role, incarnation },
+            None => Event::AgentStarted {
+                agent,
+                role: self.role,
+                incarnation,
+            },
             Some(pending) => {
-                self.surroundings.stats.restarts.fetch_add(1, Ordering::Relaxed);
-                Event::AgentRestarted { agent, incarnation, delay_us: pending.delay_us }
+                self.surroundings
+                    .stats
+                    .restarts
+                    .fetch_add(1, Ordering::Relaxed);
+                Event::AgentRestarted {
+                    agent,
+                    incarnation,
+                    delay_us: pending.delay_us,
+                }
             }
         };
         self.surroundings.memory.push(MemoryMessage::Record(event));
-        self.surroundings.scheduler.push(SchedulerMessage::AgentReady { agent, incarnation });
+        self.surroundings
+            .scheduler
+            .push(SchedulerMessage::AgentReady { agent, incarnation });
     }
 
     fn down(&mut self, now: Timestamp, down: ChildDown) {
         let agent = down.agent;
-        let Some(child) = self.children.get_mut(agent.index as usize) else { return };
+        let Some(child) = self.children.get_mut(agent.index as usize) else {
+            return;
+        };
         child.incarnation = down.incarnation.next();
         let Some(cause) = down.cause else {
-            let pending = Pending { delay_us: 0, quarantined: false, parked: down.parked };
+            let pending = Pending {
+                delay_us: 0,
+                quarantined: false,
+                parked: down.parked,
+            };
             return self.schedule(now, agent, pending);
         };
-        let draw = self.seed.unit(Stream::Restart, entity(agent), down.incarnation.0);
+        let draw = self
+            .seed
+            .unit(Stream::Restart, entity(agent), down.incarnation.0);
         let verdict = child.ledger.crashed(&self.policy, now, draw);
-        self.surroundings.stats.crashes.fetch_add(1, Ordering::Relaxed);
+        self.surroundings
+            .stats
+            .crashes
+            .fetch_add(1, Ordering::Relaxed);
         let mut events = vec![MemoryMessage::Record(Event::AgentCrashed {
             agent,
             incarnation: down.incarnation,
@@ -146,9 +177,11 @@ impl RoleSupervisor {
             task: down.task.map(|(task, _)| task),
         })];
         let (at, action, quarantined) = match verdict {
-            Verdict::Restart { delay } => {
-                (now.after(delay), format!("restarted after {} us", micros(delay)), false)
-            }
+            Verdict::Restart { delay } => (
+                now.after(delay),
+                format!("restarted after {} us", micros(delay)),
+                false,
+            ),
             Verdict::Quarantine { until } => {
                 events.push(MemoryMessage::Record(Event::AgentQuarantined {
                     agent,
@@ -159,19 +192,32 @@ impl RoleSupervisor {
             }
         };
         self.surroundings.memory.push_all(&mut events);
-        self.controller.push(ControllerMessage::Report(Box::new(Report {
-            kind: "agent_crashed",
-            severity: if quarantined { Severity::Error } else { Severity::Warning },
-            cause,
-            message: down.message,
-            location: down.location,
-            agent: Some((agent, down.incarnation)),
-            task: down.task,
-            fault: down.fault,
-            action: action.into(),
-        })));
+        self.controller
+            .push(ControllerMessage::Report(Box::new(Report {
+                kind: "agent_crashed",
+                severity: if quarantined {
+                    Severity::Error
+                } else {
+                    Severity::Warning
+                },
+                cause,
+                message: down.message,
+                location: down.location,
+                agent: Some((agent, down.incarnation)),
+                task: down.task,
+                fault: down.fault,
+                action: action.into(),
+            })));
         let delay_us = micros(at.since(now));
-        self.schedule(at, agent, Pending { delay_us, quarantined, parked: down.parked });
+        self.schedule(
+            at,
+            agent,
+            Pending {
+                delay_us,
+                quarantined,
+                parked: down.parked,
+            },
+        );
     }
 
     fn schedule(&mut self, at: Timestamp, agent: AgentId, pending: Pending) {
@@ -184,20 +230,30 @@ impl RoleSupervisor {
     fn revive_due(&mut self, now: Timestamp) {
         while let Some(entry) = self.due.first_entry().filter(|entry| entry.key().0 <= now) {
             let ((_, index), ()) = entry.remove_entry();
-            self.revive(AgentId { role: self.role, index });
+            self.revive(AgentId {
+                role: self.role,
+                index,
+            });
         }
     }
 
     fn revive(&mut self, agent: AgentId) {
-        let Some(child) = self.children.get_mut(agent.index as usize) else { return };
-        let Some(pending) = child.restart.as_mut() else { return };
+        let Some(child) = self.children.get_mut(agent.index as usize) else {
+            return;
+        };
+        let Some(pending) = child.restart.as_mut() else {
+            return;
+        };
         let incarnation = child.incarnation;
         if std::mem::take(&mut pending.quarantined) {
             child.ledger.released();
             let reason = "its quarantine is over".into();
             self.surroundings
                 .memory
-                .push(MemoryMessage::Record(Event::AgentReleased { agent, reason }));
+                .push(MemoryMessage::Record(Event::AgentReleased {
+                    agent,
+                    reason,
+                }));
         }
         let parked = pending.parked.take();
         let delivered = match parked {
@@ -209,13 +265,20 @@ impl RoleSupervisor {
                 .is_some_and(|host| host.try_send(Revive { incarnation }).is_ok()),
         };
         if !delivered {
-            tracing::warn!(agent = agent.index, "agent's host is gone; it is not restarted");
+            tracing::warn!(
+                agent = agent.index,
+                "agent's host is gone; it is not restarted"
+            );
         }
     }
 
     fn stop(&mut self, stopped: oneshot::Sender<()>) {
         self.due.clear();
-        let hosts = self.hosts.get(usize::from(self.role.0)).into_iter().flatten();
+        let hosts = self
+            .hosts
+            .get(usize::from(self.role.0))
+            .into_iter()
+            .flatten();
         for (host, child) in hosts.zip(&mut self.children) {
             child.restart = None;
             if let Err(error) = host.try_send(Retire) {
@@ -228,7 +291,9 @@ impl RoleSupervisor {
     }
 
     fn arm(&mut self, context: &mut Context<Self>) {
-        let Some((at, _)) = self.due.first_key_value().map(|(key, ())| *key) else { return };
+        let Some((at, _)) = self.due.first_key_value().map(|(key, ())| *key) else {
+            return;
+        };
         if let Some((armed, handle)) = self.timer {
             if armed <= at {
                 return;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use guild_core::graph::{ComposeError, Graph, TaskName};
 use guild_core::event::{Outcome, Tally};
+use guild_core::graph::{ComposeError, Graph, TaskName};
 use guild_core::id::{RunId, TaskIndex};
 use guild_core::payload::Payload;
 
@@ -22,7 +22,11 @@ impl RunBook {
     /// Opens the book of a run.
     pub(crate) fn new(graph: Arc<Graph>) -> Self {
         let outputs = vec![None; graph.tasks.len()];
-        Self { parts: BTreeMap::from([(0, graph)]), outputs, children: BTreeMap::new() }
+        Self {
+            parts: BTreeMap::from([(0, graph)]),
+            outputs,
+            children: BTreeMap::new(),
+        }
     }
 
     /// Notes the output of a completed task and the tasks that it spawned.
@@ -47,7 +51,8 @@ impl RunBook {
         if count > 0 {
             self.children.insert(parent, (first, count));
             self.parts.insert(first, Arc::clone(graph));
-            self.outputs.resize(self.outputs.len() + graph.tasks.len(), None);
+            self.outputs
+                .resize(self.outputs.len() + graph.tasks.len(), None);
         }
     }
 
@@ -64,9 +69,14 @@ impl RunBook {
         let spec = &graph.tasks[(task.0 - first) as usize];
         let output = |local: TaskIndex| self.outputs.get((local.0 + first) as usize)?.clone();
         let spawned = |local: TaskIndex| {
-            let (child, count) =
-                self.children.get(&TaskIndex(local.0 + first)).copied().unwrap_or((0, 0));
-            (child..child + count).map(|index| TaskIndex(index - first)).collect()
+            let (child, count) = self
+                .children
+                .get(&TaskIndex(local.0 + first))
+                .copied()
+                .unwrap_or((0, 0));
+            (child..child + count)
+                .map(|index| TaskIndex(index - first))
+                .collect()
         };
         spec.input.compose(&output, &spawned)
     }
@@ -89,6 +99,15 @@ impl RunBook {
             }
         }
         let (outputs, children) = (self.outputs, self.children);
-        RunReport { id, name, outcome, tally, makespan_us, outputs, by_name, children }
+        RunReport {
+            id,
+            name,
+            outcome,
+            tally,
+            makespan_us,
+            outputs,
+            by_name,
+            children,
+        }
     }
 }
