@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use guild::{Agent, Drain, Guild, Outcome, RestartPolicy, RetryPolicy, Task, TaskContext, TaskError};
+use guild::{
+    Agent, Drain, Guild, Outcome, RestartPolicy, RetryPolicy, Task, TaskContext, TaskError,
+};
 
 struct Flaky {
     attempts: Arc<AtomicU32>,
@@ -18,7 +20,8 @@ impl Agent for Flaky {
 
     async fn perform(&mut self, number: u64, task: &mut TaskContext) -> Result<u64, TaskError> {
         // Buffered: it is committed with the completion of this attempt, or never.
-        task.memory().add("sum", i64::try_from(number).map_err(TaskError::fatal)?)?;
+        task.memory()
+            .add("sum", i64::try_from(number).map_err(TaskError::fatal)?)?;
         match self.attempts.fetch_add(1, Ordering::Relaxed) % 20 {
             n if n % 3 == 2 => panic!("attempt {n} went wrong"),
             19 => std::future::pending().await,
@@ -31,8 +34,13 @@ fn main() -> anyhow::Result<()> {
     let attempts = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&attempts);
     let guild = Guild::builder()
-        .role("flaky", 50, move || Flaky { attempts: Arc::clone(&counted) })
-        .restart(RestartPolicy { intensity: 1_000, ..RestartPolicy::default() })
+        .role("flaky", 50, move || Flaky {
+            attempts: Arc::clone(&counted),
+        })
+        .restart(RestartPolicy {
+            intensity: 1_000,
+            ..RestartPolicy::default()
+        })
         .start()?;
 
     let mut graph = guild.graph("squares");
@@ -51,7 +59,10 @@ fn main() -> anyhow::Result<()> {
         let sum = guild.memory().snapshot().value::<i64>("sum")?;
         println!(
             "{} tasks completed in {} attempts; {} agents crashed and {} incidents say why",
-            report.tally().completed, stats.attempts, stats.crashes, stats.incidents,
+            report.tally().completed,
+            stats.attempts,
+            stats.crashes,
+            stats.incidents,
         );
         assert_eq!(report.outcome(), Outcome::Completed);
         assert_eq!(report.output::<u64>("square-1000")?, 1_000_000);

@@ -13,8 +13,8 @@ use actix_web::{App, HttpResponse, HttpServer, get, post, web};
 use anyhow::Context;
 use futures_util::StreamExt;
 use guild::{
-    Agent, Drain, Expr, Guild, RandomFaults, RestartPolicy, RetryPolicy, Seed, Task,
-    TaskContext, TaskError,
+    Agent, Drain, Expr, Guild, RandomFaults, RestartPolicy, RetryPolicy, Seed, Task, TaskContext,
+    TaskError,
 };
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -36,7 +36,11 @@ impl Agent for Adder {
     type Input = Vec<usize>;
     type Output = usize;
 
-    async fn perform(&mut self, counts: Vec<usize>, _: &mut TaskContext) -> Result<usize, TaskError> {
+    async fn perform(
+        &mut self,
+        counts: Vec<usize>,
+        _: &mut TaskContext,
+    ) -> Result<usize, TaskError> {
         Ok(counts.into_iter().sum())
     }
 }
@@ -90,11 +94,17 @@ async fn events(guild: web::Data<Guild>) -> HttpResponse {
     let lines = Arc::clone(&guild);
     let stream = guild.events(1).map(move |record| {
         Ok::<_, actix_web::Error>(web::Bytes::from(match record {
-            Ok(record) => format!("id: {}\ndata: {}\n\n", record.seq, lines.event_line(&record)),
+            Ok(record) => format!(
+                "id: {}\ndata: {}\n\n",
+                record.seq,
+                lines.event_line(&record)
+            ),
             Err(lagged) => format!("event: lagged\ndata: {lagged}\n\n"),
         }))
     });
-    HttpResponse::Ok().content_type("text/event-stream").streaming(stream)
+    HttpResponse::Ok()
+        .content_type("text/event-stream")
+        .streaming(stream)
 }
 
 fn start_guild() -> anyhow::Result<Guild> {
@@ -102,7 +112,10 @@ fn start_guild() -> anyhow::Result<Guild> {
     let guild = Guild::builder()
         .role("counter", 100, || Counter)
         .role("adder", 2, || Adder)
-        .restart(RestartPolicy { intensity: 10_000, ..RestartPolicy::default() })
+        .restart(RestartPolicy {
+            intensity: 10_000,
+            ..RestartPolicy::default()
+        })
         .faults(Arc::new(faults))
         .start()?;
     Ok(guild)
@@ -115,11 +128,15 @@ async fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", if serve { 8080 } else { 0 }))?;
     let address = listener.local_addr()?;
     let data = web::Data::new(guild.clone());
-    let server =
-        HttpServer::new(move || App::new().app_data(data.clone()).service(words).service(events))
-            .workers(1)
-            .listen(listener)?
-            .run();
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(data.clone())
+            .service(words)
+            .service(events)
+    })
+    .workers(1)
+    .listen(listener)?
+    .run();
     let handle = server.handle();
     let running = actix_web::rt::spawn(server);
     if serve {
@@ -150,7 +167,10 @@ async fn check(address: &str, guild: &Guild) -> anyhow::Result<()> {
     let streamed = exchange(address, &request, |text| text.contains("run_ended")).await?;
     assert!(streamed.contains("text/event-stream"));
     assert!(streamed.contains("\"kind\":\"agent_crashed\""));
-    println!("streamed {} events, the end of the run among them", streamed.matches("data: ").count());
+    println!(
+        "streamed {} events, the end of the run among them",
+        streamed.matches("data: ").count()
+    );
     Ok(())
 }
 

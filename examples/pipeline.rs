@@ -39,7 +39,11 @@ impl Agent for Adder {
     type Input = Vec<usize>;
     type Output = usize;
 
-    async fn perform(&mut self, counts: Vec<usize>, _: &mut TaskContext) -> Result<usize, TaskError> {
+    async fn perform(
+        &mut self,
+        counts: Vec<usize>,
+        _: &mut TaskContext,
+    ) -> Result<usize, TaskError> {
         Ok(counts.iter().sum())
     }
 }

@@ -19,7 +19,11 @@ impl Agent for Teller {
     type Input = Transfer;
     type Output = bool;
 
-    async fn perform(&mut self, order: Transfer, task: &mut TaskContext) -> Result<bool, TaskError> {
+    async fn perform(
+        &mut self,
+        order: Transfer,
+        task: &mut TaskContext,
+    ) -> Result<bool, TaskError> {
         let (from, to) = (account(order.from), account(order.to));
         let memory = task.memory();
         let balance: i64 = memory.get(&from)?.unwrap_or(0);
@@ -56,7 +60,11 @@ fn main() -> anyhow::Result<()> {
         for number in 0..2_000 {
             let (from, to) = (number % ACCOUNTS, number * 7 % ACCOUNTS);
             if from != to {
-                let order = Transfer { from, to, amount: 1 + (number % 90) as i64 };
+                let order = Transfer {
+                    from,
+                    to,
+                    amount: 1 + (number % 90) as i64,
+                };
                 graph.add(Task::new(format!("transfer-{number}"), "teller").input(&order));
             }
         }

@@ -1,10 +1,11 @@
 //! Shows on a terminal how far a run is.
 
+use std::fmt::Write;
 use std::io::IsTerminal;
 use std::time::Duration;
 
 use guild::Progress;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// Time between two looks at the progress.
 pub(crate) const PERIOD: Duration = Duration::from_millis(100);
@@ -18,7 +19,7 @@ impl Bar {
         if !std::io::stderr().is_terminal() {
             return Self(None);
         }
-        let style = "{bar:30} {pos}/{len} done, {msg}, {per_sec}, ETA {eta}";
+        let style = "{bar:30} {pos}/{len} done, {msg}, {rate}, ETA {eta}";
         let style =
             ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(10));

@@ -7,7 +7,9 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
+use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -282,6 +284,31 @@ fn no_orphan_survives_a_timeout() {
     wait_until("no orphan is left", || {
         !orphans.iter().any(|pid| is_alive(*pid))
     });
+}
+
+#[test]
+fn reaper_finds_a_process_that_was_not_announced_yet() {
+    let sleeper = |mark: &str| {
+        let mut sleeper = Command::new("sleep");
+        sleeper
+            .arg("1000")
+            .env("GUILD_PROCESS_MARK", mark)
+            .process_group(0);
+        sleeper.spawn().unwrap()
+    };
+    let (mut ours, mut another) = (sleeper("mark-1"), sleeper("mark-11"));
+
+    let reaper = support::Ended::of(support::guild().args(["__reaper", "mark-1"]));
+
+    assert_eq!(reaper.code, Some(0), "{}", reaper.stderr);
+    assert_eq!(ours.wait().unwrap().signal(), Some(9));
+    assert_eq!(
+        another.try_wait().unwrap(),
+        None,
+        "a process of another guild was killed"
+    );
+    another.kill().unwrap();
+    another.wait().unwrap();
 }
 
 /// Runs until it is told to go on.

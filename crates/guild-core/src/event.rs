@@ -95,26 +95,124 @@ pub struct Tally {
 
 /// What happened. The names of variants and fields are the `kind`s and fields of the event log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "fields are the documented fields of the event log")]
+#[expect(
+    missing_docs,
+    reason = "fields are the documented fields of the event log"
+)]
 #[non_exhaustive]
 pub enum Event {
-    RunSubmitted { run: RunId, tasks: u32, edges: u32, seed: u64 },
-    AgentStarted { agent: AgentId, role: RoleId, incarnation: Incarnation },
-    TaskAdded { task: TaskId, role: RoleId, after: Box<[TaskId]>, spawned_by: Option<TaskId> },
-    TaskReady { task: TaskId },
-    TaskAssigned { task: TaskId, attempt: u32, agent: AgentId, incarnation: Incarnation, token: FencingToken },
-    TaskCompleted { task: TaskId, attempt: u32, agent: AgentId, incarnation: Incarnation, token: FencingToken, version: CommitVersion },
-    TaskFailed { task: TaskId, attempt: u32, agent: AgentId, incarnation: Incarnation, cause: Cause, message: Box<str>, retry_at: Option<Timestamp> },
-    TaskEnded { task: TaskId, state: EndState },
-    AgentCrashed { agent: AgentId, incarnation: Incarnation, cause: Cause, message: Box<str>, task: Option<TaskId> },
-    AgentRestarted { agent: AgentId, incarnation: Incarnation, delay_us: u64 },
-    AgentQuarantined { agent: AgentId, reason: Box<str>, until: Option<Timestamp> },
-    AgentReleased { agent: AgentId, reason: Box<str> },
-    StaleResult { task: TaskId, token: FencingToken, agent: AgentId, incarnation: Incarnation },
-    FaultInjected { fault: u64, r#type: Box<str>, agent: AgentId, task: TaskId, attempt: u32 },
-    IncidentOpened { incident: u64, severity: Severity, r#type: Box<str>, agent: Option<AgentId>, task: Option<TaskId>, attempt: Option<u32>, fault: Option<u64>, cause: Cause, message: Box<str>, location: Option<Box<str>>, action: Box<str> },
-    MemoryCommitted { version: CommitVersion, task: Option<TaskId>, writes: u32 },
-    QuotaChanged { quota: QuotaId, in_use: u32, limit: u32 },
-    RunEnded { run: RunId, outcome: Outcome, tally: Tally, makespan_us: u64 },
-    RunCancelled { run: RunId },
+    RunSubmitted {
+        run: RunId,
+        tasks: u32,
+        edges: u32,
+        seed: u64,
+    },
+    AgentStarted {
+        agent: AgentId,
+        role: RoleId,
+        incarnation: Incarnation,
+    },
+    TaskAdded {
+        task: TaskId,
+        role: RoleId,
+        after: Box<[TaskId]>,
+        spawned_by: Option<TaskId>,
+    },
+    TaskReady {
+        task: TaskId,
+    },
+    TaskAssigned {
+        task: TaskId,
+        attempt: u32,
+        agent: AgentId,
+        incarnation: Incarnation,
+        token: FencingToken,
+    },
+    TaskCompleted {
+        task: TaskId,
+        attempt: u32,
+        agent: AgentId,
+        incarnation: Incarnation,
+        token: FencingToken,
+        version: CommitVersion,
+    },
+    TaskFailed {
+        task: TaskId,
+        attempt: u32,
+        agent: AgentId,
+        incarnation: Incarnation,
+        cause: Cause,
+        message: Box<str>,
+        retry_at: Option<Timestamp>,
+    },
+    TaskEnded {
+        task: TaskId,
+        state: EndState,
+    },
+    AgentCrashed {
+        agent: AgentId,
+        incarnation: Incarnation,
+        cause: Cause,
+        message: Box<str>,
+        task: Option<TaskId>,
+    },
+    AgentRestarted {
+        agent: AgentId,
+        incarnation: Incarnation,
+        delay_us: u64,
+    },
+    AgentQuarantined {
+        agent: AgentId,
+        reason: Box<str>,
+        until: Option<Timestamp>,
+    },
+    AgentReleased {
+        agent: AgentId,
+        reason: Box<str>,
+    },
+    StaleResult {
+        task: TaskId,
+        token: FencingToken,
+        agent: AgentId,
+        incarnation: Incarnation,
+    },
+    FaultInjected {
+        fault: u64,
+        r#type: Box<str>,
+        agent: AgentId,
+        task: TaskId,
+        attempt: u32,
+    },
+    IncidentOpened {
+        incident: u64,
+        severity: Severity,
+        r#type: Box<str>,
+        agent: Option<AgentId>,
+        task: Option<TaskId>,
+        attempt: Option<u32>,
+        fault: Option<u64>,
+        cause: Cause,
+        message: Box<str>,
+        location: Option<Box<str>>,
+        action: Box<str>,
+    },
+    MemoryCommitted {
+        version: CommitVersion,
+        task: Option<TaskId>,
+        writes: u32,
+    },
+    QuotaChanged {
+        quota: QuotaId,
+        in_use: u32,
+        limit: u32,
+    },
+    RunEnded {
+        run: RunId,
+        outcome: Outcome,
+        tally: Tally,
+        makespan_us: u64,
+    },
+    RunCancelled {
+        run: RunId,
+    },
 }

@@ -81,15 +81,23 @@ impl RestartLedger {
         {
             self.streak = 0;
         }
-        while self.crashes.front().is_some_and(|crash| now.since(*crash) >= policy.period) {
+        while self
+            .crashes
+            .front()
+            .is_some_and(|crash| now.since(*crash) >= policy.period)
+        {
             self.crashes.pop_front();
         }
         if self.crashes.len() >= policy.intensity as usize {
-            return Verdict::Quarantine { until: now.after(policy.quarantine) };
+            return Verdict::Quarantine {
+                until: now.after(policy.quarantine),
+            };
         }
         self.crashes.push_back(now);
         self.streak += 1;
-        Verdict::Restart { delay: self.delay(policy, draw) }
+        Verdict::Restart {
+            delay: self.delay(policy, draw),
+        }
     }
 
     /// Notes that the agent runs.
@@ -123,17 +131,25 @@ mod tests {
 
     #[test]
     fn the_streak_is_cleared_by_sustained_running_and_by_nothing_else() {
-        let policy =
-            RestartPolicy { backoff_first: Duration::from_secs(1), jitter: 0.0, ..Default::default() };
-        let mut ledger = RestartLedger::default();
-        let mut crash = |ledger: &mut RestartLedger, at| match ledger.crashed(&policy, seconds(at), 0.0) {
-            Verdict::Restart { delay } => delay.as_secs(),
-            Verdict::Quarantine { .. } => unreachable!("the intensity is not reached"),
+        let policy = RestartPolicy {
+            backoff_first: Duration::from_secs(1),
+            jitter: 0.0,
+            ..Default::default()
         };
+        let mut ledger = RestartLedger::default();
+        let mut crash =
+            |ledger: &mut RestartLedger, at| match ledger.crashed(&policy, seconds(at), 0.0) {
+                Verdict::Restart { delay } => delay.as_secs(),
+                Verdict::Quarantine { .. } => unreachable!("the intensity is not reached"),
+            };
 
         assert_eq!(crash(&mut ledger, 0), 1);
         ledger.running(seconds(1));
-        assert_eq!(crash(&mut ledger, 2), 2, "a successful start clears nothing");
+        assert_eq!(
+            crash(&mut ledger, 2),
+            2,
+            "a successful start clears nothing"
+        );
         assert_eq!(crash(&mut ledger, 40), 4, "time spent down clears nothing");
         ledger.running(seconds(44));
         assert_eq!(crash(&mut ledger, 54), 1, "ten seconds of running clear it");

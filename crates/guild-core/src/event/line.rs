@@ -24,7 +24,10 @@ pub trait Names {
 /// Writes one record as one line of the event log, without the line break.
 pub fn line(record: &EventRecord, names: &dyn Names) -> String {
     let (kind, fields) = fields(&record.event, names);
-    let mut text = format!("{{\"seq\":{},\"at_us\":{},\"kind\":\"{kind}\"", record.seq, record.at.0);
+    let mut text = format!(
+        "{{\"seq\":{},\"at_us\":{},\"kind\":\"{kind}\"",
+        record.seq, record.at.0
+    );
     for (name, value) in fields {
         text.push_str(&format!(",\"{name}\":{value}"));
     }
@@ -36,8 +39,10 @@ type Fields = Vec<(&'static str, Value)>;
 
 /// Puts the run of a task in front of its other fields.
 fn of_task(task: TaskId, names: &dyn Names, more: Fields) -> Fields {
-    let mut fields =
-        vec![("run", json!(names.run(task.run))), ("task", json!(names.task(task)))];
+    let mut fields = vec![
+        ("run", json!(names.run(task.run))),
+        ("task", json!(names.task(task))),
+    ];
     fields.extend(more);
     fields
 }
@@ -68,7 +73,12 @@ fn fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
 
 fn run_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
     match event {
-        Event::RunSubmitted { run, tasks, edges, seed } => (
+        Event::RunSubmitted {
+            run,
+            tasks,
+            edges,
+            seed,
+        } => (
             "run_submitted",
             vec![
                 ("run", json!(names.run(*run))),
@@ -77,7 +87,12 @@ fn run_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
                 ("seed", json!(seed)),
             ],
         ),
-        Event::RunEnded { run, outcome, tally, makespan_us } => (
+        Event::RunEnded {
+            run,
+            outcome,
+            tally,
+            makespan_us,
+        } => (
             "run_ended",
             vec![
                 ("run", json!(names.run(*run))),
@@ -96,7 +111,11 @@ fn run_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
 
 fn agent_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
     match event {
-        Event::AgentStarted { agent, role, incarnation } => (
+        Event::AgentStarted {
+            agent,
+            role,
+            incarnation,
+        } => (
             "agent_started",
             vec![
                 ("agent", json!(names.agent(*agent))),
@@ -104,7 +123,13 @@ fn agent_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
                 ("incarnation", json!(incarnation)),
             ],
         ),
-        Event::AgentCrashed { agent, incarnation, cause, message, task } => {
+        Event::AgentCrashed {
+            agent,
+            incarnation,
+            cause,
+            message,
+            task,
+        } => {
             let mut fields = vec![
                 ("agent", json!(names.agent(*agent))),
                 ("incarnation", json!(incarnation)),
@@ -117,7 +142,11 @@ fn agent_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
             }
             ("agent_crashed", fields)
         }
-        Event::AgentRestarted { agent, incarnation, delay_us } => (
+        Event::AgentRestarted {
+            agent,
+            incarnation,
+            delay_us,
+        } => (
             "agent_restarted",
             vec![
                 ("agent", json!(names.agent(*agent))),
@@ -125,7 +154,11 @@ fn agent_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
                 ("delay_us", json!(delay_us)),
             ],
         ),
-        Event::AgentQuarantined { agent, reason, until } => (
+        Event::AgentQuarantined {
+            agent,
+            reason,
+            until,
+        } => (
             "agent_quarantined",
             vec![
                 ("agent", json!(names.agent(*agent))),
@@ -147,7 +180,12 @@ fn agent_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
 
 fn task_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
     match event {
-        Event::TaskAdded { task, role, after, spawned_by } => {
+        Event::TaskAdded {
+            task,
+            role,
+            after,
+            spawned_by,
+        } => {
             let after: Vec<String> = after.iter().map(|task| names.task(*task)).collect();
             let mut more = vec![("role", json!(names.role(*role))), ("after", json!(after))];
             if let Some(parent) = spawned_by {
@@ -156,7 +194,13 @@ fn task_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
             ("task_added", of_task(*task, names, more))
         }
         Event::TaskReady { task } => ("task_ready", of_task(*task, names, Vec::new())),
-        Event::TaskAssigned { task, attempt, agent, incarnation, token } => {
+        Event::TaskAssigned {
+            task,
+            attempt,
+            agent,
+            incarnation,
+            token,
+        } => {
             let more = vec![
                 ("attempt", json!(attempt)),
                 ("agent", json!(names.agent(*agent))),
@@ -165,7 +209,14 @@ fn task_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
             ];
             ("task_assigned", of_task(*task, names, more))
         }
-        Event::TaskCompleted { task, attempt, agent, incarnation, token, version } => {
+        Event::TaskCompleted {
+            task,
+            attempt,
+            agent,
+            incarnation,
+            token,
+            version,
+        } => {
             let more = vec![
                 ("attempt", json!(attempt)),
                 ("agent", json!(names.agent(*agent))),
@@ -175,7 +226,15 @@ fn task_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
             ];
             ("task_completed", of_task(*task, names, more))
         }
-        Event::TaskFailed { task, attempt, agent, incarnation, cause, message, retry_at } => {
+        Event::TaskFailed {
+            task,
+            attempt,
+            agent,
+            incarnation,
+            cause,
+            message,
+            retry_at,
+        } => {
             let more = vec![
                 ("attempt", json!(attempt)),
                 ("agent", json!(names.agent(*agent))),
@@ -186,10 +245,16 @@ fn task_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
             ];
             ("task_failed", of_task(*task, names, more))
         }
-        Event::TaskEnded { task, state } => {
-            ("task_ended", of_task(*task, names, vec![("state", json!(state))]))
-        }
-        Event::StaleResult { task, token, agent, incarnation } => {
+        Event::TaskEnded { task, state } => (
+            "task_ended",
+            of_task(*task, names, vec![("state", json!(state))]),
+        ),
+        Event::StaleResult {
+            task,
+            token,
+            agent,
+            incarnation,
+        } => {
             let more = vec![
                 ("token", json!(token)),
                 ("agent", json!(names.agent(*agent))),
@@ -203,7 +268,13 @@ fn task_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
 
 fn other_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
     match event {
-        Event::FaultInjected { fault, r#type, agent, task, attempt } => (
+        Event::FaultInjected {
+            fault,
+            r#type,
+            agent,
+            task,
+            attempt,
+        } => (
             "fault_injected",
             vec![
                 ("fault", json!(fault)),
@@ -214,7 +285,19 @@ fn other_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
                 ("attempt", json!(attempt)),
             ],
         ),
-        Event::IncidentOpened { incident, severity, r#type, agent, task, attempt, fault, cause, message, location, action } => {
+        Event::IncidentOpened {
+            incident,
+            severity,
+            r#type,
+            agent,
+            task,
+            attempt,
+            fault,
+            cause,
+            message,
+            location,
+            action,
+        } => {
             let mut fields = vec![
                 ("incident", json!(incident)),
                 ("severity", json!(severity)),
@@ -235,7 +318,11 @@ fn other_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
             fields.push(("action", json!(action)));
             ("incident_opened", fields)
         }
-        Event::MemoryCommitted { version, task, writes } => {
+        Event::MemoryCommitted {
+            version,
+            task,
+            writes,
+        } => {
             let mut fields = vec![
                 ("version", json!(version)),
                 ("task", json!(task.map(|task| names.task(task)))),
@@ -246,7 +333,11 @@ fn other_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
             }
             ("memory_committed", fields)
         }
-        Event::QuotaChanged { quota, in_use, limit } => (
+        Event::QuotaChanged {
+            quota,
+            in_use,
+            limit,
+        } => (
             "quota_changed",
             vec![
                 ("quota", json!(names.quota(*quota))),

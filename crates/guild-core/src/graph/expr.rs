@@ -1,8 +1,8 @@
 //! Composes the input of a task from values and the outputs of earlier tasks.
 
 use super::Expr;
-use crate::payload::Payload;
 use crate::id::TaskIndex;
+use crate::payload::Payload;
 
 /// An input that cannot be composed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -102,7 +102,11 @@ impl Expr<TaskIndex> {
                     if place > 0 {
                         text.push(b',');
                     }
-                    text.extend_from_slice(serde_json::Value::from(name.as_str()).to_string().as_bytes());
+                    text.extend_from_slice(
+                        serde_json::Value::from(name.as_str())
+                            .to_string()
+                            .as_bytes(),
+                    );
                     text.push(b':');
                     part.write(text, output, spawned)?;
                 }

@@ -49,13 +49,18 @@ pub(super) struct Lease {
 
 impl Lease {
     pub(super) fn expires(&self) -> Timestamp {
-        self.heartbeat.map_or(self.deadline, |(_, due)| due.min(self.deadline))
+        self.heartbeat
+            .map_or(self.deadline, |(_, due)| due.min(self.deadline))
     }
 }
 
 impl RolePool {
     pub(super) fn new(agents: u32) -> Self {
-        let slot = AgentSlot { incarnation: None, state: AgentState::Down, armed: None };
+        let slot = AgentSlot {
+            incarnation: None,
+            state: AgentState::Down,
+            armed: None,
+        };
         Self {
             agents: vec![slot; agents as usize],
             idle: VecDeque::new(),
@@ -91,7 +96,9 @@ impl RolePool {
         let avoid = avoid.filter(|_| self.live_count > 1);
         let mut passed_over = None;
         let found = loop {
-            let Some((index, incarnation)) = self.idle.pop_front() else { break None };
+            let Some((index, incarnation)) = self.idle.pop_front() else {
+                break None;
+            };
             let slot = &self.agents[index as usize];
             if slot.state != AgentState::Idle || slot.incarnation != Some(incarnation) {
                 continue;

@@ -23,15 +23,24 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn new(cause: Cause, message: impl Into<Box<str>>) -> Self {
-        Self { cause, message: message.into(), retryable: true, retry_after: None }
+        Self {
+            cause,
+            message: message.into(),
+            retryable: true,
+            retry_after: None,
+        }
     }
 }
 
 impl Planner {
     pub(super) fn agent_ready(&mut self, agent: AgentId, incarnation: Incarnation) {
         let role = usize::from(agent.role.0);
-        let Some(pool) = self.roles.get_mut(role) else { return };
-        let Some(slot) = pool.agents.get_mut(agent.index as usize) else { return };
+        let Some(pool) = self.roles.get_mut(role) else {
+            return;
+        };
+        let Some(slot) = pool.agents.get_mut(agent.index as usize) else {
+            return;
+        };
         if slot.incarnation.is_some_and(|known| known >= incarnation) {
             return;
         }
@@ -54,8 +63,12 @@ impl Planner {
         out: &mut Decisions,
     ) {
         let role = usize::from(agent.role.0);
-        let Some(pool) = self.roles.get_mut(role) else { return };
-        let Some(slot) = pool.agents.get_mut(agent.index as usize) else { return };
+        let Some(pool) = self.roles.get_mut(role) else {
+            return;
+        };
+        let Some(slot) = pool.agents.get_mut(agent.index as usize) else {
+            return;
+        };
         if slot.incarnation != Some(incarnation) || slot.state == AgentState::Down {
             return;
         }
@@ -98,18 +111,26 @@ impl Planner {
         result: AttemptResult,
         out: &mut Decisions,
     ) {
-        let holds = self.roles.get(usize::from(agent.role.0)).is_some_and(|pool| {
-            pool.agents.get(agent.index as usize).is_some_and(|slot| {
-                slot.incarnation == Some(incarnation)
-                    && matches!(&slot.state, AgentState::Busy(lease) if lease.token == token)
-            })
-        });
+        let holds = self
+            .roles
+            .get(usize::from(agent.role.0))
+            .is_some_and(|pool| {
+                pool.agents.get(agent.index as usize).is_some_and(|slot| {
+                    slot.incarnation == Some(incarnation)
+                        && matches!(&slot.state, AgentState::Busy(lease) if lease.token == token)
+                })
+            });
         if !holds {
             if result == AttemptResult::Done {
                 out.commands.push(Command::Discard { task, token });
             }
             if result != AttemptResult::NotStarted {
-                out.events.push(Event::StaleResult { task, token, agent, incarnation });
+                out.events.push(Event::StaleResult {
+                    task,
+                    token,
+                    agent,
+                    incarnation,
+                });
             }
             return;
         }
@@ -128,7 +149,13 @@ impl Planner {
                 if let Some(run) = self.run_mut(task.run) {
                     run.set(task.index, Status::Committing);
                     let attempt = run.tasks[task.index.at()].attempts;
-                    out.commands.push(Command::Commit { task, attempt, agent, incarnation, token });
+                    out.commands.push(Command::Commit {
+                        task,
+                        attempt,
+                        agent,
+                        incarnation,
+                        token,
+                    });
                 }
             }
             AttemptResult::NotStarted => {
@@ -140,8 +167,18 @@ impl Planner {
                 }
                 self.make_ready(task, out);
             }
-            AttemptResult::Failed { cause, message, retryable, retry_after } => {
-                let failure = Failure { cause, message, retryable, retry_after };
+            AttemptResult::Failed {
+                cause,
+                message,
+                retryable,
+                retry_after,
+            } => {
+                let failure = Failure {
+                    cause,
+                    message,
+                    retryable,
+                    retry_after,
+                };
                 self.attempt_failed(now, task, failure, out);
             }
         }
@@ -175,9 +212,10 @@ impl Planner {
         }
         let failure = match refusal {
             Refusal::Conflict { message } => Failure::new(Cause::Conflict, message),
-            Refusal::Invalid { message } => {
-                Failure { retryable: false, ..Failure::new(Cause::Error, message) }
-            }
+            Refusal::Invalid { message } => Failure {
+                retryable: false,
+                ..Failure::new(Cause::Error, message)
+            },
             Refusal::StaleToken => Failure::new(Cause::AgentLost, "the lease was no longer valid"),
         };
         self.attempt_failed(now, task, failure, out);
@@ -185,7 +223,9 @@ impl Planner {
 
     fn ends_commit(&mut self, task: TaskId, token: FencingToken) -> bool {
         let commits = self.status(task) == Some(Status::Committing)
-            && self.holder(task).is_some_and(|holder| holder.token == token);
+            && self
+                .holder(task)
+                .is_some_and(|holder| holder.token == token);
         if commits {
             self.committing -= 1;
             if self.committing + 1 == self.limits.commits_in_flight_max {
@@ -209,11 +249,15 @@ impl Planner {
     ) {
         self.release_quotas(now, task, out);
         let (seed, interruptions_max) = (self.seed, self.limits.interruptions_max);
-        let Some(run) = self.run_mut(task.run) else { return };
+        let Some(run) = self.run_mut(task.run) else {
+            return;
+        };
         let cancelled = run.cancelled;
         let policy = run.spec(task.index).options.retry.clone();
         let state = &mut run.tasks[task.index.at()];
-        let Some(holder) = state.holder.take() else { return };
+        let Some(holder) = state.holder.take() else {
+            return;
+        };
         state.avoid = Some(holder.agent);
         let attempt = state.attempts;
         let entity = u64::from(task.run.0) << 32 | u64::from(task.index.0);
@@ -231,7 +275,8 @@ impl Planner {
             }
         };
         let delay = delay.filter(|_| !cancelled);
-        let retry_at = delay.map(|delay| now.after(delay.max(failure.retry_after.unwrap_or_default())));
+        let retry_at =
+            delay.map(|delay| now.after(delay.max(failure.retry_after.unwrap_or_default())));
         out.events.push(Event::TaskFailed {
             task,
             attempt,
@@ -245,7 +290,8 @@ impl Planner {
             Some(at) if at <= now => self.make_ready(task, out),
             Some(at) => {
                 run.set(task.index, Status::Backoff(at));
-                self.timers.push(std::cmp::Reverse((at, Timer::Backoff(task))));
+                self.timers
+                    .push(std::cmp::Reverse((at, Timer::Backoff(task))));
             }
             None if cancelled => self.end(now, task, EndState::Cancelled, out),
             None if failure.cause == Cause::Error => self.end(now, task, EndState::Failed, out),
@@ -273,7 +319,9 @@ impl Planner {
             return;
         }
         slot.armed = None;
-        let AgentState::Busy(lease) = &slot.state else { return };
+        let AgentState::Busy(lease) = &slot.state else {
+            return;
+        };
         if lease.expires() > now {
             let expires = lease.expires();
             return self.arm_lease(agent, expires);
@@ -290,13 +338,29 @@ impl Planner {
 
     /// Takes a running task from its agent, whose life ends with the attempt.
     pub(super) fn revoke(&mut self, task: TaskId, cause: Option<Cause>, out: &mut Decisions) {
-        let Some(Holder { agent, incarnation, token }) = self.holder(task) else { return };
+        let Some(Holder {
+            agent,
+            incarnation,
+            token,
+        }) = self.holder(task)
+        else {
+            return;
+        };
         let role = usize::from(agent.role.0);
         self.roles[role].set(agent.index, AgentState::Down);
         self.touch(role);
         self.running -= 1;
-        let attempt = self.run(task.run).map_or(0, |run| run.tasks[task.index.at()].attempts);
-        out.commands.push(Command::Revoke { task, attempt, agent, incarnation, token, cause });
+        let attempt = self
+            .run(task.run)
+            .map_or(0, |run| run.tasks[task.index.at()].attempts);
+        out.commands.push(Command::Revoke {
+            task,
+            attempt,
+            agent,
+            incarnation,
+            token,
+            cause,
+        });
     }
 }
 

@@ -47,7 +47,11 @@ pub(super) struct QuotaPool {
 
 impl QuotaPool {
     pub(super) fn new(spec: QuotaSpec) -> Self {
-        Self { quota: Quota::new(spec), parked: BTreeMap::new(), timer_at: None }
+        Self {
+            quota: Quota::new(spec),
+            parked: BTreeMap::new(),
+            timer_at: None,
+        }
     }
 }
 
@@ -62,12 +66,18 @@ impl Planner {
     }
 
     fn enqueue(&mut self, task: TaskId) {
-        let Some(run) = self.run(task.run) else { return };
+        let Some(run) = self.run(task.run) else {
+            return;
+        };
         let role = run.role(task.index);
         let priority = run.spec(task.index).options.priority;
         let rank = run.tasks[task.index.at()].rank;
         if let Some(pool) = self.roles.get_mut(role) {
-            pool.ready.push(ReadyTask { priority, rank, task });
+            pool.ready.push(ReadyTask {
+                priority,
+                rank,
+                task,
+            });
         }
         self.touch(role);
     }
@@ -103,7 +113,9 @@ impl Planner {
         // Tasks whose only idle agent is the one that has just failed them.
         let mut set_aside = Vec::new();
         while self.has_room() && self.roles[role].idle_count > 0 {
-            let Some(entry) = self.roles[role].ready.pop() else { break };
+            let Some(entry) = self.roles[role].ready.pop() else {
+                break;
+            };
             let task = entry.task;
             if self.status(task) != Some(Status::Ready) || self.park_if_short(now, entry) {
                 continue;
@@ -123,20 +135,36 @@ impl Planner {
     /// Parks a task at the first quota that is short of what it needs.
     fn park_if_short(&mut self, now: Timestamp, entry: ReadyTask) -> bool {
         let task = entry.task;
-        let Some(run) = self.run(task.run) else { return true };
+        let Some(run) = self.run(task.run) else {
+            return true;
+        };
         let quotas = &self.quotas;
-        let short =
-            run.demands(task.index).find(|(quota, amount)| quotas[*quota].quota.available(now) < *amount);
-        let Some((short, amount)) = short else { return false };
-        let others: Vec<usize> =
-            run.demands(task.index).map(|(quota, _)| quota).filter(|quota| *quota != short).collect();
-        self.quotas[short].parked.entry(amount).or_default().push(entry);
+        let short = run
+            .demands(task.index)
+            .find(|(quota, amount)| quotas[*quota].quota.available(now) < *amount);
+        let Some((short, amount)) = short else {
+            return false;
+        };
+        let others: Vec<usize> = run
+            .demands(task.index)
+            .map(|(quota, _)| quota)
+            .filter(|quota| *quota != short)
+            .collect();
+        self.quotas[short]
+            .parked
+            .entry(amount)
+            .or_default()
+            .push(entry);
         if let Some(run) = self.run_mut(task.run) {
             run.set(task.index, Status::Parked);
         }
         self.arm_quota(now, short);
         // It may have been woken for one of these and does not use it: the next one may.
-        self.dirty_quotas.extend(others.into_iter().filter(|other| !self.quotas[*other].parked.is_empty()));
+        self.dirty_quotas.extend(
+            others
+                .into_iter()
+                .filter(|other| !self.quotas[*other].parked.is_empty()),
+        );
         true
     }
 
@@ -150,7 +178,9 @@ impl Planner {
                 woken.push(entry);
             }
         }
-        self.quotas[quota].parked.retain(|_, parked| !parked.is_empty());
+        self.quotas[quota]
+            .parked
+            .retain(|_, parked| !parked.is_empty());
         for entry in woken {
             if self.status(entry.task) == Some(Status::Parked) {
                 if let Some(run) = self.run_mut(entry.task.run) {
@@ -167,8 +197,12 @@ impl Planner {
 
     fn arm_quota(&mut self, now: Timestamp, quota: usize) {
         let pool = &mut self.quotas[quota];
-        let Some((amount, _)) = pool.parked.first_key_value() else { return };
-        let Some(at) = pool.quota.next_available(now, *amount) else { return };
+        let Some((amount, _)) = pool.parked.first_key_value() else {
+            return;
+        };
+        let Some(at) = pool.quota.next_available(now, *amount) else {
+            return;
+        };
         // Room that is there already was offered; what waits for an agent is woken by the agent.
         let at = at.max(Timestamp(now.0 + 1));
         if pool.timer_at.is_none_or(|armed| at < armed) {
@@ -186,34 +220,67 @@ impl Planner {
         index: u32,
         out: &mut Decisions,
     ) {
-        let Some(run) = self.runs.get_mut(task.run.0 as usize).and_then(Option::as_deref_mut) else {
+        let Some(run) = self
+            .runs
+            .get_mut(task.run.0 as usize)
+            .and_then(Option::as_deref_mut)
+        else {
             return;
         };
         let pool = &mut self.roles[role];
-        let Some(incarnation) = pool.agents[index as usize].incarnation else { return };
+        let Some(incarnation) = pool.agents[index as usize].incarnation else {
+            return;
+        };
         for (quota, amount) in run.demands(task.index) {
             let pool = &mut self.quotas[quota];
-            assert!(pool.quota.take(now, amount), "the quota was checked to have room");
+            assert!(
+                pool.quota.take(now, amount),
+                "the quota was checked to have room"
+            );
             out.events.push(quota_changed(quota, &pool.quota, now));
         }
         self.token = self.token.next();
         let token = self.token;
         let options = &run.spec(task.index).options;
         let timeout = options.timeout.unwrap_or(self.limits.task_timeout);
-        let heartbeat = options.heartbeat.map(|interval| (interval, now.after(interval)));
+        let heartbeat = options
+            .heartbeat
+            .map(|interval| (interval, now.after(interval)));
         let role = RoleId(u16::try_from(role).unwrap_or(u16::MAX));
         let agent = AgentId { role, index };
         run.set(task.index, Status::Running);
         let state = &mut run.tasks[task.index.at()];
         state.attempts += 1;
-        state.holder = Some(Holder { agent, incarnation, token });
+        state.holder = Some(Holder {
+            agent,
+            incarnation,
+            token,
+        });
         let attempt = state.attempts;
         self.running += 1;
-        let lease = Lease { task, token, deadline: now.after(timeout), heartbeat };
+        let lease = Lease {
+            task,
+            token,
+            deadline: now.after(timeout),
+            heartbeat,
+        };
         let expires = lease.expires();
         pool.set(index, AgentState::Busy(lease));
-        out.events.push(Event::TaskAssigned { task, attempt, agent, incarnation, token });
-        out.commands.push(Command::Assign { task, attempt, agent, incarnation, token, timeout });
+        out.events.push(Event::TaskAssigned {
+            task,
+            attempt,
+            agent,
+            incarnation,
+            token,
+        });
+        out.commands.push(Command::Assign {
+            task,
+            attempt,
+            agent,
+            incarnation,
+            token,
+            timeout,
+        });
         self.arm_lease(agent, expires);
     }
 
@@ -229,7 +296,13 @@ impl Planner {
 
     /// Gives back what a task held of its quotas.
     pub(super) fn release_quotas(&mut self, now: Timestamp, task: TaskId, out: &mut Decisions) {
-        let Some(run) = self.runs.get(task.run.0 as usize).and_then(Option::as_deref) else { return };
+        let Some(run) = self
+            .runs
+            .get(task.run.0 as usize)
+            .and_then(Option::as_deref)
+        else {
+            return;
+        };
         for (quota, amount) in run.demands(task.index) {
             let pool = &mut self.quotas[quota];
             let before = pool.quota.in_use(now);
@@ -244,5 +317,9 @@ impl Planner {
 
 fn quota_changed(place: usize, quota: &Quota, now: Timestamp) -> Event {
     let id = QuotaId(u16::try_from(place).unwrap_or(u16::MAX));
-    Event::QuotaChanged { quota: id, in_use: quota.in_use(now), limit: quota.limit() }
+    Event::QuotaChanged {
+        quota: id,
+        in_use: quota.in_use(now),
+        limit: quota.limit(),
+    }
 }

@@ -83,7 +83,9 @@ impl Planner {
 }
 
 fn take_up(run: &mut Run, index: TaskIndex, history: &TaskHistory) {
-    let Some(state) = run.tasks.get_mut(index.at()) else { return };
+    let Some(state) = run.tasks.get_mut(index.at()) else {
+        return;
+    };
     state.attempts = history.attempts;
     state.failures = history.failures;
     state.interruptions = history.interruptions;

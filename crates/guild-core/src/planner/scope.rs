@@ -58,7 +58,9 @@ impl Planner {
         spawned: Spawned,
         out: &mut Decisions,
     ) {
-        let Some(run) = self.run_mut(task.run) else { return };
+        let Some(run) = self.run_mut(task.run) else {
+            return;
+        };
         run.set(task.index, Status::Completed);
         run.tasks[task.index.at()].holder = None;
         let cancelled = run.cancelled;
@@ -74,7 +76,13 @@ impl Planner {
     }
 
     /// Ends a task that did not complete, and skips those who wait for it.
-    pub(super) fn end(&mut self, now: Timestamp, task: TaskId, state: EndState, out: &mut Decisions) {
+    pub(super) fn end(
+        &mut self,
+        now: Timestamp,
+        task: TaskId,
+        state: EndState,
+        out: &mut Decisions,
+    ) {
         self.end_quietly(task, state, out);
         self.close_if_over(task, out);
         self.end_run_if_over(now, task.run, out);
@@ -95,7 +103,9 @@ impl Planner {
     pub(super) fn close_if_over(&mut self, task: TaskId, out: &mut Decisions) {
         let mut over = vec![task.index];
         while let Some(index) = over.pop() {
-            let Some(run) = self.run_mut(task.run) else { return };
+            let Some(run) = self.run_mut(task.run) else {
+                return;
+            };
             let state = &mut run.tasks[index.at()];
             if state.closed || !state.status.is_final() || state.children_open > 0 {
                 continue;
@@ -108,13 +118,22 @@ impl Planner {
                 parent_state.tainted |= tainted;
                 over.push(parent);
             }
-            let skipped = if run.cancelled { EndState::Cancelled } else { EndState::Skipped };
+            let skipped = if run.cancelled {
+                EndState::Cancelled
+            } else {
+                EndState::Skipped
+            };
             for follower in run.followers(index) {
-                let Some(run) = self.run_mut(task.run) else { return };
+                let Some(run) = self.run_mut(task.run) else {
+                    return;
+                };
                 let state = &mut run.tasks[follower.at()];
                 state.pending -= 1;
                 let (pending, status) = (state.pending, state.status);
-                let follower = TaskId { run: task.run, index: follower };
+                let follower = TaskId {
+                    run: task.run,
+                    index: follower,
+                };
                 if status == Status::Waiting && tainted {
                     self.end_quietly(follower, skipped, out);
                     over.push(follower.index);
@@ -144,7 +163,10 @@ impl Planner {
         out: &mut Decisions,
     ) {
         let count = self.run(id).map_or(0, |run| run.tasks.len());
-        for index in (first..).take(count.saturating_sub(first as usize)).map(TaskIndex) {
+        for index in (first..)
+            .take(count.saturating_sub(first as usize))
+            .map(TaskIndex)
+        {
             let task = TaskId { run: id, index };
             match self.status(task) {
                 Some(Status::Running) => {
@@ -158,7 +180,10 @@ impl Planner {
                 Some(Status::Committing | Status::Completed | Status::Ended(_)) | None => continue,
             }
         }
-        for index in (first..).take(count.saturating_sub(first as usize)).map(TaskIndex) {
+        for index in (first..)
+            .take(count.saturating_sub(first as usize))
+            .map(TaskIndex)
+        {
             self.close_if_over(TaskId { run: id, index }, out);
         }
     }
@@ -178,7 +203,17 @@ impl Planner {
             Outcome::Completed
         };
         let (tally, makespan_us) = (run.tally, micros(now.since(run.submitted_at)));
-        out.events.push(Event::RunEnded { run: id, outcome, tally, makespan_us });
-        out.commands.push(Command::EndRun { run: id, outcome, tally, makespan_us });
+        out.events.push(Event::RunEnded {
+            run: id,
+            outcome,
+            tally,
+            makespan_us,
+        });
+        out.commands.push(Command::EndRun {
+            run: id,
+            outcome,
+            tally,
+            makespan_us,
+        });
     }
 }
