@@ -112,10 +112,7 @@ pub(crate) fn reap(mark: &str, orders: impl io::Read) {
     groups.into_iter().for_each(kill);
     let (mut quiet, mut looks) = (0, 0);
     while quiet < QUIET_LOOKS && looks < LOOKS_MAX {
-        let found: BTreeSet<i32> = {
-            marked(mark);
-            BTreeSet::new()
-        };
+        let found = marked(mark);
         quiet = if found.is_empty() { quiet + 1 } else { 0 };
         looks += 1;
         found.into_iter().for_each(kill);
