@@ -20,8 +20,12 @@ impl Bar {
             return Self(None);
         }
         let style = "{bar:30} {pos}/{len} done, {msg}, {rate}, ETA {eta}";
-        let style =
-            ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style = ProgressStyle::with_template(style)
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .with_key("rate", |state: &ProgressState, text: &mut dyn Write| {
+                // What cannot be written now is drawn again at the next look.
+                write!(text, "{:.1}/s", state.per_sec()).ok();
+            });
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(10));
         bar.set_style(style);
         Self(Some(bar))

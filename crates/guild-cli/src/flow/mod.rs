@@ -12,6 +12,7 @@ mod quantity;
 mod reader;
 mod task;
 pub(crate) mod template;
+mod work;
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -10,8 +10,9 @@ use crate::flow::file::{Reading, environment};
 use crate::flow::output::Parse;
 use crate::flow::problem::suggest;
 use crate::flow::reader::{Located, Raw, Section};
-use crate::flow::template::{Template, is_template};
-use crate::flow::{Arg, FlowTask, Quota, Role, RoleKind, Work};
+use crate::flow::template::Template;
+use crate::flow::work::work;
+use crate::flow::{FlowTask, Quota, Role};
 
 /// What tasks use that say nothing else.
 #[derive(Clone, Debug, Default)]
@@ -169,7 +170,9 @@ fn role(
         return match known.roles {
             [_] => Some(0),
             roles => {
-                if table.raw("role").is_none() && !(roles.is_empty() && broken(reading, "roles")) {
+                if table.raw("role").is_none()
+                    && !(roles.is_empty() && reading.problems.is_about("roles"))
+                {
                     let remedy = match roles {
                         [] => "has no role and the flow has none; add [roles.NAME] with a kind",
                         _ => "has no role; with several roles each task must name one",
@@ -186,145 +189,6 @@ fn role(
         reading.wrong(&role, format!("unknown role `{}`{hint}", role.value));
     }
     found
-}
-
-fn broken(reading: &Reading<'_>, key: &str) -> bool {
-    reading.problems.is_about(key)
-}
-
-fn work(
-    reading: &Reading<'_>,
-    name: &Located<String>,
-    table: &Section<'_, '_>,
-    kind: Option<RoleKind>,
-) -> Option<Work> {
-    let (command, shell) = (table.raw("command"), table.raw("shell"));
-    let (args, stdin, text) = (table.raw("args"), table.raw("stdin"), table.raw("text"));
-    let refuse = |raw: &Option<Raw<'_, '_>>, why: &str| {
-        if let Some(raw) = raw {
-            reading.wrong(raw, why);
-        }
-    };
-    if kind? == RoleKind::Render {
-        for raw in [&command, &shell, &args, &stdin] {
-            refuse(
-                raw,
-                "needs a role of kind \"exec\"; a role of kind \"render\" only renders",
-            );
-        }
-        let Some(text) = text else {
-            reading.wrong(name, "has no `text`; a role of kind \"render\" renders it");
-            return None;
-        };
-        return reading.value(table, &text).map(Work::Render);
-    }
-    refuse(
-        &text,
-        "needs a role of kind \"render\"; give a `command` or a `shell`",
-    );
-    if shell.is_none() {
-        refuse(&args, "belongs to `shell`; add them to `command`");
-    }
-    let stdin = stdin.and_then(|raw| reading.value(table, &raw));
-    let command = match (command, shell) {
-        (Some(command), None) => command_line(reading, table, &command),
-        (None, Some(shell)) => shell_line(reading, table, &shell, args.as_ref()),
-        (Some(_), Some(shell)) => {
-            reading.wrong(&shell, "stands beside `command`; keep one of them");
-            None
-        }
-        (None, None) => {
-            let remedy = "has nothing to do; give it a `command` (a list) or a `shell` (a script)";
-            reading.wrong(name, remedy);
-            None
-        }
-    };
-    Some(Work::Exec {
-        command: command?,
-        stdin,
-    })
-}
-
-fn command_line(
-    reading: &Reading<'_>,
-    table: &Section<'_, '_>,
-    raw: &Raw<'_, '_>,
-) -> Option<Vec<Arg>> {
-    if raw.value.is_str() {
-        let remedy =
-            "is a list of arguments, [\"wc\", \"-w\"]; for a shell write `shell = \"...\"`";
-        reading.wrong(raw, remedy);
-        return None;
-    }
-    let command = arguments(reading, table, raw)?;
-    if command.is_empty() {
-        reading.wrong(raw, "is empty; its first item is the program");
-        return None;
-    }
-    Some(command)
-}
-
-/// A shell script gets values as `$1`, `$2`, ...: what is spliced into its text would be executed.
-fn shell_line(
-    reading: &Reading<'_>,
-    table: &Section<'_, '_>,
-    raw: &Raw<'_, '_>,
-    args: Option<&Raw<'_, '_>>,
-) -> Option<Vec<Arg>> {
-    let script = table.as_text(raw)?;
-    if is_template(&script.value) {
-        let remedy = "is no template, because values spliced into a script would be executed; \
-                      write \"$1\" and args = [\"{{ ... }}\"]";
-        reading.wrong(&script, remedy);
-        return None;
-    }
-    let literal = |text: &str| {
-        let text = Located {
-            value: text.to_owned(),
-            span: raw.span.clone(),
-            key: raw.key.clone(),
-        };
-        let template = reading.template(&text)?;
-        Some(Arg {
-            template,
-            is_path: false,
-        })
-    };
-    let mut command = ["sh", "-c", &script.value, "sh"]
-        .iter()
-        .map(|text| literal(text))
-        .collect::<Option<Vec<_>>>()?;
-    if let Some(args) = args {
-        command.extend(arguments(reading, table, args)?);
-    }
-    Some(command)
-}
-
-fn arguments(
-    reading: &Reading<'_>,
-    table: &Section<'_, '_>,
-    raw: &Raw<'_, '_>,
-) -> Option<Vec<Arg>> {
-    let argument = |raw: &Raw<'_, '_>| {
-        if raw.value.is_str() || raw.value.is_integer() {
-            return Some(Arg {
-                template: reading.value(table, raw)?,
-                is_path: false,
-            });
-        }
-        let path = table.as_section(raw)?;
-        let template = path.text("path").and_then(|text| reading.template(&text));
-        if path.raw("path").is_none() {
-            reading.wrong(raw, "is neither text nor { path = \"...\" }");
-        }
-        path.finish();
-        Some(Arg {
-            template: template?,
-            is_path: true,
-        })
-    };
-    let items = table.as_list(raw)?;
-    items.iter().map(argument).collect()
 }
 
 fn after(reading: &Reading<'_>, known: &Known<'_>, table: &Section<'_, '_>) -> BTreeSet<usize> {
