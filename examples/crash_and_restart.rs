@@ -2,6 +2,8 @@
 //!
 //! `cargo run --example crash_and_restart`
 
+#![expect(clippy::print_stdout, reason = "an example shows what it did")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -20,8 +22,7 @@ impl Agent for Flaky {
 
     async fn perform(&mut self, number: u64, task: &mut TaskContext) -> Result<u64, TaskError> {
         // Buffered: it is committed with the completion of this attempt, or never.
-        task.memory()
-            .add("sum", i64::try_from(number).map_err(TaskError::fatal)?)?;
+        task.memory().add("sum", i64::try_from(number).map_err(TaskError::fatal)?)?;
         match self.attempts.fetch_add(1, Ordering::Relaxed) % 20 {
             n if n % 3 == 2 => panic!("attempt {n} went wrong"),
             19 => std::future::pending().await,
@@ -34,13 +35,8 @@ fn main() -> anyhow::Result<()> {
     let attempts = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&attempts);
     let guild = Guild::builder()
-        .role("flaky", 50, move || Flaky {
-            attempts: Arc::clone(&counted),
-        })
-        .restart(RestartPolicy {
-            intensity: 1_000,
-            ..RestartPolicy::default()
-        })
+        .role("flaky", 50, move || Flaky { attempts: Arc::clone(&counted) })
+        .restart(RestartPolicy { intensity: 1_000, ..RestartPolicy::default() })
         .start()?;
 
     let mut graph = guild.graph("squares");

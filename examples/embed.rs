@@ -5,6 +5,8 @@
 //! the answers and ends. `cargo run --example embed -- serve` keeps it running on port 8080:
 //! `curl -N localhost:8080/words -d 'to be or not to be'`, then `curl -N localhost:8080/events`.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it did")]
+
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,17 +96,11 @@ async fn events(guild: web::Data<Guild>) -> HttpResponse {
     let lines = Arc::clone(&guild);
     let stream = guild.events(1).map(move |record| {
         Ok::<_, actix_web::Error>(web::Bytes::from(match record {
-            Ok(record) => format!(
-                "id: {}\ndata: {}\n\n",
-                record.seq,
-                lines.event_line(&record)
-            ),
+            Ok(record) => format!("id: {}\ndata: {}\n\n", record.seq, lines.event_line(&record)),
             Err(lagged) => format!("event: lagged\ndata: {lagged}\n\n"),
         }))
     });
-    HttpResponse::Ok()
-        .content_type("text/event-stream")
-        .streaming(stream)
+    HttpResponse::Ok().content_type("text/event-stream").streaming(stream)
 }
 
 fn start_guild() -> anyhow::Result<Guild> {
@@ -112,10 +108,7 @@ fn start_guild() -> anyhow::Result<Guild> {
     let guild = Guild::builder()
         .role("counter", 100, || Counter)
         .role("adder", 2, || Adder)
-        .restart(RestartPolicy {
-            intensity: 10_000,
-            ..RestartPolicy::default()
-        })
+        .restart(RestartPolicy { intensity: 10_000, ..RestartPolicy::default() })
         .faults(Arc::new(faults))
         .start()?;
     Ok(guild)
@@ -128,15 +121,11 @@ async fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", if serve { 8080 } else { 0 }))?;
     let address = listener.local_addr()?;
     let data = web::Data::new(guild.clone());
-    let server = HttpServer::new(move || {
-        App::new()
-            .app_data(data.clone())
-            .service(words)
-            .service(events)
-    })
-    .workers(1)
-    .listen(listener)?
-    .run();
+    let server =
+        HttpServer::new(move || App::new().app_data(data.clone()).service(words).service(events))
+            .workers(1)
+            .listen(listener)?
+            .run();
     let handle = server.handle();
     let running = actix_web::rt::spawn(server);
     if serve {

@@ -2,6 +2,8 @@
 //!
 //! `cargo run --example hello`
 
+#![expect(clippy::print_stdout, reason = "an example shows what it did")]
+
 use guild::{Agent, Drain, Guild, Task, TaskContext, TaskError};
 
 struct Greeter;

@@ -3,6 +3,8 @@
 //!
 //! `cargo run --example pipeline`
 
+#![expect(clippy::print_stdout, reason = "an example shows what it did")]
+
 use guild::{Agent, Drain, Expr, Guild, Outcome, Task, TaskContext, TaskError};
 
 /// Splits a text into lines and spawns a task for each; they are committed with its own output.

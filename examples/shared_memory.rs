@@ -3,6 +3,8 @@
 //!
 //! `cargo run --example shared_memory`
 
+#![expect(clippy::print_stdout, reason = "an example shows what it did")]
+
 use guild::{Agent, Drain, Guild, Outcome, RetryPolicy, Task, TaskContext, TaskError};
 use serde::{Deserialize, Serialize};
 
@@ -60,11 +62,7 @@ fn main() -> anyhow::Result<()> {
         for number in 0..2_000 {
             let (from, to) = (number % ACCOUNTS, number * 7 % ACCOUNTS);
             if from != to {
-                let order = Transfer {
-                    from,
-                    to,
-                    amount: 1 + (number % 90) as i64,
-                };
+                let order = Transfer { from, to, amount: 1 + (number % 90) as i64 };
                 graph.add(Task::new(format!("transfer-{number}"), "teller").input(&order));
             }
         }

@@ -1,5 +1,7 @@
 //! The arrows between the crates point one way, and each crate keeps its secret.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
@@ -9,10 +11,7 @@ use serde_json::Value;
 const ALLOWED: [(&str, &[&str]); 5] = [
     ("guild-core", &[]),
     ("guild-memory", &["guild-core", "sled"]),
-    (
-        "guild-runtime",
-        &["guild-core", "guild-memory", "actix", "actix-rt", "tokio"],
-    ),
+    ("guild-runtime", &["guild-core", "guild-memory", "actix", "actix-rt", "tokio"]),
     ("guild", &["guild-core", "guild-memory", "guild-runtime"]),
     (
         "guild-cli",
@@ -28,34 +27,16 @@ const ALLOWED: [(&str, &[&str]); 5] = [
         ],
     ),
 ];
-const SECRETS: [&str; 8] = [
-    "sled",
-    "actix",
-    "actix-rt",
-    "tokio",
-    "clap",
-    "indicatif",
-    "rand",
-    "actix-web",
-];
+const SECRETS: [&str; 8] =
+    ["sled", "actix", "actix-rt", "tokio", "clap", "indicatif", "rand", "actix-web"];
 
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let output = Command::new(env!("CARGO"))
-        .args([
-            "metadata",
-            "--format-version",
-            "1",
-            "--no-deps",
-            "--offline",
-        ])
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
     let name = |value: &Value| value["name"].as_str().unwrap().to_owned();
@@ -64,10 +45,7 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
         .map(|package| {
             let normal = |dependency: &&Value| dependency["kind"].is_null();
             let dependencies = package["dependencies"].as_array().unwrap();
-            (
-                name(package),
-                dependencies.iter().filter(normal).map(name).collect(),
-            )
+            (name(package), dependencies.iter().filter(normal).map(name).collect())
         })
         .collect()
 }
@@ -77,10 +55,7 @@ fn arrows_between_crates_point_one_way_and_secrets_stay_where_they_are() {
     let dependencies = dependencies();
     let crates: BTreeSet<&str> = ALLOWED.iter().map(|(name, _)| *name).collect();
     let known: BTreeSet<&str> = dependencies.keys().map(String::as_str).collect();
-    assert_eq!(
-        known, crates,
-        "every crate of the workspace has its row in this test"
-    );
+    assert_eq!(known, crates, "every crate of the workspace has its row in this test");
 
     for (name, allowed) in ALLOWED {
         for dependency in &dependencies[name] {
@@ -95,10 +70,7 @@ fn arrows_between_crates_point_one_way_and_secrets_stay_where_they_are() {
 
 /// Tells the crate `sled` from the module of that name.
 fn names_sled(source: &str) -> bool {
-    source
-        .replace("self::sled::", "")
-        .replace("store::sled::", "")
-        .contains("sled::")
+    source.replace("self::sled::", "").replace("store::sled::", "").contains("sled::")
 }
 
 #[test]

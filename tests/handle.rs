@@ -1,5 +1,7 @@
 //! The handle works wherever it is used, and means the same thing everywhere.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::time::Duration;
@@ -9,24 +11,14 @@ use guild::{Drain, Guild, Outcome, RetryPolicy, RunError, SubmitError, Task, Tas
 use serde_json::json;
 
 fn echo_guild() -> Guild {
-    Guild::builder()
-        .role("echo", 4, || Echo)
-        .validate(true)
-        .start()
-        .unwrap()
+    Guild::builder().role("echo", 4, || Echo).validate(true).start().unwrap()
 }
 
 async fn greets(guild: &Guild) {
     let mut graph = guild.graph("greeting");
     let hello = graph.add(Task::new("hello", "echo").input("hello"));
     graph.add(Task::new("again", "echo").input_from(hello));
-    let report = guild
-        .submit(graph.build().unwrap())
-        .await
-        .unwrap()
-        .wait()
-        .await
-        .unwrap();
+    let report = guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
     assert_eq!(report.outcome(), Outcome::Completed);
     assert_eq!(report.output::<String>("again").unwrap(), "hello");
     guild.shutdown(Drain::Now).await.unwrap();
@@ -41,18 +33,14 @@ fn the_handle_works_from_a_plain_main() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_handle_works_from_a_multi_threaded_tokio_runtime() {
     let guild = echo_guild();
-    tokio::spawn(async move { greets(&guild).await })
-        .await
-        .unwrap();
+    tokio::spawn(async move { greets(&guild).await }).await.unwrap();
 }
 
 #[test]
 fn the_handle_works_from_an_actix_system() {
     actix::System::new().block_on(async {
         let guild = echo_guild();
-        actix_rt::spawn(async move { greets(&guild).await })
-            .await
-            .unwrap();
+        actix_rt::spawn(async move { greets(&guild).await }).await.unwrap();
     });
 }
 
@@ -79,15 +67,7 @@ fn the_same_graph_under_the_same_name_is_one_run() {
         let other = guild.submit(graph("b")).await;
 
         assert_eq!(first.id(), second.id());
-        assert_eq!(
-            second
-                .wait()
-                .await
-                .unwrap()
-                .output::<String>("only")
-                .unwrap(),
-            "a"
-        );
+        assert_eq!(second.wait().await.unwrap().output::<String>("only").unwrap(), "a");
         assert!(matches!(other, Err(SubmitError::Refused(_))), "{other:?}");
         assert_eq!(guild.run("once").unwrap().id(), first.id());
         assert_eq!(count(&events(&guild), "task_completed"), 1);
@@ -98,9 +78,7 @@ fn the_same_graph_under_the_same_name_is_one_run() {
 #[test]
 fn a_cancelled_run_ends_and_its_agents_work_on_for_others() {
     let guild = Guild::builder()
-        .role("stuck", 2, || {
-            Acts(async |_, _: &mut _| std::future::pending().await)
-        })
+        .role("stuck", 2, || Acts(async |_, _: &mut _| std::future::pending().await))
         .role("echo", 1, || Echo)
         .validate(true)
         .start()
@@ -124,10 +102,7 @@ fn a_cancelled_run_ends_and_its_agents_work_on_for_others() {
 
         assert_eq!(report.outcome(), Outcome::Cancelled);
         assert_eq!(report.tally().cancelled, 6);
-        assert!(
-            guild.incidents().is_empty(),
-            "a cancellation is nobody's failure"
-        );
+        assert!(guild.incidents().is_empty(), "a cancellation is nobody's failure");
         guild.shutdown(Drain::Now).await.unwrap();
     });
 }
@@ -138,13 +113,7 @@ fn progress_and_events_tell_the_life_of_a_task_in_order() {
     guild::block_on(async {
         let mut graph = guild.graph("story");
         graph.add(Task::new("only", "echo"));
-        guild
-            .submit(graph.build().unwrap())
-            .await
-            .unwrap()
-            .wait()
-            .await
-            .unwrap();
+        guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
 
         let story: Vec<_> = events(&guild)
             .into_iter()
@@ -160,10 +129,7 @@ fn progress_and_events_tell_the_life_of_a_task_in_order() {
             "run_ended",
         ];
         assert_eq!(story, expected);
-        let numbers: Vec<_> = events(&guild)
-            .iter()
-            .map(|event| event["seq"].clone())
-            .collect();
+        let numbers: Vec<_> = events(&guild).iter().map(|event| event["seq"].clone()).collect();
         let contiguous: Vec<_> = (1..=numbers.len()).map(|number| json!(number)).collect();
         assert_eq!(numbers, contiguous);
         guild.shutdown(Drain::Now).await.unwrap();
@@ -194,24 +160,13 @@ fn shutdown_lets_work_under_way_finish_and_tells_waiters_of_the_rest() {
             }
         }
 
-        let report = guild
-            .shutdown(Drain::Until(Duration::from_secs(10)))
-            .await
-            .unwrap();
+        let report = guild.shutdown(Drain::Until(Duration::from_secs(10))).await.unwrap();
 
         assert_eq!(report.attempts_dropped, 0);
         assert_eq!(run.wait().await.unwrap_err(), RunError::ShutDown);
         let log = events(&guild);
-        assert_eq!(
-            count(&log, "task_completed"),
-            1,
-            "the first one was under way"
-        );
-        assert_eq!(
-            count(&log, "task_assigned"),
-            1,
-            "the second one was not begun"
-        );
+        assert_eq!(count(&log, "task_completed"), 1, "the first one was under way");
+        assert_eq!(count(&log, "task_assigned"), 1, "the second one was not begun");
         let mut graph = guild.graph("late");
         graph.add(Task::new("late", "slow"));
         let late = guild.submit(graph.build().unwrap()).await;
@@ -223,12 +178,10 @@ fn shutdown_lets_work_under_way_finish_and_tells_waiters_of_the_rest() {
 fn an_error_says_whether_to_retry_and_its_dependants_are_skipped() {
     let guild = Guild::builder()
         .role("fails", 3, || {
-            Acts(
-                async |input: serde_json::Value, _: &mut _| match input.as_str() {
-                    Some("fatal") => Err(TaskError::fatal("no use")),
-                    _ => Err(TaskError::retryable("try again")),
-                },
-            )
+            Acts(async |input: serde_json::Value, _: &mut _| match input.as_str() {
+                Some("fatal") => Err(TaskError::fatal("no use")),
+                _ => Err(TaskError::retryable("try again")),
+            })
         })
         .role("echo", 1, || Echo)
         .validate(true)
@@ -237,38 +190,22 @@ fn an_error_says_whether_to_retry_and_its_dependants_are_skipped() {
     guild::block_on(async {
         let mut graph = guild.graph("errors");
         let retry = RetryPolicy::immediately(3);
-        graph.add(
-            Task::new("fatal", "fails")
-                .input("fatal")
-                .retry(retry.clone()),
-        );
+        graph.add(Task::new("fatal", "fails").input("fatal").retry(retry.clone()));
         graph.add(Task::new("retryable", "fails").input("again").retry(retry));
         graph.add(Task::new("skipped", "echo").after("fatal"));
         graph.add(Task::new("done", "echo"));
 
-        let report = guild
-            .submit(graph.build().unwrap())
-            .await
-            .unwrap()
-            .wait()
-            .await
-            .unwrap();
+        let report = guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
 
         assert_eq!(report.outcome(), Outcome::Failed);
         let tally = report.tally();
         assert_eq!((tally.completed, tally.failed, tally.skipped), (1, 2, 1));
         let log = events(&guild);
         let failures = |task: &str| {
-            log.iter()
-                .filter(|e| e["kind"] == "task_failed" && e["task"] == task)
-                .count()
+            log.iter().filter(|e| e["kind"] == "task_failed" && e["task"] == task).count()
         };
         assert_eq!((failures("fatal"), failures("retryable")), (1, 3));
-        assert_eq!(
-            guild.incidents().len(),
-            2,
-            "one for each task that was given up"
-        );
+        assert_eq!(guild.incidents().len(), 2, "one for each task that was given up");
         assert!(
             report
                 .output::<String>("skipped")
@@ -276,13 +213,7 @@ fn an_error_says_whether_to_retry_and_its_dependants_are_skipped() {
                 .to_string()
                 .contains("did not complete")
         );
-        assert!(
-            report
-                .output::<String>("nobody")
-                .unwrap_err()
-                .to_string()
-                .contains("no task")
-        );
+        assert!(report.output::<String>("nobody").unwrap_err().to_string().contains("no task"));
         guild.shutdown(Drain::Now).await.unwrap();
     });
 }

@@ -14,10 +14,7 @@ use guild::{
 use serde_json::{Value, json};
 
 fn patient() -> RestartPolicy {
-    RestartPolicy {
-        intensity: 1_000_000,
-        ..RestartPolicy::default()
-    }
+    RestartPolicy { intensity: 1_000_000, ..RestartPolicy::default() }
 }
 
 #[test]
@@ -40,46 +37,23 @@ fn every_task_completes_once_while_agents_crash_before_and_after_the_effect() {
             let task = Task::new(format!("task-{number}"), "counter");
             graph.add(task.input(&number).retry(RetryPolicy::immediately(1_000)));
         }
-        let report = guild
-            .submit(graph.build().unwrap())
-            .await
-            .unwrap()
-            .wait()
-            .await
-            .unwrap();
+        let report = guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
 
         assert_eq!(report.outcome(), Outcome::Completed);
-        assert_eq!(
-            guild
-                .memory()
-                .snapshot()
-                .value::<i64>("completions")
-                .unwrap(),
-            Some(500)
-        );
+        assert_eq!(guild.memory().snapshot().value::<i64>("completions").unwrap(), Some(500));
         guild.shutdown(Drain::Now).await.unwrap();
         let log = events(&guild);
         assert_eq!(count(&log, "task_completed"), 500);
         let injected = count(&log, "fault_injected");
         assert!(injected > 100, "{injected} faults");
         assert_eq!(count(&log, "agent_crashed"), injected);
-        let incidents: Vec<_> = log
-            .iter()
-            .filter(|event| event["kind"] == "incident_opened")
-            .collect();
+        let incidents: Vec<_> =
+            log.iter().filter(|event| event["kind"] == "incident_opened").collect();
         assert_eq!(incidents.len(), injected, "one incident for each fault");
         for (incident, fault) in incidents.iter().zip(1..) {
             assert_eq!(incident["cause"], "panic");
-            assert!(
-                incident["message"]
-                    .as_str()
-                    .unwrap()
-                    .starts_with("injected crash")
-            );
-            assert!(
-                incident["location"].as_str().unwrap().contains(".rs:"),
-                "{fault}"
-            );
+            assert!(incident["message"].as_str().unwrap().starts_with("injected crash"));
+            assert!(incident["location"].as_str().unwrap().contains(".rs:"), "{fault}");
             assert!(incident["fault"].is_u64());
         }
     });
@@ -105,13 +79,7 @@ fn an_agent_that_hangs_at_an_await_loses_its_task_to_another_one() {
     guild::block_on(async {
         let mut graph = guild.graph("hang");
         graph.add(Task::new("only", "worker").timeout(Duration::from_millis(30)));
-        let report = guild
-            .submit(graph.build().unwrap())
-            .await
-            .unwrap()
-            .wait()
-            .await
-            .unwrap();
+        let report = guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
         assert_eq!(report.outcome(), Outcome::Completed);
         guild.shutdown(Drain::Now).await.unwrap();
 
@@ -123,10 +91,7 @@ fn an_agent_that_hangs_at_an_await_loses_its_task_to_another_one() {
             .collect();
         assert_eq!(agents.len(), 2);
         assert_ne!(agents[0], agents[1], "the task goes to another agent");
-        let failed = log
-            .iter()
-            .find(|event| event["kind"] == "task_failed")
-            .unwrap();
+        let failed = log.iter().find(|event| event["kind"] == "task_failed").unwrap();
         assert_eq!(failed["cause"], "timeout");
         assert_eq!(guild.incidents().len(), 1);
     });
@@ -156,26 +121,13 @@ fn heartbeats_keep_a_lease_and_silence_loses_it() {
     guild::block_on(async {
         let mut graph = guild.graph("heartbeats");
         graph.add(Task::new("only", "worker").heartbeat(Duration::from_millis(250)));
-        let report = guild
-            .submit(graph.build().unwrap())
-            .await
-            .unwrap()
-            .wait()
-            .await
-            .unwrap();
+        let report = guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
         assert_eq!(report.outcome(), Outcome::Completed);
         guild.shutdown(Drain::Now).await.unwrap();
 
         let log = events(&guild);
-        assert_eq!(
-            count(&log, "task_assigned"),
-            2,
-            "the silent one lost it, the other kept it"
-        );
-        let failed = log
-            .iter()
-            .find(|event| event["kind"] == "task_failed")
-            .unwrap();
+        assert_eq!(count(&log, "task_assigned"), 2, "the silent one lost it, the other kept it");
+        let failed = log.iter().find(|event| event["kind"] == "task_failed").unwrap();
         assert_eq!(failed["cause"], "heartbeat");
     });
 }
@@ -219,13 +171,7 @@ fn an_agent_that_panics_in_drop_after_a_panic_does_not_take_the_process_down() {
             let task = Task::new(format!("bomb-{number}"), "bomb");
             graph.add(task.retry(RetryPolicy::immediately(5)));
         }
-        let report = guild
-            .submit(graph.build().unwrap())
-            .await
-            .unwrap()
-            .wait()
-            .await
-            .unwrap();
+        let report = guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
         assert_eq!(report.tally().completed, 20);
         guild.shutdown(Drain::Now).await.unwrap();
         assert_eq!(count(&events(&guild), "agent_crashed"), 20);
@@ -238,10 +184,7 @@ fn a_factory_that_panics_is_tried_again_and_its_incident_says_where() {
     let counted = Arc::clone(&built);
     let guild = Guild::builder()
         .role("late", 1, move || {
-            assert!(
-                counted.fetch_add(1, Ordering::Relaxed) >= 3,
-                "the factory is not ready"
-            );
+            assert!(counted.fetch_add(1, Ordering::Relaxed) >= 3, "the factory is not ready");
             Acts(async |input, _: &mut TaskContext| Ok(input))
         })
         .validate(true)
@@ -250,23 +193,11 @@ fn a_factory_that_panics_is_tried_again_and_its_incident_says_where() {
     guild::block_on(async {
         let mut graph = guild.graph("late");
         graph.add(Task::new("only", "late"));
-        let report = guild
-            .submit(graph.build().unwrap())
-            .await
-            .unwrap()
-            .wait()
-            .await
-            .unwrap();
+        let report = guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
         assert_eq!(report.outcome(), Outcome::Completed);
         let incidents = guild.incidents();
         assert_eq!(incidents.len(), 3);
-        assert!(
-            incidents[0]
-                .location
-                .as_deref()
-                .unwrap()
-                .contains("isolation.rs")
-        );
+        assert!(incidents[0].location.as_deref().unwrap().contains("isolation.rs"));
         assert_eq!(incidents[0].message, "the factory is not ready");
         guild.shutdown(Drain::Now).await.unwrap();
     });
@@ -292,13 +223,7 @@ fn an_agent_that_exceeds_its_restart_intensity_is_quarantined_and_released_later
     guild::block_on(async {
         let mut graph = guild.graph("flaky");
         graph.add(Task::new("only", "flaky").retry(RetryPolicy::immediately(10)));
-        let report = guild
-            .submit(graph.build().unwrap())
-            .await
-            .unwrap()
-            .wait()
-            .await
-            .unwrap();
+        let report = guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
         assert_eq!(report.outcome(), Outcome::Completed);
         guild.shutdown(Drain::Now).await.unwrap();
 
@@ -336,34 +261,19 @@ fn a_task_that_takes_its_agents_down_is_dead_lettered_and_others_go_on() {
         for number in 0..50 {
             graph.add(Task::new(format!("task-{number}"), "worker").input(&number));
         }
-        let report = guild
-            .submit(graph.build().unwrap())
-            .await
-            .unwrap()
-            .wait()
-            .await
-            .unwrap();
+        let report = guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
         assert_eq!((report.tally().completed, report.tally().failed), (50, 1));
         guild.shutdown(Drain::Now).await.unwrap();
         let log = events(&guild);
-        let ended = log
-            .iter()
-            .find(|event| event["kind"] == "task_ended")
-            .unwrap();
-        assert_eq!(
-            (&ended["task"], &ended["state"]),
-            (&json!("poison"), &json!("dead_lettered"))
-        );
+        let ended = log.iter().find(|event| event["kind"] == "task_ended").unwrap();
+        assert_eq!((&ended["task"], &ended["state"]), (&json!("poison"), &json!("dead_lettered")));
     });
 }
 
 #[test]
 fn messages_per_task_are_the_same_for_ten_agents_and_for_ten_thousand() {
     let per_task = |agents: u32| {
-        let guild = Guild::builder()
-            .role("echo", agents, || common::Echo)
-            .start()
-            .unwrap();
+        let guild = Guild::builder().role("echo", agents, || common::Echo).start().unwrap();
         guild::block_on(async {
             let run = |name: &'static str, tasks: u32| {
                 let guild = guild.clone();
@@ -372,13 +282,7 @@ fn messages_per_task_are_the_same_for_ten_agents_and_for_ten_thousand() {
                     for number in 0..tasks {
                         graph.add(Task::new(format!("t{number}"), "echo"));
                     }
-                    guild
-                        .submit(graph.build().unwrap())
-                        .await
-                        .unwrap()
-                        .wait()
-                        .await
-                        .unwrap();
+                    guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
                     guild.stats().messages
                 }
             };
@@ -393,8 +297,5 @@ fn messages_per_task_are_the_same_for_ten_agents_and_for_ten_thousand() {
     let (few, many) = (per_task(10), per_task(10_000));
 
     assert!(few < 12.0, "{few} messages per task");
-    assert!(
-        (many - few).abs() < 2.5,
-        "{few} messages per task with 10 agents, {many} with 10,000"
-    );
+    assert!((many - few).abs() < 2.5, "{few} messages per task with 10 agents, {many} with 10,000");
 }

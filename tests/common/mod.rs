@@ -1,5 +1,7 @@
 //! What the tests share: small agents, and the event log as data.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use guild::{Agent, Guild, TaskContext, TaskError};
 use serde_json::Value;
 
@@ -33,10 +35,7 @@ where
 /// Returns the events so far as the lines that outsiders read.
 pub(crate) fn events(guild: &Guild) -> Vec<Value> {
     let records = guild.events(1).available().unwrap();
-    records
-        .iter()
-        .map(|record| serde_json::from_str(&guild.event_line(record)).unwrap())
-        .collect()
+    records.iter().map(|record| serde_json::from_str(&guild.event_line(record)).unwrap()).collect()
 }
 
 /// Counts the events of a kind.

@@ -25,17 +25,9 @@ fn arrows(flow: &Flow) -> Vec<(&str, &str)> {
         let waited_for = |name: &str| arrows.iter().any(|(from, _)| *from == name);
         let sinks = flow.tasks.iter().map(|task| task.name.as_str());
         let sinks: Vec<_> = sinks.filter(|name| !waited_for(name)).collect();
-        let named = flow
-            .result_inputs
-            .iter()
-            .map(|at| flow.tasks[*at].name.as_str());
+        let named = flow.result_inputs.iter().map(|at| flow.tasks[*at].name.as_str());
         let named: Vec<_> = named.filter(|name| !sinks.contains(name)).collect();
-        arrows.extend(
-            named
-                .into_iter()
-                .chain(sinks)
-                .map(|name| (name, RESULT_TASK)),
-        );
+        arrows.extend(named.into_iter().chain(sinks).map(|name| (name, RESULT_TASK)));
     }
     arrows
 }

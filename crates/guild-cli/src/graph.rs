@@ -53,11 +53,7 @@ pub(crate) fn prepare(flow: &Flow, task: &FlowTask, mut prepared: Task) -> Task 
 fn inner_retry(flow: &Flow) -> RetryPolicy {
     let attempts = flow.tasks.iter().map(|task| task.retry.attempts_max);
     let attempts_max = attempts.max().unwrap_or(0).max(INNER_ATTEMPTS_MIN);
-    RetryPolicy {
-        attempts_max,
-        backoff_first: Duration::from_millis(1),
-        ..RetryPolicy::default()
-    }
+    RetryPolicy { attempts_max, backoff_first: Duration::from_millis(1), ..RetryPolicy::default() }
 }
 
 /// Composes `{"flow": fingerprint, "tasks": {NAME: {"output": ...} or {"outputs": [...]}}}`.
@@ -72,10 +68,7 @@ fn input(flow: &Flow, tasks: impl Iterator<Item = usize>) -> Expr<TaskRef> {
             Some(_) => ("outputs", Expr::Spawned(of)),
             None => ("output", Expr::Output(of)),
         };
-        (
-            task.name.clone(),
-            Expr::Object(vec![(field.to_owned(), output)]),
-        )
+        (task.name.clone(), Expr::Object(vec![(field.to_owned(), output)]))
     };
     let fingerprint = Payload::from_json(format!("\"{:016x}\"", flow.digest).into_bytes());
     let mut fields = vec![("flow".to_owned(), Expr::Value(fingerprint))];

@@ -52,13 +52,8 @@ impl Reaper {
             // Out of reach of the terminal's interrupts.
             .process_group(0)
             .spawn()?;
-        let pipe = child
-            .stdin
-            .take()
-            .ok_or_else(|| io::Error::other("no pipe to the reaper"))?;
-        Ok(Self {
-            pipe: Mutex::new(pipe),
-        })
+        let pipe = child.stdin.take().ok_or_else(|| io::Error::other("no pipe to the reaper"))?;
+        Ok(Self { pipe: Mutex::new(pipe) })
     }
 
     fn tell(&self, line: &str) {
@@ -100,10 +95,7 @@ pub(crate) fn lock(directory: &Path) -> io::Result<Option<File>> {
 pub(crate) fn reap(mark: &str, orders: impl io::Read) {
     let mut groups = BTreeSet::new();
     for line in BufReader::new(orders).lines().map_while(Result::ok) {
-        match line
-            .split_at_checked(1)
-            .map(|(sign, group)| (sign, group.parse::<i32>()))
-        {
+        match line.split_at_checked(1).map(|(sign, group)| (sign, group.parse::<i32>())) {
             Some(("+", Ok(group))) => drop(groups.insert(group)),
             Some(("-", Ok(group))) => drop(groups.remove(&group)),
             _ => {}
@@ -136,25 +128,16 @@ fn marked(mark: &str) -> BTreeSet<i32> {
     let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let is_marked = |pid: &i32| {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment
-            .split(|byte| *byte == 0)
-            .any(|entry| entry == wanted.as_bytes())
+        environment.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
     };
     let group_of = |pid: i32| {
         let group = rustix::process::getpgid(Pid::from_raw(pid)).ok()?;
         Some(group.as_raw_nonzero().get())
     };
-    numbers
-        .filter(|pid| *pid != own)
-        .filter(is_marked)
-        .filter_map(group_of)
-        .collect()
+    numbers.filter(|pid| *pid != own).filter(is_marked).filter_map(group_of).collect()
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "no runtime runs yet, or in this process at all"
-)]
+#[expect(clippy::disallowed_methods, reason = "no runtime runs yet, or in this process at all")]
 fn pause(time: Duration) {
     std::thread::sleep(time);
 }

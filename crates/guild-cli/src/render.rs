@@ -55,15 +55,8 @@ impl Summary {
     pub(crate) fn to_text(&self, run: &str) -> String {
         let mut text = String::new();
         let tasks = &self.tasks;
-        let mut table = table(&[
-            "run",
-            "outcome",
-            "tasks",
-            "completed",
-            "failed",
-            "skipped",
-            "cancelled",
-        ]);
+        let mut table =
+            table(&["run", "outcome", "tasks", "completed", "failed", "skipped", "cancelled"]);
         table.add_row([
             run.to_owned(),
             self.outcome.to_owned(),
@@ -110,21 +103,14 @@ impl Summary {
                 "{crashes}{faults}; nothing was lost: each of {total} tasks ended exactly once."
             )
         } else {
-            format!(
-                "{crashes}{faults}; {} of {total} tasks have ended.",
-                self.ended
-            )
+            format!("{crashes}{faults}; {} of {total} tasks have ended.", self.ended)
         }
     }
 }
 
 fn result_text(result: &Map<String, Value>, order: &[String]) -> String {
     let mut text = String::new();
-    let width = result
-        .keys()
-        .map(|name| name.chars().count())
-        .max()
-        .unwrap_or(0);
+    let width = result.keys().map(|name| name.chars().count()).max().unwrap_or(0);
     for (name, value) in order.iter().filter_map(|name| result.get_key_value(name)) {
         match value {
             Value::Array(items) if items.iter().all(Value::is_object) && !items.is_empty() => {
@@ -141,11 +127,7 @@ fn result_text(result: &Map<String, Value>, order: &[String]) -> String {
 /// Returns a table with a column for each key.
 fn objects(items: &[Value]) -> Table {
     let mut columns: Vec<&str> = Vec::new();
-    for key in items
-        .iter()
-        .filter_map(Value::as_object)
-        .flat_map(Map::keys)
-    {
+    for key in items.iter().filter_map(Value::as_object).flat_map(Map::keys) {
         if !columns.contains(&key.as_str()) {
             columns.push(key);
         }
@@ -173,9 +155,7 @@ fn objects(items: &[Value]) -> Table {
 /// Returns an empty table with these heads.
 pub(crate) fn table(heads: &[&str]) -> Table {
     let mut table = Table::new();
-    table
-        .load_preset(presets::UTF8_BORDERS_ONLY)
-        .set_header(heads);
+    table.load_preset(presets::UTF8_BORDERS_ONLY).set_header(heads);
     table
 }
 

@@ -67,12 +67,7 @@ impl Fold {
         match &record.event {
             Event::RunSubmitted { run, seed, .. } if *run == self.run => self.seed = Some(*seed),
             Event::RunEnded { run, .. } if *run == self.run => self.has_ended = true,
-            Event::TaskAdded {
-                task,
-                after,
-                spawned_by,
-                ..
-            } if task.run == self.run => {
+            Event::TaskAdded { task, after, spawned_by, .. } if task.run == self.run => {
                 self.added += 1;
                 let added = self.task(*task);
                 added.after.clone_from(after);
@@ -116,10 +111,7 @@ impl Fold {
     fn completed(&mut self, task: TaskId, duration: u64) {
         let of = |at: u32| self.tasks.get(at as usize);
         let this = &self.tasks[task.index.at()];
-        let waited = this
-            .after
-            .iter()
-            .filter_map(|after| Some(of(after.index.0)?.subtree_finish));
+        let waited = this.after.iter().filter_map(|after| Some(of(after.index.0)?.subtree_finish));
         let spawned = this.parent.and_then(|parent| Some(of(parent)?.finish));
         let finish = waited.chain(spawned).max().unwrap_or(0) + duration;
         self.tasks[task.index.at()].finish = finish;
@@ -147,52 +139,25 @@ mod tests {
     const RUN: RunId = RunId(1);
 
     fn id(index: u32) -> TaskId {
-        TaskId {
-            run: RUN,
-            index: TaskIndex(index),
-        }
+        TaskId { run: RUN, index: TaskIndex(index) }
     }
 
     fn added(index: u32, after: &[u32], parent: Option<u32>) -> Event {
         let after = after.iter().map(|after| id(*after)).collect();
-        Event::TaskAdded {
-            task: id(index),
-            role: RoleId(0),
-            after,
-            spawned_by: parent.map(id),
-        }
+        Event::TaskAdded { task: id(index), role: RoleId(0), after, spawned_by: parent.map(id) }
     }
 
     fn assigned(index: u32, attempt: u32) -> Event {
-        let agent = AgentId {
-            role: RoleId(0),
-            index: 0,
-        };
+        let agent = AgentId { role: RoleId(0), index: 0 };
         let (incarnation, token) = (Incarnation(1), FencingToken(1));
-        Event::TaskAssigned {
-            task: id(index),
-            attempt,
-            agent,
-            incarnation,
-            token,
-        }
+        Event::TaskAssigned { task: id(index), attempt, agent, incarnation, token }
     }
 
     fn completed(index: u32) -> Event {
-        let agent = AgentId {
-            role: RoleId(0),
-            index: 0,
-        };
+        let agent = AgentId { role: RoleId(0), index: 0 };
         let (incarnation, token) = (Incarnation(1), FencingToken(1));
         let version = CommitVersion(1);
-        Event::TaskCompleted {
-            task: id(index),
-            attempt: 1,
-            agent,
-            incarnation,
-            token,
-            version,
-        }
+        Event::TaskCompleted { task: id(index), attempt: 1, agent, incarnation, token, version }
     }
 
     #[test]
@@ -213,11 +178,7 @@ mod tests {
             (67, completed(1)),
         ];
         for (seq, (at, event)) in (1..).zip(log) {
-            fold.take(&EventRecord {
-                seq,
-                at: Timestamp(at),
-                event,
-            });
+            fold.take(&EventRecord { seq, at: Timestamp(at), event });
         }
 
         assert_eq!(fold.critical_path_us, 10 + 30 + 7);

@@ -52,12 +52,7 @@ impl Tail {
         self.next = record.seq + 1;
         self.events += 1;
         self.fold.take(record);
-        if let Event::TaskFailed {
-            task,
-            retry_at: None,
-            message,
-            ..
-        } = &record.event
+        if let Event::TaskFailed { task, retry_at: None, message, .. } = &record.event
             && task.run == self.fold.run()
             && self.failures.len() < FAILURES_MAX
         {
@@ -70,9 +65,7 @@ impl Tail {
         }
         let line = line(record) + "\n";
         self.hash = self.hash.map(|hash| hash.update(line.as_bytes()));
-        self.file
-            .as_mut()
-            .map_or(Ok(()), |(_, file)| file.write_all(line.as_bytes()))
+        self.file.as_mut().map_or(Ok(()), |(_, file)| file.write_all(line.as_bytes()))
     }
 
     /// Makes what was taken visible to readers of the file.
@@ -83,11 +76,7 @@ impl Tail {
     /// Begins anew, to read the log from the store.
     pub(crate) fn restart(&mut self) -> io::Result<()> {
         let file = self.file.take().map(|(path, _)| path);
-        *self = Self::new(
-            file.as_deref(),
-            self.hash.is_some(),
-            Fold::new(self.fold.run()),
-        )?;
+        *self = Self::new(file.as_deref(), self.hash.is_some(), Fold::new(self.fold.run()))?;
         Ok(())
     }
 
@@ -97,9 +86,7 @@ impl Tail {
 
     /// Returns the hash of all lines, line ends included, in hex; empty where nobody wants it.
     pub(crate) fn hash(&self) -> String {
-        self.hash
-            .map(|hash| format!("{:016x}", hash.value()))
-            .unwrap_or_default()
+        self.hash.map(|hash| format!("{:016x}", hash.value())).unwrap_or_default()
     }
 }
 

@@ -18,10 +18,7 @@ fn refuse(flow: &str, more: &[&str], parts: &[&str]) {
     assert_eq!(run.stdout, "");
     assert!(!desk.path("store").exists() && !desk.path("events.jsonl").exists());
 
-    let settings = more
-        .iter()
-        .position(|word| *word == "--set")
-        .map(|at| &more[at..at + 2]);
+    let settings = more.iter().position(|word| *word == "--set").map(|at| &more[at..at + 2]);
     if more.is_empty() || settings.is_some() {
         let settings = settings.unwrap_or_default();
         let validate = Ended::of(desk.guild().args(["validate", "flow.toml"]).args(settings));
@@ -35,11 +32,7 @@ fn refuse_task(task: &str, parts: &[&str]) {
 
 #[test]
 fn syntax_error_names_line_and_column() {
-    refuse(
-        "name = \"x\"\nvars = [\n",
-        &[],
-        &["flow.toml:2:", "unclosed array"],
-    );
+    refuse("name = \"x\"\nvars = [\n", &[], &["flow.toml:2:", "unclosed array"]);
 }
 
 #[test]
@@ -54,10 +47,7 @@ fn unknown_key_names_the_nearest_known_one() {
         &["flow.toml:1:1: nme", "`name`"],
     );
     let retry = "command = [\"true\"]\nretry = { attemps = 1 }";
-    refuse_task(
-        retry,
-        &["flow.toml:5:11: tasks.a.retry.attemps", "`attempts`"],
-    );
+    refuse_task(retry, &["flow.toml:5:11: tasks.a.retry.attemps", "`attempts`"]);
 }
 
 #[test]
@@ -83,11 +73,7 @@ fn unknown_role_task_variable_and_quota_are_named() {
         &["flow.toml:5:11", "unknown quota `api`"],
     );
     let flow = format!("{EXEC}[vars]\ndir = \".\"\n[tasks.a]\ncommand = [\"true\"]");
-    refuse(
-        &flow,
-        &["--set", "dri=x"],
-        &["--set", "unknown variable `dri`", "did you mean `dir`?"],
-    );
+    refuse(&flow, &["--set", "dri=x"], &["--set", "unknown variable `dri`", "did you mean `dir`?"]);
     refuse(&flow, &["--set", "dir"], &["`dir` is no KEY=VALUE"]);
 }
 
@@ -95,11 +81,7 @@ fn unknown_role_task_variable_and_quota_are_named() {
 fn variable_of_another_kind_is_refused() {
     let flow = format!("{EXEC}[vars]\ncount = 3\n[tasks.a]\ncommand = [\"true\"]");
 
-    refuse(
-        &flow,
-        &["--set", "count=many"],
-        &["`many` is not of the kind of `count`"],
-    );
+    refuse(&flow, &["--set", "count=many"], &["`many` is not of the kind of `count`"]);
 }
 
 #[test]
@@ -108,11 +90,7 @@ fn cycle_is_named() {
         "{EXEC}[tasks.a]\ncommand = [\"x\", \"{{{{ tasks.c.output }}}}\"]\n[tasks.b]\ncommand = [\"x\"]\n\
          after = [\"a\"]\n[tasks.c]\ncommand = [\"x\"]\nafter = [\"b\"]\n"
     );
-    refuse(
-        &flow,
-        &[],
-        &["flow.toml:3:8: tasks.a: cycle: a -> b -> c -> a"],
-    );
+    refuse(&flow, &[], &["flow.toml:3:8: tasks.a: cycle: a -> b -> c -> a"]);
     refuse_task("command = [\"x\"]\nafter = [\"a\"]", &["cycle: a -> a"]);
 }
 
@@ -135,10 +113,7 @@ fn template_error_names_template_and_place() {
         "command = [\"x\", \"{{ 1 +\"]",
         &["flow.toml:4:17: tasks.a.command[1]: template: syntax error"],
     );
-    refuse_task(
-        "command = [\"{{ item }}\"]",
-        &["`item` exists only in a task with `for_each`"],
-    );
+    refuse_task("command = [\"{{ item }}\"]", &["`item` exists only in a task with `for_each`"]);
     refuse_task(
         "command = [\"{{ a }}{{ b }}\"]",
         &["unknown variable `a`", "unknown variable `b`"],
@@ -152,10 +127,7 @@ fn template_error_names_template_and_place() {
 #[test]
 fn for_each_over_no_list_is_refused() {
     let task = |list: &str| format!("command = [\"x\"]\nfor_each = {list}");
-    refuse_task(
-        &task("\"{{ 3 }}\""),
-        &["flow.toml:5:12: tasks.a.for_each", "needs a list"],
-    );
+    refuse_task(&task("\"{{ 3 }}\""), &["flow.toml:5:12: tasks.a.for_each", "needs a list"]);
     refuse_task(&task("\"abc\""), &["is no list"]);
     refuse_task(&task("7"), &["needs a list"]);
 }
@@ -164,47 +136,17 @@ fn for_each_over_no_list_is_refused() {
 fn negative_and_absurd_numbers_are_refused() {
     let role =
         |text: &str| format!("[roles.tool]\nkind = \"exec\"\n{text}\n[tasks.a]\ncommand = [\"x\"]");
-    refuse(
-        &role("agents = -1"),
-        &[],
-        &["flow.toml:3:10: roles.tool.agents: -1 is not within"],
-    );
+    refuse(&role("agents = -1"), &[], &["flow.toml:3:10: roles.tool.agents: -1 is not within"]);
     refuse(&role("agents = 0"), &[], &["0 is not within"]);
-    refuse(
-        &role("agents = 99999999999999999999"),
-        &[],
-        &["is not within"],
-    );
-    refuse(
-        &role("stdout_max = \"0\""),
-        &[],
-        &["is not within 1 B to 1 GiB"],
-    );
-    refuse_task(
-        "command = [\"x\"]\ntimeout = \"-3s\"",
-        &["flow.toml:5:11", "no duration"],
-    );
+    refuse(&role("agents = 99999999999999999999"), &[], &["is not within"]);
+    refuse(&role("stdout_max = \"0\""), &[], &["is not within 1 B to 1 GiB"]);
+    refuse_task("command = [\"x\"]\ntimeout = \"-3s\"", &["flow.toml:5:11", "no duration"]);
     refuse_task("command = [\"x\"]\ntimeout = \"0s\"", &["longer than zero"]);
-    refuse_task(
-        "command = [\"x\"]\ntimeout = \"9999d\"",
-        &["longer than 366 days"],
-    );
-    refuse_task(
-        "command = [\"x\"]\nretry = { attempts = 0 }",
-        &["0 is not within 1 to 1000"],
-    );
-    refuse_task(
-        "command = [\"x\"]\nretry = { factor = 0.5 }",
-        &["0.5 is not within 1 to 1000"],
-    );
-    refuse_task(
-        "command = [\"x\"]\nretry = { jitter = nan }",
-        &["NaN is not within 0 to 1"],
-    );
-    refuse_task(
-        "command = [\"x\"]\npriority = 1e9",
-        &["must be a whole number, not a float"],
-    );
+    refuse_task("command = [\"x\"]\ntimeout = \"9999d\"", &["longer than 366 days"]);
+    refuse_task("command = [\"x\"]\nretry = { attempts = 0 }", &["0 is not within 1 to 1000"]);
+    refuse_task("command = [\"x\"]\nretry = { factor = 0.5 }", &["0.5 is not within 1 to 1000"]);
+    refuse_task("command = [\"x\"]\nretry = { jitter = nan }", &["NaN is not within 0 to 1"]);
+    refuse_task("command = [\"x\"]\npriority = 1e9", &["must be a whole number, not a float"]);
     let quota = |text: &str| format!("{EXEC}[quotas.q]\n{text}\n[tasks.a]\ncommand = [\"x\"]");
     refuse(&quota("permits = 0"), &[], &["0 is not within"]);
     refuse(&quota("rate = \"-5/min\""), &[], &["no rate"]);
@@ -216,15 +158,7 @@ fn demand_that_can_never_be_met_is_refused() {
     let flow = format!(
         "{EXEC}[quotas.api]\npermits = 2\n[tasks.a]\ncommand = [\"x\"]\nquota = {{ api = 3 }}"
     );
-    refuse(
-        &flow,
-        &[],
-        &[
-            "flow.toml:7:17: tasks.a.quota.api",
-            "never",
-            "raise `permits`",
-        ],
-    );
+    refuse(&flow, &[], &["flow.toml:7:17: tasks.a.quota.api", "never", "raise `permits`"]);
     let flow = flow.replace("permits = 2", "rate = \"600/min\"\nburst = 2");
     refuse(&flow, &[], &["raise `burst`"]);
 }
@@ -238,29 +172,20 @@ fn map_over_the_limit_is_refused_before_it_starts() {
 
 #[test]
 fn constant_value_over_the_limit_is_refused() {
-    let task = format!(
-        "command = [\"x\"]\nmemory.put = {{ key = \"{}\" }}",
-        "v".repeat(70_000)
-    );
+    let task = format!("command = [\"x\"]\nmemory.put = {{ key = \"{}\" }}", "v".repeat(70_000));
 
-    refuse_task(
-        &task,
-        &["tasks.a.memory.put.key", "70000 bytes", "at most 65536"],
-    );
+    refuse_task(&task, &["tasks.a.memory.put.key", "70000 bytes", "at most 65536"]);
 }
 
 #[test]
 fn unreadable_file_is_refused() {
     let desk = Desk::new();
-    desk.run(&[])
-        .refused(2, &["flow.toml", "cannot read the flow file"]);
+    desk.run(&[]).refused(2, &["flow.toml", "cannot read the flow file"]);
     std::fs::create_dir(desk.path("flow.toml")).unwrap();
-    desk.run(&[])
-        .refused(2, &["flow.toml", "cannot read the flow file"]);
+    desk.run(&[]).refused(2, &["flow.toml", "cannot read the flow file"]);
     std::fs::remove_dir(desk.path("flow.toml")).unwrap();
     std::fs::write(desk.path("flow.toml"), b"name = \"\xff\"").unwrap();
-    desk.run(&[])
-        .refused(2, &["flow.toml", "not UTF-8 (byte 9)"]);
+    desk.run(&[]).refused(2, &["flow.toml", "not UTF-8 (byte 9)"]);
 }
 
 #[test]

@@ -98,10 +98,7 @@ fn process_gets_arguments_without_a_shell_and_its_identity() {
     assert_eq!(json["result"]["args"], args);
     let env = &json["result"]["env"];
     let line = env[0].as_str().unwrap();
-    assert!(
-        line.starts_with("flow env 1 ") && line.ends_with(&format!("env/1 {args}")),
-        "{line}"
-    );
+    assert!(line.starts_with("flow env 1 ") && line.ends_with(&format!("env/1 {args}")), "{line}");
     assert_eq!(env[1], "/");
 }
 
@@ -130,14 +127,8 @@ fn process_reads_its_input_as_json() {
         "#,
     );
 
-    assert_eq!(
-        json["result"]["second"],
-        json!({ "tasks": { "first": { "output": "hello" } } })
-    );
-    assert_eq!(
-        json["result"]["third"],
-        json!([{ "item": "x", "index": 0 }])
-    );
+    assert_eq!(json["result"]["second"], json!({ "tasks": { "first": { "output": "hello" } } }));
+    assert_eq!(json["result"]["third"], json!([{ "item": "x", "index": 0 }]));
 }
 
 #[test]
@@ -168,12 +159,9 @@ fn failed_attempts_are_tried_again() {
     assert_eq!(json["attempts"], 3 + 2 + 2);
     let log = events(&desk.path("events.jsonl"));
     let causes = |task: &str| -> Vec<_> {
-        let failed = log
-            .iter()
-            .filter(|event| event["kind"] == "task_failed" && event["task"] == task);
-        failed
-            .map(|event| event["cause"].as_str().unwrap().to_owned())
-            .collect()
+        let failed =
+            log.iter().filter(|event| event["kind"] == "task_failed" && event["task"] == task);
+        failed.map(|event| event["cause"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(causes("flaky"), ["error", "error"]);
     assert_eq!(causes("dies"), ["panic"]);
@@ -195,9 +183,7 @@ fn injected_hang_ends_by_the_timeout() {
         "#
     ));
 
-    let json = desk
-        .run(&["--chaos", "hang=0.1", "--seed", "1"])
-        .completed();
+    let json = desk.run(&["--chaos", "hang=0.1", "--seed", "1"]).completed();
 
     assert!(json["attempts"].as_u64() > Some(41), "{json}");
 }
@@ -224,10 +210,7 @@ fn failure_skips_what_waits_for_it_and_nothing_else() {
 
     let run = desk.run(&[]);
 
-    run.refused(
-        1,
-        &["task bad of run flow failed: `sh` ended with status 7: because"],
-    );
+    run.refused(1, &["task bad of run flow failed: `sh` ended with status 7: because"]);
     let tasks = json!({"total": 3, "completed": 1, "failed": 1, "skipped": 1, "cancelled": 0});
     assert_eq!(run.json()["tasks"], tasks);
 }
@@ -240,33 +223,14 @@ fn what_cannot_succeed_is_not_tried_again() {
             assert!(said.contains(part), "`{part}` is not in: {said}");
         }
     };
-    one(
-        "command = [\"guild-no-such-program\"]",
-        &["command not found: `guild-no-such-program`"],
-    );
-    one(
-        "command = [\"/etc/hostname\"]",
-        &["`/etc/hostname` is not executable"],
-    );
-    one(
-        "command = [\"true\"]\ncwd = \"/no/such\"",
-        &["working directory `/no/such`"],
-    );
-    one(
-        "shell = 'printf \"a\\377\"'",
-        &["tasks.a.parse", "not UTF-8 (byte 2)"],
-    );
-    one(
-        "command = [\"echo\", \"{\"]\nparse = \"json\"",
-        &["not one JSON value"],
-    );
+    one("command = [\"guild-no-such-program\"]", &["command not found: `guild-no-such-program`"]);
+    one("command = [\"/etc/hostname\"]", &["`/etc/hostname` is not executable"]);
+    one("command = [\"true\"]\ncwd = \"/no/such\"", &["working directory `/no/such`"]);
+    one("shell = 'printf \"a\\377\"'", &["tasks.a.parse", "not UTF-8 (byte 2)"]);
+    one("command = [\"echo\", \"{\"]\nparse = \"json\"", &["not one JSON value"]);
     one(
         "command = [\"echo\", \"{{ vars.o.missing }}\"]\n[vars]\no = { x = 1 }",
-        &[
-            "flow.toml:9:20: tasks.a.command[1]",
-            "undefined",
-            "{{ vars.o.missing }}",
-        ],
+        &["flow.toml:9:20: tasks.a.command[1]", "undefined", "{{ vars.o.missing }}"],
     );
     one(
         "shell = 'head -c 70000 /dev/zero | tr \"\\0\" x'\nmemory.put = { big = \"{{ output }}\" }",
@@ -284,10 +248,7 @@ fn output_beyond_its_bound_fails_at_once() {
         "[roles.small]\nkind = \"exec\"\nstdout_max = \"1 KiB\"\n[tasks.a]\nrole = \"small\"\ncommand = [\"yes\"]",
     );
 
-    assert!(
-        said.contains("1 attempts\n") && said.contains("raise stdout_max"),
-        "{said}"
-    );
+    assert!(said.contains("1 attempts\n") && said.contains("raise stdout_max"), "{said}");
 }
 
 #[test]
@@ -297,10 +258,7 @@ fn for_each_over_an_output_that_is_no_list_fails_at_once() {
          for_each = \"{{ tasks.a.output }}\"",
     );
 
-    assert!(
-        said.contains("2 attempts\n") && said.contains("tasks.b.for_each"),
-        "{said}"
-    );
+    assert!(said.contains("2 attempts\n") && said.contains("tasks.b.for_each"), "{said}");
     assert!(said.contains("needs a list"), "{said}");
 }
 
@@ -329,9 +287,7 @@ fn same_seed_and_flow_give_the_same_log_shape_and_hash_of_the_file() {
     let desk = Desk::new();
     desk.flow(&format!("{TOOL}[tasks.a]\nrole = \"text\"\ntext = \"x\""));
 
-    let json = desk
-        .run(&["--events", "events.jsonl", "--seed", "5"])
-        .completed();
+    let json = desk.run(&["--events", "events.jsonl", "--seed", "5"]).completed();
 
     let bytes = std::fs::read(desk.path("events.jsonl")).unwrap();
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {

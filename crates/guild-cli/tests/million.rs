@@ -48,13 +48,6 @@ fn map_that_turns_out_to_be_over_the_limit_fails_and_starts_nothing() {
 
     let run = desk.run(&[]);
 
-    run.refused(
-        1,
-        &[
-            "tasks.each.for_each",
-            "2000001 items",
-            "at most 2000000 tasks",
-        ],
-    );
+    run.refused(1, &["tasks.each.for_each", "2000001 items", "at most 2000000 tasks"]);
     assert_eq!(run.json()["tasks"]["total"], 2);
 }

@@ -35,10 +35,7 @@ fn said(arguments: &[&str]) -> String {
 fn valid_flow_is_described() {
     let text = said(&["validate", "flow.toml", "--set", "dir=/"]);
 
-    assert!(
-        text.contains("flow `drawn` is valid: 3 tasks (1 of them"),
-        "{text}"
-    );
+    assert!(text.contains("flow `drawn` is valid: 3 tasks (1 of them"), "{text}");
 }
 
 #[test]
@@ -77,10 +74,7 @@ fn flow_is_drawn_as_dot() {
 fn every_shell_has_completions_and_the_reaper_stays_hidden() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = said(&["completions", shell]);
-        assert!(
-            script.contains("incidents") && script.contains("guild"),
-            "{shell}"
-        );
+        assert!(script.contains("incidents") && script.contains("guild"), "{shell}");
     }
     assert!(!said(&["--help"]).contains("reaper"));
 }

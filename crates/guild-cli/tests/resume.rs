@@ -47,9 +47,7 @@ impl Pipe {
         let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
         rustix::fs::mkfifoat(rustix::fs::CWD, path, mode).unwrap();
         // Open for writing too: the reader must not see an end before the writer comes.
-        Self(BufReader::new(
-            File::options().read(true).write(true).open(path).unwrap(),
-        ))
+        Self(BufReader::new(File::options().read(true).write(true).open(path).unwrap()))
     }
 
     fn next(&mut self) -> Value {
@@ -94,9 +92,7 @@ fn killed_run_is_resumed(event: usize) {
     let before = kill_at(&desk, event);
     let effects_before = count(desk.lines("effects"));
 
-    let resumed = desk
-        .run(&["--store", "store", "--events", "events.jsonl"])
-        .completed();
+    let resumed = desk.run(&["--store", "store", "--events", "events.jsonl"]).completed();
 
     let sum = TASKS * (TASKS - 1) / 2;
     assert_eq!(resumed["result"], json!({ "sum": sum, "lines": TASKS }));
@@ -104,10 +100,7 @@ fn killed_run_is_resumed(event: usize) {
     let effects = count(desk.lines("effects"));
     assert_eq!(effects.len(), TASKS);
     for task in before.iter().filter(|task| task.contains('[')) {
-        assert_eq!(
-            effects[task], 1,
-            "{task} had completed at event {event} and ran again"
-        );
+        assert_eq!(effects[task], 1, "{task} had completed at event {event} and ran again");
         assert_eq!(effects_before[task], 1);
     }
     // What was under way, or not on disk yet, runs a second time and no third.
@@ -161,18 +154,10 @@ fn run_that_has_ended_shows_its_recorded_result_and_does_nothing() {
 #[test]
 fn other_names_are_other_runs_of_one_store() {
     let desk = Desk::new();
-    desk.flow(
-        &FLOW
-            .replace("{ sum =", "{ \"{{ run }}\" =")
-            .replace("memory.sum", "memory[run]"),
-    );
+    desk.flow(&FLOW.replace("{ sum =", "{ \"{{ run }}\" =").replace("memory.sum", "memory[run]"));
 
-    let first = desk
-        .run(&["--store", "store", "--run", "first"])
-        .completed();
-    let second = desk
-        .run(&["--store", "store", "--run", "second"])
-        .completed();
+    let first = desk.run(&["--store", "store", "--run", "first"]).completed();
+    let second = desk.run(&["--store", "store", "--run", "second"]).completed();
 
     assert_eq!(first["result"], second["result"]);
     assert_eq!(first["tasks"], second["tasks"]);
@@ -186,8 +171,7 @@ fn changed_flow_does_not_resume_a_run() {
     desk.run(&["--store", "store"]).completed();
     desk.flow(&FLOW.replace("sleep 0.01", "sleep 0.02"));
 
-    desk.run(&["--store", "store"])
-        .refused(2, &["another version of the flow", "--run"]);
+    desk.run(&["--store", "store"]).refused(2, &["another version of the flow", "--run"]);
 }
 
 #[test]
@@ -229,9 +213,7 @@ args = ["{{ item }}"]
 fn pids(desk: &Desk) -> Vec<i32> {
     let files = (0..3).map(|item| desk.read(&format!("pids.{item}")));
     let text: String = files.collect();
-    text.split_whitespace()
-        .map(|pid| pid.parse().unwrap())
-        .collect()
+    text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
 #[test]
@@ -249,9 +231,7 @@ fn no_orphan_survives_a_kill_or_runs_beside_the_resumed_run() {
     desk.run(&["--store", "store"]).completed();
 
     assert_eq!(desk.read("alive"), "");
-    wait_until("no orphan is left", || {
-        !orphans.iter().any(|pid| is_alive(*pid))
-    });
+    wait_until("no orphan is left", || !orphans.iter().any(|pid| is_alive(*pid)));
 }
 
 #[test]
@@ -265,9 +245,7 @@ fn no_orphan_survives_a_kill_without_a_store() {
     guild.kill().unwrap();
     guild.wait().unwrap();
 
-    wait_until("no orphan is left", || {
-        !orphans.iter().any(|pid| is_alive(*pid))
-    });
+    wait_until("no orphan is left", || !orphans.iter().any(|pid| is_alive(*pid)));
 }
 
 #[test]
@@ -281,19 +259,14 @@ fn no_orphan_survives_a_timeout() {
     assert_eq!(run.code, Some(1), "{}", run.stderr);
     let orphans = pids(&desk);
     assert_eq!(orphans.len(), 12);
-    wait_until("no orphan is left", || {
-        !orphans.iter().any(|pid| is_alive(*pid))
-    });
+    wait_until("no orphan is left", || !orphans.iter().any(|pid| is_alive(*pid)));
 }
 
 #[test]
 fn reaper_finds_a_process_that_was_not_announced_yet() {
     let sleeper = |mark: &str| {
         let mut sleeper = Command::new("sleep");
-        sleeper
-            .arg("1000")
-            .env("GUILD_PROCESS_MARK", mark)
-            .process_group(0);
+        sleeper.arg("1000").env("GUILD_PROCESS_MARK", mark).process_group(0);
         sleeper.spawn().unwrap()
     };
     let (mut ours, mut another) = (sleeper("mark-1"), sleeper("mark-11"));
@@ -302,11 +275,7 @@ fn reaper_finds_a_process_that_was_not_announced_yet() {
 
     assert_eq!(reaper.code, Some(0), "{}", reaper.stderr);
     assert_eq!(ours.wait().unwrap().signal(), Some(9));
-    assert_eq!(
-        another.try_wait().unwrap(),
-        None,
-        "a process of another guild was killed"
-    );
+    assert_eq!(another.try_wait().unwrap(), None, "a process of another guild was killed");
     another.kill().unwrap();
     another.wait().unwrap();
 }
@@ -330,13 +299,8 @@ fn interrupt_lets_running_tasks_finish_and_the_run_can_be_resumed() {
 
     send(&guild, Signal::INT);
     let mut said = String::new();
-    BufReader::new(guild.stderr.as_mut().unwrap())
-        .read_line(&mut said)
-        .unwrap();
-    assert!(
-        said.contains("interrupted; 2 running tasks") && said.contains("resumes"),
-        "{said}"
-    );
+    BufReader::new(guild.stderr.as_mut().unwrap()).read_line(&mut said).unwrap();
+    assert!(said.contains("interrupted; 2 running tasks") && said.contains("resumes"), "{said}");
     File::create(desk.path("go")).unwrap();
     let interrupted = support::Ended::from(guild.wait_with_output().unwrap());
 
@@ -345,11 +309,7 @@ fn interrupt_lets_running_tasks_finish_and_the_run_can_be_resumed() {
     assert_eq!(desk.lines("effects").len(), 2);
     let resumed = desk.run(&["--store", "store"]).completed();
     assert_eq!(resumed["tasks"]["completed"], 7);
-    assert_eq!(
-        desk.lines("effects").len(),
-        6,
-        "what had finished ran again"
-    );
+    assert_eq!(desk.lines("effects").len(), 6, "what had finished ran again");
 }
 
 #[test]
@@ -369,9 +329,7 @@ fn second_interrupt_ends_at_once_and_leaves_no_orphan() {
         send(&guild, signal);
 
         assert_eq!(guild.wait().unwrap().code(), Some(130));
-        wait_until("no orphan is left", || {
-            !orphans.iter().any(|pid| is_alive(*pid))
-        });
+        wait_until("no orphan is left", || !orphans.iter().any(|pid| is_alive(*pid)));
         File::create(desk.path("go")).unwrap();
         desk.run(&["--store", "store"]).completed();
     }

@@ -54,10 +54,7 @@ fn status_shows_runs_and_their_tasks() {
     let json: serde_json::Value =
         serde_json::from_str(&said(&desk, &["status", "--format", "json"])).unwrap();
 
-    assert!(
-        table.contains("flow") && table.contains("failed"),
-        "{table}"
-    );
+    assert!(table.contains("flow") && table.contains("failed"), "{table}");
     let run = json!({"run": "flow", "state": "failed", "tasks": 3, "completed": 1, "failed": 1, "skipped": 1,
                      "cancelled": 0, "attempts": 3});
     assert_eq!(json, json!({ "runs": [run] }));
@@ -70,11 +67,7 @@ fn events_are_those_of_the_run_from_any_number_on() {
     assert!(!events(&desk.path("events.jsonl")).is_empty());
 
     assert_eq!(said(&desk, &["events"]), log);
-    let rest: String = log
-        .lines()
-        .skip(4)
-        .map(|line| format!("{line}\n"))
-        .collect();
+    let rest: String = log.lines().skip(4).map(|line| format!("{line}\n")).collect();
     assert_eq!(said(&desk, &["events", "--since", "5"]), rest);
     assert_eq!(said(&desk, &["events", "--since", "100000"]), "");
 }
@@ -85,10 +78,7 @@ fn incidents_say_what_happened_and_what_was_done() {
 
     let table = said(&desk, &["incidents"]);
 
-    assert!(
-        table.contains("killed by signal 9") && table.contains("bad"),
-        "{table}"
-    );
+    assert!(table.contains("killed by signal 9") && table.contains("bad"), "{table}");
 }
 
 #[test]
@@ -101,22 +91,14 @@ fn memory_is_read_by_key_and_by_prefix() {
         "totals/name\t\"one\"\ntotals/sum\t1\n"
     );
     let all = said(&desk, &["memory", "scan", "--format", "json"]);
-    assert_eq!(
-        all,
-        "{\"other\":[1,2],\"totals/name\":\"one\",\"totals/sum\":1}\n"
-    );
+    assert_eq!(all, "{\"other\":[1,2],\"totals/name\":\"one\",\"totals/sum\":1}\n");
     ask(&desk, &["memory", "get", "absent"]).refused(2, &["no key `absent`", "guild memory scan"]);
 }
 
 #[test]
 fn missing_store_is_told() {
     let desk = Desk::new();
-    for command in [
-        &["status"][..],
-        &["events"],
-        &["incidents"],
-        &["memory", "scan"],
-    ] {
+    for command in [&["status"][..], &["events"], &["incidents"], &["memory", "scan"]] {
         ask(&desk, command).refused(4, &["store"]);
     }
     assert!(!desk.path("store").exists());
@@ -129,8 +111,7 @@ fn store_in_use_is_refused_and_nothing_is_disturbed() {
     let guild = desk.start(&["--store", "store"]);
     wait_until("the task runs", || desk.path("begun").exists());
 
-    desk.run(&["--store", "store", "--events", "second"])
-        .refused(4, &["store", "in use"]);
+    desk.run(&["--store", "store", "--events", "second"]).refused(4, &["store", "in use"]);
     ask(&desk, &["status"]).refused(4, &["store", "in use"]);
     assert!(!desk.path("second").exists());
 
@@ -148,9 +129,7 @@ fn tamper(desk: &Desk, wanted: &[u8], change: impl Fn(&[u8], &[u8]) -> Vec<u8>) 
         }
         ControlFlow::Continue(())
     };
-    store
-        .scan(Bound::Unbounded, Bound::Unbounded, &mut each)
-        .unwrap();
+    store.scan(Bound::Unbounded, Bound::Unbounded, &mut each).unwrap();
     assert!(!batch.is_empty());
     store.apply(&batch).unwrap();
     Box::new(store).close().unwrap();
@@ -158,17 +137,11 @@ fn tamper(desk: &Desk, wanted: &[u8], change: impl Fn(&[u8], &[u8]) -> Vec<u8>) 
 
 /// CRC-32 of the length of the key, the key and the content, as the rows of a store carry it.
 fn checksum(key: &[u8], content: &[u8]) -> [u8; 4] {
-    let bytes = (key.len() as u64)
-        .to_le_bytes()
-        .into_iter()
-        .chain(key.iter().chain(content).copied());
+    let bytes =
+        (key.len() as u64).to_le_bytes().into_iter().chain(key.iter().chain(content).copied());
     let sum = bytes.fold(u32::MAX, |sum, byte| {
         (0..8).fold(sum ^ u32::from(byte), |sum, _| {
-            if sum & 1 == 1 {
-                sum >> 1 ^ 0xedb8_8320
-            } else {
-                sum >> 1
-            }
+            if sum & 1 == 1 { sum >> 1 ^ 0xedb8_8320 } else { sum >> 1 }
         })
     });
     (!sum).to_le_bytes()
@@ -183,8 +156,7 @@ fn corrupt_store_is_refused() {
         row
     });
 
-    desk.run(&["--store", "store", "--events", "second"])
-        .refused(4, &["store", "corrupt"]);
+    desk.run(&["--store", "store", "--events", "second"]).refused(4, &["store", "corrupt"]);
     ask(&desk, &["status"]).refused(4, &["store", "corrupt"]);
     assert!(!desk.path("second").exists());
 }
@@ -197,8 +169,7 @@ fn store_of_another_format_is_refused() {
         [&checksum(key, &[99])[..], &[99]].concat()
     });
 
-    desk.run(&["--store", "store"])
-        .refused(4, &["store", "format version 99", "knows 1"]);
+    desk.run(&["--store", "store"]).refused(4, &["store", "format version 99", "knows 1"]);
 }
 
 #[test]
@@ -206,8 +177,7 @@ fn store_without_permission_is_refused() {
     let desk = Desk::new();
     desk.flow(FLOW);
     // Nobody may make a directory there, not even root.
-    desk.run(&["--store", "/proc/store"])
-        .refused(4, &["/proc/store"]);
+    desk.run(&["--store", "/proc/store"]).refused(4, &["/proc/store"]);
 }
 
 #[test]
@@ -218,7 +188,6 @@ fn directory_that_is_none_or_holds_something_else_is_refused() {
     desk.run(&["--store", "file"]).refused(4, &["file"]);
     fs::create_dir(desk.path("other")).unwrap();
     fs::write(desk.path("other/letter.txt"), "x").unwrap();
-    desk.run(&["--store", "other"])
-        .refused(4, &["other", "not a guild store"]);
+    desk.run(&["--store", "other"]).refused(4, &["other", "not a guild store"]);
     assert_eq!(fs::read_dir(desk.path("other")).unwrap().count(), 1);
 }

@@ -26,9 +26,7 @@ pub struct Seed(pub u64);
 impl Seed {
     /// Draws 64 bits for `(stream, entity, n)`.
     pub fn bits(self, stream: Stream, entity: u64, n: u64) -> u64 {
-        [stream as u64, entity, n]
-            .iter()
-            .fold(mix(self.0), |state, part| mix(state ^ mix(*part)))
+        [stream as u64, entity, n].iter().fold(mix(self.0), |state, part| mix(state ^ mix(*part)))
     }
 
     /// Draws a number in `0.0..1.0` for `(stream, entity, n)`.

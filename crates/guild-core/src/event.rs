@@ -95,10 +95,7 @@ pub struct Tally {
 
 /// What happened. The names of variants and fields are the `kind`s and fields of the event log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[expect(
-    missing_docs,
-    reason = "fields are the documented fields of the event log"
-)]
+#[expect(missing_docs, reason = "fields are the documented fields of the event log")]
 #[non_exhaustive]
 pub enum Event {
     RunSubmitted {

@@ -196,9 +196,7 @@ impl Task {
 
     /// Gives the task this input. A value without a JSON form is refused by `build()`.
     pub fn input<T: Serialize + ?Sized>(mut self, value: &T) -> Self {
-        self.input = Payload::encode(value)
-            .map(Expr::Value)
-            .map_err(|error| error.to_string());
+        self.input = Payload::encode(value).map(Expr::Value).map_err(|error| error.to_string());
         self
     }
 

@@ -49,13 +49,7 @@ impl RunHistory {
     /// Returns the history of a run of which nothing is known.
     pub fn new(run: RunId) -> Self {
         let submitted_at = Timestamp::default();
-        Self {
-            run,
-            tasks: Vec::new(),
-            submitted_at,
-            cancelled: false,
-            ended: None,
-        }
+        Self { run, tasks: Vec::new(), submitted_at, cancelled: false, ended: None }
     }
 
     /// Adds the next record of the log; records of other runs change nothing.
@@ -63,22 +57,11 @@ impl RunHistory {
         match &record.event {
             Event::RunSubmitted { run, .. } if *run == self.run => self.submitted_at = record.at,
             Event::RunCancelled { run } if *run == self.run => self.cancelled = true,
-            Event::RunEnded {
-                run,
-                outcome,
-                tally,
-                makespan_us,
-            } if *run == self.run => {
+            Event::RunEnded { run, outcome, tally, makespan_us } if *run == self.run => {
                 self.ended = Some((*outcome, *tally, *makespan_us));
             }
             Event::TaskAdded { task, .. } => drop(self.task(*task)),
-            Event::TaskAssigned {
-                task,
-                attempt,
-                agent,
-                incarnation,
-                ..
-            } => {
+            Event::TaskAssigned { task, attempt, agent, incarnation, .. } => {
                 if let Some(history) = self.task(*task) {
                     history.attempts = history.attempts.max(*attempt);
                     history.in_flight = Some((*agent, *incarnation));

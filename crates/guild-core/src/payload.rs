@@ -20,11 +20,7 @@ impl Payload {
     /// The value has no JSON form (a map with keys that are no strings, say).
     pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
         let text = serde_json::to_vec(value)?;
-        Ok(if text == b"null" {
-            Self::NULL
-        } else {
-            Self(text.into())
-        })
+        Ok(if text == b"null" { Self::NULL } else { Self(text.into()) })
     }
 
     /// Deserialises the value.

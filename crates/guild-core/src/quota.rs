@@ -59,12 +59,7 @@ impl Quota {
             QuotaSpec::Permits(_) => 0,
             QuotaSpec::Rate { per, burst, .. } => u128::from(*burst) * u128::from(micros(*per)),
         };
-        Self {
-            spec,
-            in_use: 0,
-            level,
-            filled_at: Timestamp(0),
-        }
+        Self { spec, in_use: 0, level, filled_at: Timestamp(0) }
     }
 
     /// Returns how much can be taken now.
@@ -122,18 +117,11 @@ impl Quota {
     pub fn next_available(&self, now: Timestamp, amount: u32) -> Option<Timestamp> {
         match &self.spec {
             QuotaSpec::Permits(_) => None,
-            QuotaSpec::Rate {
-                amount: refill,
-                per,
-                ..
-            } => {
+            QuotaSpec::Rate { amount: refill, per, .. } => {
                 let needed = u128::from(amount) * u128::from(micros(*per));
                 let missing = needed.saturating_sub(self.level_at(now));
                 let wait = missing.div_ceil(u128::from((*refill).max(1)));
-                Some(Timestamp(
-                    now.0
-                        .saturating_add(u64::try_from(wait).unwrap_or(u64::MAX)),
-                ))
+                Some(Timestamp(now.0.saturating_add(u64::try_from(wait).unwrap_or(u64::MAX))))
             }
         }
     }
@@ -157,31 +145,20 @@ mod tests {
     #[test]
     fn a_rate_never_gives_more_than_its_burst_and_its_refill() {
         let per = Duration::from_secs(60);
-        let mut quota = Quota::new(QuotaSpec::Rate {
-            amount: 600,
-            per,
-            burst: 5,
-        });
+        let mut quota = Quota::new(QuotaSpec::Rate { amount: 600, per, burst: 5 });
         let mut given = 0;
 
         for now in (0..60_000_000).step_by(7_001) {
             given += u32::from(quota.take(Timestamp(now), 1));
         }
 
-        assert!(
-            (595..=605).contains(&given),
-            "{given} tokens in a minute of 600"
-        );
+        assert!((595..=605).contains(&given), "{given} tokens in a minute of 600");
     }
 
     #[test]
     fn a_rate_tells_when_tokens_come_and_they_come_then() {
         let per = Duration::from_secs(1);
-        let mut quota = Quota::new(QuotaSpec::Rate {
-            amount: 3,
-            per,
-            burst: 2,
-        });
+        let mut quota = Quota::new(QuotaSpec::Rate { amount: 3, per, burst: 2 });
         assert!(quota.take(Timestamp(0), 2));
 
         let at = quota.next_available(Timestamp(10), 1).unwrap();

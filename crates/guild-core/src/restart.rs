@@ -81,23 +81,15 @@ impl RestartLedger {
         {
             self.streak = 0;
         }
-        while self
-            .crashes
-            .front()
-            .is_some_and(|crash| now.since(*crash) >= policy.period)
-        {
+        while self.crashes.front().is_some_and(|crash| now.since(*crash) >= policy.period) {
             self.crashes.pop_front();
         }
         if self.crashes.len() >= policy.intensity as usize {
-            return Verdict::Quarantine {
-                until: now.after(policy.quarantine),
-            };
+            return Verdict::Quarantine { until: now.after(policy.quarantine) };
         }
         self.crashes.push_back(now);
         self.streak += 1;
-        Verdict::Restart {
-            delay: self.delay(policy, draw),
-        }
+        Verdict::Restart { delay: self.delay(policy, draw) }
     }
 
     /// Notes that the agent runs.
@@ -137,7 +129,7 @@ mod tests {
             ..Default::default()
         };
         let mut ledger = RestartLedger::default();
-        let mut crash =
+        let crash =
             |ledger: &mut RestartLedger, at| match ledger.crashed(&policy, seconds(at), 0.0) {
                 Verdict::Restart { delay } => delay.as_secs(),
                 Verdict::Quarantine { .. } => unreachable!("the intensity is not reached"),
@@ -145,11 +137,7 @@ mod tests {
 
         assert_eq!(crash(&mut ledger, 0), 1);
         ledger.running(seconds(1));
-        assert_eq!(
-            crash(&mut ledger, 2),
-            2,
-            "a successful start clears nothing"
-        );
+        assert_eq!(crash(&mut ledger, 2), 2, "a successful start clears nothing");
         assert_eq!(crash(&mut ledger, 40), 4, "time spent down clears nothing");
         ledger.running(seconds(44));
         assert_eq!(crash(&mut ledger, 54), 1, "ten seconds of running clear it");

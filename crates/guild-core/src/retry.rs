@@ -36,19 +36,12 @@ impl Default for RetryPolicy {
 impl RetryPolicy {
     /// Returns a policy that never tries again.
     pub fn once() -> Self {
-        Self {
-            attempts_max: 1,
-            ..Self::default()
-        }
+        Self { attempts_max: 1, ..Self::default() }
     }
 
     /// Returns a policy with this many attempts and no delay.
     pub fn immediately(attempts_max: u32) -> Self {
-        Self {
-            attempts_max,
-            backoff_first: Duration::ZERO,
-            ..Self::default()
-        }
+        Self { attempts_max, backoff_first: Duration::ZERO, ..Self::default() }
     }
 
     /// Returns the delay after `failures` failures (from 1); `draw` is in `0.0..1.0`.

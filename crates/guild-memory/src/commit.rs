@@ -86,20 +86,12 @@ pub enum Violation {
     #[error(
         "memory key `{key}` has {bytes} bytes; at most {bytes_max} are allowed (key_bytes_max)"
     )]
-    KeyTooLong {
-        key: String,
-        bytes: usize,
-        bytes_max: usize,
-    },
+    KeyTooLong { key: String, bytes: usize, bytes_max: usize },
     /// A value is too large.
     #[error(
         "value of memory key `{key}` has {bytes} bytes; at most {bytes_max} are allowed (value_bytes_max); keep large data in files"
     )]
-    ValueTooLarge {
-        key: String,
-        bytes: usize,
-        bytes_max: usize,
-    },
+    ValueTooLarge { key: String, bytes: usize, bytes_max: usize },
     /// A transaction changes too many keys.
     #[error(
         "the transaction changes {writes} memory keys; at most {writes_max} are allowed (writes_per_transaction_max)"
@@ -183,12 +175,7 @@ impl Data {
         for (key, value) in changes {
             match value {
                 Some(value) => {
-                    let mut new = Entry {
-                        value,
-                        version: self.version,
-                        writer,
-                        checksum: 0,
-                    };
+                    let mut new = Entry { value, version: self.version, writer, checksum: 0 };
                     let old = self.map.get(&*key).map(|entry| &**entry);
                     each(&key, old, Some(&mut new));
                     self.map.insert(key, Arc::new(new));
@@ -216,19 +203,13 @@ impl Data {
                 });
             }
         }
-        parts
-            .ranges
-            .iter()
-            .try_for_each(|range| self.validate_range(range, parts.read_at))
+        parts.ranges.iter().try_for_each(|range| self.validate_range(range, parts.read_at))
     }
 
     /// No entry of the range is newer than the snapshot, so all of them were there; if there are
     /// as many as were seen, none was removed either.
     fn validate_range(&self, range: &RangeRead, read_at: CommitVersion) -> Result<(), Conflict> {
-        let to = range
-            .last
-            .as_ref()
-            .map_or(Bound::Unbounded, |last| Bound::Included(&**last));
+        let to = range.last.as_ref().map_or(Bound::Unbounded, |last| Bound::Included(&**last));
         let entries = self
             .map
             .range::<_, [u8]>((Bound::Included(&*range.prefix), to))
@@ -291,20 +272,12 @@ fn check_size(key: &Key, value: Option<&Bytes>, limits: &Limits) -> Result<(), V
     if key.len() > limits.key_bytes_max {
         let (bytes, bytes_max) = (key.len(), limits.key_bytes_max);
         let start: String = text(key).chars().take(64).collect();
-        return Err(Violation::KeyTooLong {
-            key: format!("{start}..."),
-            bytes,
-            bytes_max,
-        });
+        return Err(Violation::KeyTooLong { key: format!("{start}..."), bytes, bytes_max });
     }
     match value {
         Some(value) if value.len() > limits.value_bytes_max => {
             let (bytes, bytes_max) = (value.len(), limits.value_bytes_max);
-            Err(Violation::ValueTooLarge {
-                key: text(key),
-                bytes,
-                bytes_max,
-            })
+            Err(Violation::ValueTooLarge { key: text(key), bytes, bytes_max })
         }
         Some(_) | None => Ok(()),
     }

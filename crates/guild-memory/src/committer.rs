@@ -46,10 +46,7 @@ impl Shared {
     fn wait_while(&self, waits: impl Fn(&Queue) -> bool) -> MutexGuard<'_, Queue> {
         let mut queue = self.lock();
         while self.failure.get().is_none() && waits(&queue) {
-            queue = self
-                .progress
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner);
+            queue = self.progress.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         queue
     }
@@ -79,18 +76,13 @@ impl Committer {
                 move || run(&shared, store, level, &*notify)
             })
             .map_err(|error| StoreError::from_io(&path, "start the committer thread", &error))?;
-        Ok(Self {
-            shared,
-            thread: Some(thread),
-            path,
-        })
+        Ok(Self { shared, thread: Some(thread), path })
     }
 
     /// Hands over a group; waits first while too many bytes wait.
     pub(crate) fn push(&self, group: GroupNo, batch: WriteBatch) {
-        let mut queue = self
-            .shared
-            .wait_while(|queue| queue.batch.size_bytes() > WAITING_BYTES_MAX);
+        let mut queue =
+            self.shared.wait_while(|queue| queue.batch.size_bytes() > WAITING_BYTES_MAX);
         if self.failure().is_some() {
             return;
         }
@@ -140,10 +132,7 @@ fn run(
         let (batch, newest) = {
             let mut queue = shared.lock();
             while queue.newest.0 == shared.stored.load(Ordering::Relaxed) && !queue.is_closing {
-                queue = shared
-                    .work
-                    .wait(queue)
-                    .unwrap_or_else(PoisonError::into_inner);
+                queue = shared.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
             (std::mem::take(&mut queue.batch), queue.newest)
         };

@@ -120,13 +120,7 @@ impl Memory {
         notify: Box<dyn Fn() + Send>,
     ) -> Result<(Self, Recovered), OpenError> {
         let Some(mut store) = store else {
-            return Ok(Self::new(
-                None,
-                durability,
-                limits,
-                Loaded::default(),
-                BootEpoch(1),
-            ));
+            return Ok(Self::new(None, durability, limits, Loaded::default(), BootEpoch(1)));
         };
         if limits.value_bytes_max > STORED_VALUE_BYTES_MAX {
             let (found, max) = (limits.value_bytes_max, STORED_VALUE_BYTES_MAX);
@@ -136,26 +130,14 @@ impl Memory {
         let epoch = BootEpoch(loaded.epoch.map_or(0, |epoch| epoch.0) + 1);
         let mut boot = WriteBatch::default();
         if loaded.epoch.is_none() {
-            boot.put(
-                key::CATALOG.to_vec(),
-                meta_row(key::CATALOG, &loaded.catalog),
-            );
-            boot.put(
-                key::FORMAT.to_vec(),
-                meta_row(key::FORMAT, &key::FORMAT_VERSION),
-            );
+            boot.put(key::CATALOG.to_vec(), meta_row(key::CATALOG, &loaded.catalog));
+            boot.put(key::FORMAT.to_vec(), meta_row(key::FORMAT, &key::FORMAT_VERSION));
         }
         boot.put(key::BOOT.to_vec(), meta_row(key::BOOT, &BootRow { epoch }));
         store.apply(&boot)?;
         store.sync(Durability::Disk)?;
         let committer = Committer::start(store, durability, notify)?;
-        Ok(Self::new(
-            Some(committer),
-            durability,
-            limits,
-            loaded,
-            epoch,
-        ))
+        Ok(Self::new(Some(committer), durability, limits, loaded, epoch))
     }
 
     fn new(
@@ -168,11 +150,7 @@ impl Memory {
         let draft = committer.is_some().then(|| Draft::new(loaded.ledger));
         let snapshots = Snapshots::default();
         snapshots.publish(loaded.data.snapshot());
-        let runs_by_name = loaded
-            .runs
-            .iter()
-            .map(|run| (run.name.to_string(), run.id))
-            .collect();
+        let runs_by_name = loaded.runs.iter().map(|run| (run.name.to_string(), run.id)).collect();
         let names = loaded.names();
         let memory = Self {
             limits,
@@ -251,11 +229,7 @@ impl Memory {
         }
         self.last_seq += 1;
         self.is_dirty = true;
-        let record = EventRecord {
-            seq: self.last_seq,
-            at: now,
-            event,
-        };
+        let record = EventRecord { seq: self.last_seq, at: now, event };
         if let Some(draft) = &mut self.draft {
             draft.record(&record);
         }
@@ -306,9 +280,7 @@ impl Memory {
     /// The store failed; the memory is unavailable then.
     pub fn barrier(&mut self) -> Result<(), StoreError> {
         let group = self.seal();
-        self.committer
-            .as_ref()
-            .map_or(Ok(()), |committer| committer.wait(group))
+        self.committer.as_ref().map_or(Ok(()), |committer| committer.wait(group))
     }
 
     /// Seals, stores everything at level `Disk`, and closes the store.
@@ -345,13 +317,10 @@ impl Drop for Memory {
 /// Returns the places of names in a list, and appends those that are new.
 fn intern(known: &mut Vec<String>, names: &[String]) -> Vec<u16> {
     let place = |name: &String| {
-        let place = known
-            .iter()
-            .position(|other| other == name)
-            .unwrap_or_else(|| {
-                known.push(name.clone());
-                known.len() - 1
-            });
+        let place = known.iter().position(|other| other == name).unwrap_or_else(|| {
+            known.push(name.clone());
+            known.len() - 1
+        });
         u16::try_from(place).expect("a guild has fewer than 65,536 roles and quotas")
     };
     names.iter().map(place).collect()

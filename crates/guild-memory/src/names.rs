@@ -46,18 +46,8 @@ impl NameTable {
 
     /// Adds a run and its submitted tasks.
     pub fn add_run(&mut self, run: RunId, name: impl Into<Arc<str>>, graph: Arc<Graph>) {
-        let part = Part {
-            first: TaskIndex(0),
-            parent: None,
-            graph,
-        };
-        self.runs.insert(
-            run,
-            RunNames {
-                name: name.into(),
-                parts: vec![part],
-            },
-        );
+        let part = Part { first: TaskIndex(0), parent: None, graph };
+        self.runs.insert(run, RunNames { name: name.into(), parts: vec![part] });
     }
 
     /// Returns the number that the next spawned task of a run gets; 0 for an unknown run.
@@ -76,11 +66,7 @@ impl NameTable {
         graph: Arc<Graph>,
     ) {
         if let Some(run) = self.runs.get_mut(&run) {
-            run.parts.push(Part {
-                first,
-                parent: Some(parent),
-                graph,
-            });
+            run.parts.push(Part { first, parent: Some(parent), graph });
         }
     }
 
@@ -91,10 +77,7 @@ impl NameTable {
 
     /// Returns the run of this name.
     pub fn find_run(&self, name: &str) -> Option<RunId> {
-        self.runs
-            .iter()
-            .find(|(_, run)| &*run.name == name)
-            .map(|(id, _)| *id)
+        self.runs.iter().find(|(_, run)| &*run.name == name).map(|(id, _)| *id)
     }
 
     /// Returns the task of this full name within a run.
@@ -102,18 +85,13 @@ impl NameTable {
         let names = self.runs.get(&run)?;
         let last = names.parts.last()?;
         let tasks = last.first.0 + u32::try_from(last.graph.tasks.len()).ok()?;
-        (0..tasks)
-            .map(TaskIndex)
-            .find(|index| names.task(*index) == name)
+        (0..tasks).map(TaskIndex).find(|index| names.task(*index) == name)
     }
 }
 
 impl RunNames {
     fn part(&self, index: TaskIndex) -> Option<(&Part, &TaskName)> {
-        let place = self
-            .parts
-            .partition_point(|part| part.first <= index)
-            .checked_sub(1)?;
+        let place = self.parts.partition_point(|part| part.first <= index).checked_sub(1)?;
         let part = &self.parts[place];
         let task = part.graph.tasks.get((index.0 - part.first.0) as usize)?;
         Some((part, &task.name))
@@ -148,9 +126,7 @@ impl RunNames {
 
 impl Names for NameTable {
     fn run(&self, run: RunId) -> String {
-        self.runs
-            .get(&run)
-            .map_or_else(|| format!("#{}", run.0), |run| run.name.to_string())
+        self.runs.get(&run).map_or_else(|| format!("#{}", run.0), |run| run.name.to_string())
     }
 
     fn task(&self, task: TaskId) -> String {
@@ -171,7 +147,6 @@ impl Names for NameTable {
 
     fn quota(&self, quota: QuotaId) -> String {
         let name = self.quotas.get(usize::from(quota.0));
-        name.cloned()
-            .unwrap_or_else(|| format!("quota#{}", quota.0))
+        name.cloned().unwrap_or_else(|| format!("quota#{}", quota.0))
     }
 }

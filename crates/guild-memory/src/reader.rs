@@ -42,12 +42,7 @@ impl StoreView {
     pub fn of(store: Box<dyn Store>) -> Result<Self, StoreError> {
         let loaded = load(&*store, 0)?;
         let (names, snapshot) = (loaded.names(), loaded.data.snapshot());
-        Ok(Self {
-            store,
-            loaded,
-            names,
-            snapshot,
-        })
+        Ok(Self { store, loaded, names, snapshot })
     }
 
     /// Returns the last start of a guild on this store; none: there was none.
@@ -83,12 +78,7 @@ impl StoreView {
     /// Returns the events from a sequence number on, in order. Reads group by group.
     pub fn events(&self, from_seq: u64) -> Events<'_> {
         let next = key::events(0);
-        Events {
-            store: &*self.store,
-            from_seq,
-            next,
-            group: Vec::new().into_iter(),
-        }
+        Events { store: &*self.store, from_seq, next, group: Vec::new().into_iter() }
     }
 }
 
@@ -109,10 +99,8 @@ impl Events<'_> {
         let mut assembler = Assembler::default();
         let mut found = Ok(None);
         let to = [key::EVENTS + 1];
-        self.store.scan(
-            Bound::Included(&self.next),
-            Bound::Excluded(&to),
-            &mut |key, row| match assembler.push(key, row) {
+        self.store.scan(Bound::Included(&self.next), Bound::Excluded(&to), &mut |key, row| {
+            match assembler.push(key, row) {
                 Ok((None, _)) => ControlFlow::Continue(()),
                 Ok((Some((_, content)), _)) => {
                     found = decode_group(&content).map(Some);
@@ -122,8 +110,8 @@ impl Events<'_> {
                     found = Err(what);
                     ControlFlow::Break(())
                 }
-            },
-        )?;
+            }
+        })?;
         let Some((header, records)) = found.map_err(corrupt)? else {
             assembler.finish().map_err(corrupt)?;
             return Ok(false);

@@ -137,9 +137,7 @@ impl GraphRow {
     pub(crate) fn into_graph(self) -> Result<Graph, String> {
         let options = self.options;
         let tasks = self.tasks.into_iter().map(|task| {
-            let shared = options
-                .get(task.options as usize)
-                .ok_or("a task without options")?;
+            let shared = options.get(task.options as usize).ok_or("a task without options")?;
             Ok(TaskSpec {
                 name: task.name,
                 options: shared.clone(),
@@ -148,12 +146,7 @@ impl GraphRow {
             })
         });
         let tasks = tasks.collect::<Result<_, &str>>()?;
-        Ok(Graph {
-            name: self.name,
-            roles: self.roles,
-            quotas: self.quotas,
-            tasks,
-        })
+        Ok(Graph { name: self.name, roles: self.roles, quotas: self.quotas, tasks })
     }
 }
 
@@ -199,18 +192,10 @@ pub(crate) fn decode_group(content: &[u8]) -> Result<(GroupHeader, Vec<EventReco
     for place in 0..header.count {
         let ((at, event), rest) =
             postcard::take_from_bytes(body).map_err(|error| error.to_string())?;
-        records.push(EventRecord {
-            seq: header.first_seq + u64::from(place),
-            at,
-            event,
-        });
+        records.push(EventRecord { seq: header.first_seq + u64::from(place), at, event });
         body = rest;
     }
-    if body.is_empty() {
-        Ok((header, records))
-    } else {
-        Err("events left over".into())
-    }
+    if body.is_empty() { Ok((header, records)) } else { Err("events left over".into()) }
 }
 
 /// Returns the row of a content under a key, and its checksum.
@@ -224,9 +209,8 @@ pub(crate) fn seal(key: &[u8], content: &[u8]) -> (Vec<u8>, u32) {
 
 /// Returns the content of a row and its checksum, if they agree.
 pub(crate) fn unseal<'a>(key: &[u8], row: &'a [u8]) -> Result<(&'a [u8], u32), String> {
-    let (stored, content) = row
-        .split_first_chunk::<CHECKSUM_BYTES>()
-        .ok_or("a row is shorter than its checksum")?;
+    let (stored, content) =
+        row.split_first_chunk::<CHECKSUM_BYTES>().ok_or("a row is shorter than its checksum")?;
     let stored = u32::from_le_bytes(*stored);
     if stored == checksum(key, content) {
         Ok((content, stored))
@@ -282,9 +266,8 @@ impl Assembler {
     /// Takes one row; returns the record that it completes, and the row's checksum.
     pub(crate) fn push(&mut self, key: &[u8], row: &[u8]) -> Result<(Option<Record>, u32), String> {
         let (piece, checksum) = unseal(key, row)?;
-        let (record, number) = key
-            .split_last_chunk::<4>()
-            .ok_or("a row's key has no chunk number")?;
+        let (record, number) =
+            key.split_last_chunk::<4>().ok_or("a row's key has no chunk number")?;
         let number = u32::from_be_bytes(*number);
         if self.next == 0 {
             self.key = record.to_vec();
@@ -304,11 +287,7 @@ impl Assembler {
 
     /// Fails when a record was begun and never completed.
     pub(crate) fn finish(&self) -> Result<(), String> {
-        if self.next == 0 {
-            Ok(())
-        } else {
-            Err("the last record is cut short".into())
-        }
+        if self.next == 0 { Ok(()) } else { Err("the last record is cut short".into()) }
     }
 }
 
@@ -319,23 +298,12 @@ mod tests {
     fn chunks_of(content: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut batch = WriteBatch::default();
         put_chunked(&mut batch, b"Kx", content, |_| {});
-        batch
-            .rows()
-            .iter()
-            .map(|(key, row)| (key.clone(), row.clone().unwrap()))
-            .collect()
+        batch.rows().iter().map(|(key, row)| (key.clone(), row.clone().unwrap())).collect()
     }
 
     #[test]
     fn records_of_any_length_survive_the_cut_into_chunks() {
-        for length in [
-            0,
-            1,
-            CHUNK_BYTES - 1,
-            CHUNK_BYTES,
-            CHUNK_BYTES + 1,
-            3 * CHUNK_BYTES,
-        ] {
+        for length in [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES] {
             let content: Vec<u8> = (0..length).map(|at| at as u8).collect();
             let mut assembler = Assembler::default();
             let mut whole = None;

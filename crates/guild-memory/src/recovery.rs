@@ -116,73 +116,49 @@ pub(crate) fn load(store: &dyn Store, recent_max: usize) -> Result<Loaded, Store
 
 fn load_runs(store: &dyn Store, loaded: &mut Loaded) -> Result<(), StoreError> {
     let Loaded { runs, ledger, .. } = loaded;
-    each_record(
-        store,
-        key::RUN,
-        "runs",
-        Some(ledger),
-        &mut |key, content| {
-            let id = RunId(key::number(key, 1).ok_or("a key is too short")?);
-            if id.0 as usize != runs.len() {
-                return Err(format!("run {} is missing", runs.len()));
-            }
-            let row: RunRow = decode_owned(content)?;
-            let graph = sound(row.graph.into_graph()?, &row.bindings)?;
-            runs.push(RecoveredRun {
-                id,
-                name: row.name.into(),
-                bindings: row.bindings,
-                spawned: Vec::new(),
-                history: RunHistory::new(id),
-                outputs: vec![None; graph.tasks.len()],
-                graph,
-            });
-            Ok(())
-        },
-    )
+    each_record(store, key::RUN, "runs", Some(ledger), &mut |key, content| {
+        let id = RunId(key::number(key, 1).ok_or("a key is too short")?);
+        if id.0 as usize != runs.len() {
+            return Err(format!("run {} is missing", runs.len()));
+        }
+        let row: RunRow = decode_owned(content)?;
+        let graph = sound(row.graph.into_graph()?, &row.bindings)?;
+        runs.push(RecoveredRun {
+            id,
+            name: row.name.into(),
+            bindings: row.bindings,
+            spawned: Vec::new(),
+            history: RunHistory::new(id),
+            outputs: vec![None; graph.tasks.len()],
+            graph,
+        });
+        Ok(())
+    })
 }
 
 fn load_spawned(store: &dyn Store, loaded: &mut Loaded) -> Result<(), StoreError> {
     let Loaded { runs, ledger, .. } = loaded;
-    each_record(
-        store,
-        key::SPAWNED,
-        "spawned tasks",
-        Some(ledger),
-        &mut |key, content| {
-            let (run, first) = task_of(runs, key)?;
-            let row: SpawnedRow = decode_owned(content)?;
-            let graph = sound(row.graph.into_graph()?, &row.bindings)?;
-            if first.at() != run.tasks() || row.parent >= first {
-                return Err(format!(
-                    "tasks before {} of run `{}` are missing",
-                    first.0, run.name
-                ));
-            }
-            run.outputs.resize(first.at() + graph.tasks.len(), None);
-            run.spawned.push((row.parent, graph, row.bindings));
-            Ok(())
-        },
-    )
+    each_record(store, key::SPAWNED, "spawned tasks", Some(ledger), &mut |key, content| {
+        let (run, first) = task_of(runs, key)?;
+        let row: SpawnedRow = decode_owned(content)?;
+        let graph = sound(row.graph.into_graph()?, &row.bindings)?;
+        if first.at() != run.tasks() || row.parent >= first {
+            return Err(format!("tasks before {} of run `{}` are missing", first.0, run.name));
+        }
+        run.outputs.resize(first.at() + graph.tasks.len(), None);
+        run.spawned.push((row.parent, graph, row.bindings));
+        Ok(())
+    })
 }
 
 fn load_outputs(store: &dyn Store, loaded: &mut Loaded) -> Result<(), StoreError> {
     let Loaded { runs, ledger, .. } = loaded;
-    each_record(
-        store,
-        key::OUTPUT,
-        "outputs",
-        Some(ledger),
-        &mut |key, content| {
-            let (run, index) = task_of(runs, key)?;
-            let output = run
-                .outputs
-                .get_mut(index.at())
-                .ok_or("the output of an unknown task")?;
-            *output = Some(Payload::from_json(content.to_vec()));
-            Ok(())
-        },
-    )
+    each_record(store, key::OUTPUT, "outputs", Some(ledger), &mut |key, content| {
+        let (run, index) = task_of(runs, key)?;
+        let output = run.outputs.get_mut(index.at()).ok_or("the output of an unknown task")?;
+        *output = Some(Payload::from_json(content.to_vec()));
+        Ok(())
+    })
 }
 
 fn load_data(store: &dyn Store, loaded: &mut Loaded) -> Result<(), StoreError> {
@@ -217,10 +193,7 @@ fn load_events(
             return Err(format!("event {} is missing", loaded.last_seq + 1));
         }
         if header.epoch < newest.0 || header.version < newest.1 {
-            return Err(format!(
-                "the group of event {} goes back in time",
-                header.first_seq
-            ));
+            return Err(format!("the group of event {} goes back in time", header.first_seq));
         }
         newest = (header.epoch, header.version, header.ledger);
         for record in &records {
@@ -245,14 +218,10 @@ fn load_events(
     }
     if loaded.data.changed_at > version {
         let newer = loaded.data.changed_at;
-        return Err(corrupt(format!(
-            "data of version {newer} but the last commit was {version}"
-        )));
+        return Err(corrupt(format!("data of version {newer} but the last commit was {version}")));
     }
     if loaded.ledger != ledger {
-        return Err(corrupt(
-            "rows are missing, left over or outdated: they do not add up".into(),
-        ));
+        return Err(corrupt("rows are missing, left over or outdated: they do not add up".into()));
     }
     loaded.data.version = version;
     // Snapshots of earlier boots are gone: nobody can have read before this version.
@@ -269,10 +238,7 @@ fn fold(
         &record.event
         && *its > version
     {
-        return Err(format!(
-            "event {} is newer than the last commit",
-            record.seq
-        ));
+        return Err(format!("event {} is newer than the last commit", record.seq));
     }
     let (run, task) = match scope(&record.event) {
         Scope::Guild => return Ok(()),
@@ -313,11 +279,7 @@ fn scope(event: &Event) -> Scope {
 fn check_outputs(loaded: &mut Loaded) -> Result<(), String> {
     for run in &mut loaded.runs {
         for (place, output) in run.outputs.iter_mut().enumerate() {
-            let end = run
-                .history
-                .tasks
-                .get(place)
-                .and_then(|task| task.end.as_ref());
+            let end = run.history.tasks.get(place).and_then(|task| task.end.as_ref());
             let is_completed = matches!(end, Some(TaskEnd::Completed(_)));
             if is_completed && output.is_none() {
                 *output = Some(Payload::NULL);
@@ -341,19 +303,10 @@ pub(crate) fn check_graph(graph: &Graph, bindings: &Bindings) -> Result<(), &'st
         if usize::from(task.options.role) >= graph.roles.len() {
             return Err("a task asks for a role that the graph does not list");
         }
-        if task
-            .options
-            .quotas
-            .iter()
-            .any(|(quota, _)| usize::from(*quota) >= graph.quotas.len())
-        {
+        if task.options.quotas.iter().any(|(quota, _)| usize::from(*quota) >= graph.quotas.len()) {
             return Err("a task asks for a quota that the graph does not list");
         }
-        if task
-            .after
-            .iter()
-            .any(|after| after.at() >= graph.tasks.len() || after.at() == place)
-        {
+        if task.after.iter().any(|after| after.at() >= graph.tasks.len() || after.at() == place) {
             return Err("a task waits for a task that the graph does not have");
         }
     }
@@ -371,9 +324,7 @@ fn task_of<'a>(
 ) -> Result<(&'a mut RecoveredRun, TaskIndex), String> {
     let numbers = key::number(key, 1).zip(key::number(key, 5));
     let (run, index) = numbers.ok_or("a key is too short")?;
-    let run = runs
-        .get_mut(run as usize)
-        .ok_or_else(|| format!("run {run} is missing"))?;
+    let run = runs.get_mut(run as usize).ok_or_else(|| format!("run {run} is missing"))?;
     Ok((run, TaskIndex(index)))
 }
 

@@ -20,18 +20,10 @@ pub(crate) fn each_row(
 ) -> Result<(), StoreError> {
     let mut result = Ok(());
     let (from, to) = ([letter], [letter + 1]);
-    store.scan(
-        Bound::Included(&from),
-        Bound::Excluded(&to),
-        &mut |key, row| {
-            result = each(key, row);
-            if result.is_ok() {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            }
-        },
-    )?;
+    store.scan(Bound::Included(&from), Bound::Excluded(&to), &mut |key, row| {
+        result = each(key, row);
+        if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
     result.map_err(|error| StoreError::corrupt(store.path(), format!("{what}: {error}")))
 }
 
@@ -78,20 +70,13 @@ pub(crate) fn check_format(store: &dyn Store) -> Result<bool, StoreError> {
         };
     };
     let corrupt = |what: String| {
-        StoreError::corrupt(
-            store.path(),
-            format!("the row of the format version: {what}"),
-        )
+        StoreError::corrupt(store.path(), format!("the row of the format version: {what}"))
     };
     let (content, _) = unseal(key::FORMAT, &row).map_err(corrupt)?;
     let found: u32 = decode_owned(content).map_err(corrupt)?;
     if found != key::FORMAT_VERSION {
         let path = store.path().to_owned();
-        return Err(StoreError::FormatVersion {
-            path,
-            found,
-            known: key::FORMAT_VERSION,
-        });
+        return Err(StoreError::FormatVersion { path, found, known: key::FORMAT_VERSION });
     }
     Ok(true)
 }
@@ -99,12 +84,10 @@ pub(crate) fn check_format(store: &dyn Store) -> Result<bool, StoreError> {
 /// Returns the record of a row that every store has.
 pub(crate) fn meta<T: DeserializeOwned>(store: &dyn Store, key: &[u8]) -> Result<T, StoreError> {
     let row = store.get(key)?;
-    let content = row
-        .ok_or_else(|| "it is missing".to_owned())
-        .and_then(|row| {
-            let (content, _) = unseal(key, &row)?;
-            decode_owned(content)
-        });
+    let content = row.ok_or_else(|| "it is missing".to_owned()).and_then(|row| {
+        let (content, _) = unseal(key, &row)?;
+        decode_owned(content)
+    });
     content.map_err(|what| {
         let row = String::from_utf8_lossy(key);
         StoreError::corrupt(store.path(), format!("row `{row}`: {what}"))

@@ -41,10 +41,7 @@ struct Inner {
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys = self.map.len();
-        f.debug_struct("Snapshot")
-            .field("version", &self.version)
-            .field("keys", &keys)
-            .finish()
+        f.debug_struct("Snapshot").field("version", &self.version).field("keys", &keys).finish()
     }
 }
 

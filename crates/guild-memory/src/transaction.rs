@@ -146,13 +146,7 @@ impl Transaction {
             Origin::Fixed(snapshot) => snapshot.version(),
             Origin::Newest(_) => CommitVersion::default(),
         };
-        Self {
-            origin,
-            parts: TransactionParts {
-                read_at,
-                ..TransactionParts::default()
-            },
-        }
+        Self { origin, parts: TransactionParts { read_at, ..TransactionParts::default() } }
     }
 
     /// Returns the value of a key as this transaction would leave it; none when it is absent.
@@ -164,9 +158,7 @@ impl Transaction {
         key: impl AsRef<str>,
     ) -> Result<Option<T>, TransactionError> {
         let key = key.as_ref();
-        self.get_bytes(key)?
-            .map(|value| decode(key.as_bytes(), &value))
-            .transpose()
+        self.get_bytes(key)?.map(|value| decode(key.as_bytes(), &value)).transpose()
     }
 
     /// Returns the bytes of a key as this transaction would leave them; none when it is absent.
@@ -186,9 +178,7 @@ impl Transaction {
             Some((shared, _)) => shared.clone(),
             None => Key::from(key),
         };
-        self.parts
-            .reads
-            .insert(shared, entry.map(|entry| entry.version));
+        self.parts.reads.insert(shared, entry.map(|entry| entry.version));
         let base = entry.map(|entry| &entry.value);
         match self.parts.writes.get(key) {
             Some(Write::Add(amount)) => sum(key, base, *amount).map(Some),
@@ -233,10 +223,7 @@ impl Transaction {
         let mut ours = self
             .parts
             .writes
-            .range::<[u8], _>((
-                std::ops::Bound::Included(&*prefix),
-                std::ops::Bound::Unbounded,
-            ))
+            .range::<[u8], _>((std::ops::Bound::Included(&*prefix), std::ops::Bound::Unbounded))
             .take_while(|(key, _)| key.starts_with(&prefix))
             .peekable();
         let mut found: Vec<(Key, Bytes)> = Vec::new();
@@ -248,9 +235,7 @@ impl Transaction {
                 (Some((key, _)), None) | (None, Some((key, _))) => *key,
                 (Some((theirs, _)), Some((ours, _))) => (*theirs).min(*ours),
             };
-            let base = theirs
-                .next_if(|(key, _)| *key == next)
-                .map(|(_, entry)| &entry.value);
+            let base = theirs.next_if(|(key, _)| *key == next).map(|(_, entry)| &entry.value);
             rows += usize::from(base.is_some());
             let value = match ours.next_if(|(key, _)| *key == next) {
                 Some((_, Write::Put(value))) => Some(value.clone()),
@@ -271,18 +256,11 @@ impl Transaction {
             Some((key, _)) => Some(key.clone()),
             None => (found.len() == limit).then(|| found[limit - 1].0.clone()),
         };
-        self.parts.ranges.push(RangeRead {
-            prefix: prefix.clone(),
-            last,
-            rows,
-        });
+        self.parts.ranges.push(RangeRead { prefix: prefix.clone(), last, rows });
         if let Some((_, error)) = broken {
             return Err(error);
         }
-        Ok(found
-            .into_iter()
-            .map(|(key, value)| (text(&key), value))
-            .collect())
+        Ok(found.into_iter().map(|(key, value)| (text(&key), value)).collect())
     }
 
     /// Sets a key to a value.
@@ -366,9 +344,7 @@ impl Transaction {
 
 impl fmt::Debug for Transaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transaction")
-            .field("parts", &self.parts)
-            .finish_non_exhaustive()
+        f.debug_struct("Transaction").field("parts", &self.parts).finish_non_exhaustive()
     }
 }
 
@@ -383,9 +359,7 @@ pub(crate) fn sum(
         Some(value) => serde_json::from_slice::<i64>(value)
             .map_err(|_| TransactionError::NotAnInteger { key: text(key) })?,
     };
-    let total = i128::from(base)
-        .checked_add(amount)
-        .and_then(|total| i64::try_from(total).ok());
+    let total = i128::from(base).checked_add(amount).and_then(|total| i64::try_from(total).ok());
     let total = total.ok_or_else(|| TransactionError::Overflow { key: text(key) })?;
     Ok(total.to_string().into())
 }
@@ -395,8 +369,6 @@ pub(crate) fn text(key: &[u8]) -> String {
 }
 
 fn decode<T: DeserializeOwned>(key: &[u8], value: &Bytes) -> Result<T, TransactionError> {
-    serde_json::from_slice(value).map_err(|error| TransactionError::Decode {
-        key: text(key),
-        message: error.to_string(),
-    })
+    serde_json::from_slice(value)
+        .map_err(|error| TransactionError::Decode { key: text(key), message: error.to_string() })
 }

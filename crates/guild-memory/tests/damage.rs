@@ -1,9 +1,6 @@
 //! Damaged, foreign and busy stores: an error that says what and where, never wrong rows, no panic.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests; a failure is a failed test"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests; a failure is a failed test")]
 
 mod common;
 
@@ -49,9 +46,7 @@ fn every_damage_to_a_row_is_found() {
     fill(&mut world, 5);
     // A group of events alone: nothing but the gap in the log would show that it is gone.
     let now = world.now();
-    world
-        .memory
-        .record(now, Event::TaskReady { task: task(0, 4) });
+    world.memory.record(now, Event::TaskReady { task: task(0, 4) });
     world.memory.seal();
     let mut overwrite = world.begin();
     overwrite.put("done/0/0", "newer").unwrap();
@@ -73,21 +68,12 @@ fn every_damage_to_a_row_is_found() {
     for key in rows.keys() {
         let name = String::from_utf8_lossy(key).into_owned();
         let flipped = store_error(opens(&|rows| rows.get_mut(key).unwrap()[2] ^= 4));
-        assert!(
-            matches!(flipped, StoreError::Corrupt { .. }),
-            "{name}: {flipped}"
-        );
+        assert!(matches!(flipped, StoreError::Corrupt { .. }), "{name}: {flipped}");
         let cut = store_error(opens(&|rows| rows.get_mut(key).unwrap().truncate(3)));
         assert!(matches!(cut, StoreError::Corrupt { .. }), "{name}: {cut}");
         let emptied = store_error(opens(&|rows| rows.get_mut(key).unwrap().clear()));
-        assert!(
-            matches!(emptied, StoreError::Corrupt { .. }),
-            "{name}: {emptied}"
-        );
-        assert!(
-            opens(&|rows| drop(rows.remove(key))).is_err(),
-            "{name} removed"
-        );
+        assert!(matches!(emptied, StoreError::Corrupt { .. }), "{name}: {emptied}");
+        assert!(opens(&|rows| drop(rows.remove(key))).is_err(), "{name} removed");
         let moved = opens(&|rows| {
             let row = rows.remove(key).unwrap();
             rows.insert([key.as_slice(), b"x"].concat(), row);
@@ -96,10 +82,7 @@ fn every_damage_to_a_row_is_found() {
     }
     // A row from the past, intact in itself.
     let outdated = opens(&|rows| {
-        rows.insert(
-            b"Ddone/0/0".to_vec(),
-            old_rows[b"Ddone/0/0".as_slice()].clone(),
-        );
+        rows.insert(b"Ddone/0/0".to_vec(), old_rows[b"Ddone/0/0".as_slice()].clone());
     });
     assert!(matches!(store_error(outdated), StoreError::Corrupt { .. }));
 }
@@ -121,17 +104,7 @@ fn a_newer_format_is_named() {
         rows.insert(b"Mformat".to_vec(), row);
     });
     let error = store_error(World::open(Some(Box::new(disk.open())), Durability::Disk));
-    assert!(
-        matches!(
-            error,
-            StoreError::FormatVersion {
-                found: 2,
-                known: 1,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, StoreError::FormatVersion { found: 2, known: 1, .. }), "{error}");
 }
 
 #[test]
@@ -151,10 +124,7 @@ fn a_directory_with_other_files_is_left_alone() {
     assert!(error.to_string().contains("thesis.tex"));
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     let file = directory.path().join("thesis.tex");
-    assert!(matches!(
-        store_error(on_sled(&file)),
-        StoreError::Foreign { .. }
-    ));
+    assert!(matches!(store_error(on_sled(&file)), StoreError::Foreign { .. }));
 }
 
 #[test]
@@ -176,20 +146,11 @@ fn a_store_that_is_open_is_locked_and_free_again_at_once_when_it_is_closed() {
         assert_eq!(world.recovered.epoch.0, round + 1);
         world.put_all(&[("round", i64::from(round))]);
         let error = store_error(on_sled(&path));
-        assert_eq!(
-            error,
-            StoreError::Locked {
-                path: path.clone(),
-                pid: Some(std::process::id())
-            }
-        );
+        assert_eq!(error, StoreError::Locked { path: path.clone(), pid: Some(std::process::id()) });
         assert!(reader::read(&path).is_err());
         world.memory.close().unwrap();
         let view = reader::read(&path).unwrap();
-        assert_eq!(
-            view.snapshot().get(b"round").unwrap().value,
-            round.to_string()
-        );
+        assert_eq!(view.snapshot().get(b"round").unwrap().value, round.to_string());
     }
 }
 
@@ -223,39 +184,25 @@ fn what_a_killed_process_had_acknowledged_is_there_and_its_lock_is_gone() {
     for round in 1..=3 {
         let path = directory.path().join(round.to_string());
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "child_holds_the_store_until_it_is_killed",
-                "--exact",
-                "--nocapture",
-            ])
+            .args(["child_holds_the_store_until_it_is_killed", "--exact", "--nocapture"])
             .env(CHILD_STORE, &path)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
         let mut acknowledged = lines.map_while(Result::ok).filter_map(|line| {
-            line.rsplit_once("acknowledged ")
-                .map(|(_, number)| number.parse::<usize>().unwrap())
+            line.rsplit_once("acknowledged ").map(|(_, number)| number.parse::<usize>().unwrap())
         });
         let last = acknowledged.nth(50 * round).unwrap();
         let locked = store_error(on_sled(&path));
-        assert_eq!(
-            locked,
-            StoreError::Locked {
-                path: path.clone(),
-                pid: Some(child.id())
-            }
-        );
+        assert_eq!(locked, StoreError::Locked { path: path.clone(), pid: Some(child.id()) });
         child.kill().unwrap();
         child.wait().unwrap();
         let last = acknowledged.last().unwrap_or(last);
 
         let world = on_sled(&path).unwrap();
         let outputs = &world.recovered.runs[0].outputs;
-        assert!(
-            outputs[..=last].iter().all(Option::is_some),
-            "{last} was acknowledged"
-        );
+        assert!(outputs[..=last].iter().all(Option::is_some), "{last} was acknowledged");
         assert!(outputs[last + 2..].iter().all(Option::is_none));
         assert_eq!(world.recovered.epoch.0, 2);
     }
@@ -279,11 +226,7 @@ fn cut_files_and_flipped_bits_never_give_wrong_rows() {
         Err(other) => panic!("{other}"),
         Ok(world) => {
             opened += 1;
-            let outputs = world
-                .recovered
-                .runs
-                .first()
-                .map_or(&[][..], |run| &run.outputs);
+            let outputs = world.recovered.runs.first().map_or(&[][..], |run| &run.outputs);
             for (number, output) in outputs.iter().enumerate() {
                 let expected = common::output(&format!("output of {number}"));
                 assert!(output.as_ref().is_none_or(|output| *output == expected));
@@ -291,10 +234,7 @@ fn cut_files_and_flipped_bits_never_give_wrong_rows() {
             let data: Vec<(String, String)> = world.begin().scan_prefix("done/", 100).unwrap();
             assert_eq!(data.len(), outputs.iter().flatten().count());
             for (key, value) in data {
-                assert_eq!(
-                    value,
-                    format!("output of {}", key.rsplit_once('/').unwrap().1)
-                );
+                assert_eq!(value, format!("output of {}", key.rsplit_once('/').unwrap().1));
             }
         }
     };
@@ -302,10 +242,7 @@ fn cut_files_and_flipped_bits_never_give_wrong_rows() {
     for file in files.filter(|entry| entry.file_type().unwrap().is_file()) {
         let content = fs::read(file.path()).unwrap();
         // The data file is sparse: damage what is used of it.
-        let used = content
-            .iter()
-            .rposition(|byte| *byte != 0)
-            .map_or(0, |last| last + 1);
+        let used = content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         for place in 0..8 {
             let at = used * place / 8;
             for flip in [true, false] {
@@ -322,10 +259,7 @@ fn cut_files_and_flipped_bits_never_give_wrong_rows() {
             }
         }
     }
-    assert!(
-        refused > 0 && opened > 0,
-        "refused {refused}, opened {opened}"
-    );
+    assert!(refused > 0 && opened > 0, "refused {refused}, opened {opened}");
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -361,18 +295,11 @@ fn a_guild_under_load_never_makes_blobs() {
         let mut transaction = world.begin();
         for number in 0..15 {
             let value = "x".repeat((64 << 10) - 100);
-            transaction
-                .put(format!("{number}"), &format!("{round}{value}"))
-                .unwrap();
+            transaction.put(format!("{number}"), &format!("{round}{value}")).unwrap();
         }
         world.commit(transaction).unwrap();
         world.memory.barrier().unwrap();
     }
     world.memory.close().unwrap();
-    assert_eq!(
-        fs::read_dir(directory.path().join("blobs"))
-            .unwrap()
-            .count(),
-        0
-    );
+    assert_eq!(fs::read_dir(directory.path().join("blobs")).unwrap().count(), 0);
 }

@@ -1,9 +1,6 @@
 //! A store that fails: from that moment nothing is acknowledged, and everybody is told.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests; a failure is a failed test"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests; a failure is a failed test")]
 
 mod common;
 
@@ -35,16 +32,12 @@ struct Failing {
 impl Failing {
     fn due(&self) -> bool {
         let left = self.calls_left.load(Ordering::SeqCst);
-        self.calls_left
-            .store(left.saturating_sub(1), Ordering::SeqCst);
+        self.calls_left.store(left.saturating_sub(1), Ordering::SeqCst);
         left == 0
     }
 
     fn error(&self) -> StoreError {
-        StoreError::DiskFull {
-            path: self.path().to_owned(),
-            doing: "write rows",
-        }
+        StoreError::DiskFull { path: self.path().to_owned(), doing: "write rows" }
     }
 }
 
@@ -92,11 +85,7 @@ impl Store for Failing {
 
 fn failing(disk: &RamDisk, fault: Fault, calls_left: u64) -> Box<dyn Store> {
     let calls_left = Arc::new(AtomicU64::new(calls_left));
-    Box::new(Failing {
-        inner: disk.open(),
-        fault,
-        calls_left,
-    })
+    Box::new(Failing { inner: disk.open(), fault, calls_left })
 }
 
 #[test]
@@ -118,25 +107,12 @@ fn after_an_error_nothing_is_acknowledged_and_everything_is_refused() {
 
         let token = world.grant(task(0, 1));
         let now = world.now();
-        let refused = world
-            .memory
-            .complete(now, completion(task(0, 1), token, Default::default()));
-        assert!(
-            matches!(refused, Err(CommitError::Unavailable { .. })),
-            "{refused:?}"
-        );
+        let refused = world.memory.complete(now, completion(task(0, 1), token, Default::default()));
+        assert!(matches!(refused, Err(CommitError::Unavailable { .. })), "{refused:?}");
         let refused = world.memory.transact(now, Default::default());
-        assert!(
-            matches!(refused, Err(CommitError::Unavailable { .. })),
-            "{refused:?}"
-        );
-        let refused = world
-            .memory
-            .submit(now, "other", graph("other", 1), &bindings(), 0);
-        assert!(
-            matches!(refused, Err(SubmitError::Unavailable { .. })),
-            "{refused:?}"
-        );
+        assert!(matches!(refused, Err(CommitError::Unavailable { .. })), "{refused:?}");
+        let refused = world.memory.submit(now, "other", graph("other", 1), &bindings(), 0);
+        assert!(matches!(refused, Err(SubmitError::Unavailable { .. })), "{refused:?}");
         world.memory.seal();
         assert_eq!(world.memory.acknowledged(), good);
         assert_eq!(world.memory.close(), Err(error));
@@ -156,10 +132,7 @@ fn at_level_memory_a_failure_shows_soon_although_all_was_acknowledged() {
     world.memory.barrier().unwrap_err();
     let now = world.now();
     let refused = world.memory.transact(now, Default::default());
-    assert!(
-        matches!(refused, Err(CommitError::Unavailable { .. })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(CommitError::Unavailable { .. })), "{refused:?}");
 }
 
 #[test]
@@ -183,15 +156,11 @@ fn the_owner_is_notified_of_progress_and_of_failure() {
     )
     .unwrap();
     let now = guild_core::time::Timestamp(1);
-    memory
-        .submit(now, "a", graph("a", 1), &bindings(), 0)
-        .unwrap();
+    memory.submit(now, "a", graph("a", 1), &bindings(), 0).unwrap();
     let group = memory.seal();
     receiver.recv().unwrap();
     assert_eq!(memory.acknowledged(), group);
-    memory
-        .submit(now, "b", graph("b", 1), &bindings(), 0)
-        .unwrap();
+    memory.submit(now, "b", graph("b", 1), &bindings(), 0).unwrap();
     memory.seal();
     receiver.recv().unwrap();
     assert!(memory.failure().is_some());

@@ -3,10 +3,7 @@
 //! Each test interleaves two or three sessions step by step. Reads come from the snapshot that a
 //! session began with; commits are validated in the order in which they arrive.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests; a failure is a failed test"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests; a failure is a failed test")]
 
 mod common;
 
@@ -21,10 +18,7 @@ fn two_rows() -> World {
 
 #[track_caller]
 fn assert_conflict<T: std::fmt::Debug>(result: Result<T, CommitError>) {
-    assert!(
-        matches!(result, Err(CommitError::Conflict(_))),
-        "{result:?}"
-    );
+    assert!(matches!(result, Err(CommitError::Conflict(_))), "{result:?}");
 }
 
 #[test]
@@ -35,16 +29,10 @@ fn g0_writes_of_two_sessions_do_not_interleave() {
     b.put("test/1", &12).unwrap();
     a.put("test/2", &21).unwrap();
     world.commit(a).unwrap();
-    assert_eq!(
-        (world.value("test/1"), world.value("test/2")),
-        (Some(11), Some(21))
-    );
+    assert_eq!((world.value("test/1"), world.value("test/2")), (Some(11), Some(21)));
     b.put("test/2", &22).unwrap();
     world.commit(b).unwrap();
-    assert_eq!(
-        (world.value("test/1"), world.value("test/2")),
-        (Some(12), Some(22))
-    );
+    assert_eq!((world.value("test/1"), world.value("test/2")), (Some(12), Some(22)));
 }
 
 #[test]
@@ -131,10 +119,7 @@ fn pmp_a_write_by_predicate_meets_the_row_that_another_one_moved() {
     }
     world.commit(a).unwrap();
     assert_conflict(world.commit(b));
-    assert_eq!(
-        world.values(),
-        [("test/1".into(), 20), ("test/2".into(), 30)]
-    );
+    assert_eq!(world.values(), [("test/1".into(), 20), ("test/2".into(), 30)]);
 }
 
 #[test]
@@ -146,14 +131,9 @@ fn p4_no_update_is_lost() {
     a.put("test/1", &(seen_a + 1)).unwrap();
     b.put("test/1", &(seen_b + 1)).unwrap();
     world.commit(a).unwrap();
-    let Err(CommitError::Conflict(conflict)) = world.commit(b) else {
-        panic!("lost update")
-    };
+    let Err(CommitError::Conflict(conflict)) = world.commit(b) else { panic!("lost update") };
     assert_eq!(conflict.key.as_deref(), Some("test/1"));
-    assert_eq!(
-        (conflict.read_at.0, conflict.now_at.map(|at| at.0)),
-        (1, Some(2))
-    );
+    assert_eq!((conflict.read_at.0, conflict.now_at.map(|at| at.0)), (1, Some(2)));
     assert_eq!(world.value("test/1"), Some(11));
 }
 
@@ -197,10 +177,7 @@ fn g2_item_write_skew_is_seen_when_reads_are_not_tracked() {
     // above would prove nothing.
     let mut world = two_rows();
     let (mut a, mut b) = (world.begin(), world.begin());
-    assert_eq!(
-        (world.value("test/1"), world.value("test/2")),
-        (Some(10), Some(20))
-    );
+    assert_eq!((world.value("test/1"), world.value("test/2")), (Some(10), Some(20)));
     a.put("test/1", &11).unwrap();
     b.put("test/2", &21).unwrap();
     world.commit(a).unwrap();

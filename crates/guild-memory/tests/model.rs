@@ -1,9 +1,6 @@
 //! Random transactions and crashes against a serial model: a `BTreeMap`.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests; a failure is a failed test"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests; a failure is a failed test")]
 
 mod common;
 
@@ -60,11 +57,7 @@ struct Session {
 
 impl Session {
     fn new(world: &World, model: &Model) -> Self {
-        Self {
-            real: world.begin(),
-            view: model.clone(),
-            log: Vec::new(),
-        }
+        Self { real: world.begin(), view: model.clone(), log: Vec::new() }
     }
 
     fn run(&mut self, step: Step) {
@@ -74,10 +67,9 @@ impl Session {
                 let value = self.real.get::<i64>(key(*k)).unwrap();
                 value.map(|value| (key(*k), value)).into_iter().collect()
             }
-            Step::Scan(_, prefix, limit) => self
-                .real
-                .scan_prefix::<i64>(scan_prefix(*prefix), *limit)
-                .unwrap(),
+            Step::Scan(_, prefix, limit) => {
+                self.real.scan_prefix::<i64>(scan_prefix(*prefix), *limit).unwrap()
+            }
             Step::Put(_, k, value) => {
                 self.real.put(key(*k), value).unwrap();
                 Vec::new()
@@ -105,27 +97,19 @@ impl Session {
 
 /// Prefix 2 is the empty one: everything.
 fn scan_prefix(prefix: u8) -> String {
-    if prefix == 2 {
-        String::new()
-    } else {
-        format!("{prefix}/")
-    }
+    if prefix == 2 { String::new() } else { format!("{prefix}/") }
 }
 
 /// Runs a step on the model and returns what it sees.
 fn perform(model: &mut Model, step: &Step) -> Vec<(String, i64)> {
     match step {
-        Step::Get(_, k) => model
-            .get_key_value(&key(*k))
-            .map(|(k, v)| (k.clone(), *v))
-            .into_iter()
-            .collect(),
+        Step::Get(_, k) => {
+            model.get_key_value(&key(*k)).map(|(k, v)| (k.clone(), *v)).into_iter().collect()
+        }
         Step::Scan(_, prefix, limit) => {
             let prefix = scan_prefix(*prefix);
             let rows = model.range((Bound::Included(prefix.clone()), Bound::Unbounded));
-            let rows = rows
-                .filter(|(key, _)| key.starts_with(&prefix))
-                .take(*limit);
+            let rows = rows.filter(|(key, _)| key.starts_with(&prefix)).take(*limit);
             rows.map(|(key, value)| (key.clone(), *value)).collect()
         }
         Step::Put(_, k, value) => {
@@ -150,10 +134,7 @@ fn perform(model: &mut Model, step: &Step) -> Vec<(String, i64)> {
 fn commit(world: &mut World, model: &mut Model, touched: &[u64], session: Session) -> bool {
     let writes = session.writes();
     let mut replayed = model.clone();
-    let same = session
-        .log
-        .iter()
-        .all(|(step, seen)| perform(&mut replayed, step) == *seen);
+    let same = session.log.iter().all(|(step, seen)| perform(&mut replayed, step) == *seen);
     let read_at = { session.real.into_parts() };
     let now = world.now();
     let result = world.memory.transact(now, read_at);

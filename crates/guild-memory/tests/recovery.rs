@@ -1,9 +1,6 @@
 //! What was acknowledged is there after a restart, all of it and nothing else.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests; a failure is a failed test"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests; a failure is a failed test")]
 
 mod common;
 
@@ -53,19 +50,13 @@ fn an_empty_store_is_epoch_one_and_every_start_is_a_new_one() {
 fn everything_comes_back_after_a_restart() {
     let disk = RamDisk::new();
     let mut world = World::on(&disk);
-    let roles = world
-        .memory
-        .intern_roles(&["worker".into(), "sorter".into()])
-        .unwrap();
+    let roles = world.memory.intern_roles(&["worker".into(), "sorter".into()]).unwrap();
     let run = world.submit("first", 3);
     world.complete(task(0, 0), "zero");
     complete_with_map(&mut world, task(0, 1), 2);
     world.complete(task(0, 4), "spawned");
     let now = world.now();
-    let ended = Event::TaskEnded {
-        task: task(0, 2),
-        state: EndState::Skipped,
-    };
+    let ended = Event::TaskEnded { task: task(0, 2), state: EndState::Skipped };
     world.memory.record(now, ended);
     world.put_all(&[("a", 1), ("b", 2)]);
     let mut transaction = world.begin();
@@ -80,39 +71,21 @@ fn everything_comes_back_after_a_restart() {
     let recovered = world.recovered.clone();
     assert_eq!(recovered.roles, ["worker", "sorter"]);
     assert_eq!(recovered.last_seq, records.len() as u64);
-    assert_eq!(
-        recovered.last_at,
-        now.after(std::time::Duration::from_micros(2))
-    );
+    assert_eq!(recovered.last_at, now.after(std::time::Duration::from_micros(2)));
     assert_eq!(recovered.runs.len(), 1);
     let first = &recovered.runs[0];
-    assert_eq!(
-        (first.id, &*first.name, &first.graph),
-        (run, "first", &graph("first", 3))
-    );
+    assert_eq!((first.id, &*first.name, &first.graph), (run, "first", &graph("first", 3)));
     assert_eq!(first.spawned, [(TaskIndex(1), map_of(2), bindings())]);
     assert_eq!(
         first.outputs,
-        [
-            Some(output("zero")),
-            Some(Payload::NULL),
-            None,
-            None,
-            Some(output("spawned"))
-        ]
+        [Some(output("zero")), Some(Payload::NULL), None, None, Some(output("spawned"))]
     );
     let ends: Vec<_> = first.history.tasks.iter().map(|task| task.end).collect();
     assert!(matches!(ends[0], Some(TaskEnd::Completed(_))));
-    assert_eq!(
-        (ends[2], ends[3]),
-        (Some(TaskEnd::Ended(EndState::Skipped)), None)
-    );
+    assert_eq!((ends[2], ends[3]), (Some(TaskEnd::Ended(EndState::Skipped)), None));
     assert_eq!(world.begin().scan_prefix_bytes("", 100).unwrap(), values);
     assert_eq!(world.value("b"), Some(42));
-    assert_eq!(
-        world.memory.intern_roles(&["sorter".into()]).unwrap(),
-        [roles[1]]
-    );
+    assert_eq!(world.memory.intern_roles(&["sorter".into()]).unwrap(), [roles[1]]);
 
     // Commits go on where they ended, and what is done stays done.
     let next = world.complete(task(0, 3), "late");
@@ -120,10 +93,7 @@ fn everything_comes_back_after_a_restart() {
     let token = world.grant(task(0, 0));
     let again = completion(task(0, 0), token, Default::default());
     let now = world.now();
-    assert_eq!(
-        world.memory.complete(now, again),
-        Err(CommitError::StaleToken)
-    );
+    assert_eq!(world.memory.complete(now, again), Err(CommitError::StaleToken));
 }
 
 #[test]
@@ -144,10 +114,7 @@ fn the_reader_shows_what_the_guild_wrote() {
     let read: Vec<_> = view.events(0).map(Result::unwrap).collect();
     assert_eq!(read, records);
     let seq = view.last_seq();
-    let tail: Vec<_> = view
-        .events(seq - 1)
-        .map(|record| record.unwrap().seq)
-        .collect();
+    let tail: Vec<_> = view.events(seq - 1).map(|record| record.unwrap().seq).collect();
     assert_eq!(tail, [seq - 1, seq]);
     assert_eq!(view.epoch(), Some(BootEpoch(1)));
     let name = |index| view.names().task(task(0, index));
@@ -155,10 +122,7 @@ fn the_reader_shows_what_the_guild_wrote() {
         (name(7), name(40_001), name(40_003)),
         ("t7".into(), "t7[1]".into(), "t7[1][1]".into())
     );
-    assert_eq!(
-        view.names().find_task(RunId(0), "t7[1][1]"),
-        Some(TaskIndex(40_003))
-    );
+    assert_eq!(view.names().find_task(RunId(0), "t7[1][1]"), Some(TaskIndex(40_003)));
     assert_eq!(view.names().find_run("first"), Some(RunId(0)));
 }
 
@@ -183,10 +147,7 @@ fn a_power_cut_keeps_whole_groups_in_order() {
             assert!(run.outputs[..count].iter().all(Option::is_some));
             count
         });
-        assert_eq!(
-            after.begin().scan_prefix_bytes("done/", 100).unwrap().len(),
-            completed
-        );
+        assert_eq!(after.begin().scan_prefix_bytes("done/", 100).unwrap().len(), completed);
         assert!(completed <= kept);
     }
 }
@@ -214,18 +175,10 @@ fn a_run_is_submitted_once_per_name() {
     world.submit("run", 2);
     for _ in 0..2 {
         let now = world.now();
-        let same = world
-            .memory
-            .submit(now, "run", graph("run", 2), &bindings(), 9)
-            .unwrap();
+        let same = world.memory.submit(now, "run", graph("run", 2), &bindings(), 9).unwrap();
         assert_eq!(same, Submitted::Existing(RunId(0)));
-        let other = world
-            .memory
-            .submit(now, "run", graph("run", 3), &bindings(), 0);
-        assert!(
-            matches!(other, Err(SubmitError::RunExists { .. })),
-            "{other:?}"
-        );
+        let other = world.memory.submit(now, "run", graph("run", 3), &bindings(), 0);
+        assert!(matches!(other, Err(SubmitError::RunExists { .. })), "{other:?}");
         world.memory.close().unwrap();
         world = World::on(&disk);
     }
@@ -266,13 +219,7 @@ fn a_task_that_ended_or_is_unknown_does_not_complete() {
     world.submit("run", 2);
     let token = world.grant(task(0, 0));
     let now = world.now();
-    world.memory.record(
-        now,
-        Event::TaskEnded {
-            task: task(0, 0),
-            state: EndState::Cancelled,
-        },
-    );
+    world.memory.record(now, Event::TaskEnded { task: task(0, 0), state: EndState::Cancelled });
     let run_ended = Event::RunEnded {
         run: RunId(0),
         outcome: Outcome::Cancelled,
@@ -280,9 +227,7 @@ fn a_task_that_ended_or_is_unknown_does_not_complete() {
         makespan_us: 0,
     };
     let try_complete = |world: &mut World, task, token| {
-        world
-            .memory
-            .complete(now, completion(task, token, Default::default()))
+        world.memory.complete(now, completion(task, token, Default::default()))
     };
     let stale = Err(CommitError::StaleToken);
     assert_eq!(try_complete(&mut world, task(0, 0), token), stale);
@@ -308,10 +253,7 @@ fn a_conflict_leaves_nothing_behind_and_the_token_valid() {
     world.put_all(&[("a", 1)]);
     let (now, events) = (world.now(), world.memory.take_records().len());
     let refused = world.memory.complete(now, handed_in.clone());
-    assert!(
-        matches!(refused, Err(CommitError::Conflict(_))),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(CommitError::Conflict(_))), "{refused:?}");
     assert_eq!((events, world.memory.take_records().len()), (3, 0));
 
     handed_in.transaction = Transaction::begin(world.memory.snapshots()).into_parts();
@@ -332,11 +274,6 @@ fn a_turn_that_was_not_sealed_is_given_up() {
     world.submit("torn", 1);
     drop(world);
     let world = World::on(&disk);
-    let names: Vec<_> = world
-        .recovered
-        .runs
-        .iter()
-        .map(|run| run.name.to_string())
-        .collect();
+    let names: Vec<_> = world.recovered.runs.iter().map(|run| run.name.to_string()).collect();
     assert_eq!(names, ["sealed"]);
 }

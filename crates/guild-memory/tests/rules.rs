@@ -1,9 +1,6 @@
 //! Limits, additions and typed values: what breaks a rule is refused with the rule, and changes nothing.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests; a failure is a failed test"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests; a failure is a failed test")]
 
 mod common;
 
@@ -27,11 +24,7 @@ fn violation(result: Result<guild_core::id::CommitVersion, CommitError>) -> Viol
 fn adding_to_something_else_than_an_integer_is_refused_by_key() {
     let mut world = World::volatile();
     let mut transaction = world.begin();
-    for (key, text) in [
-        ("text", "\"1\""),
-        ("float", "1.5"),
-        ("wide", "9223372036854775808"),
-    ] {
+    for (key, text) in [("text", "\"1\""), ("float", "1.5"), ("wide", "9223372036854775808")] {
         transaction.put_bytes(key, text);
     }
     world.commit(transaction).unwrap();
@@ -55,10 +48,7 @@ fn a_sum_that_does_not_fit_is_refused_and_only_the_final_sum_counts() {
     transaction.add("sum", 2).unwrap();
     let expected = TransactionError::Overflow { key: "sum".into() };
     assert_eq!(transaction.get::<i64>("sum"), Err(expected.clone()));
-    assert_eq!(
-        violation(world.commit(transaction)),
-        Violation::Add(expected)
-    );
+    assert_eq!(violation(world.commit(transaction)), Violation::Add(expected));
 
     let mut transaction = world.begin();
     transaction.add("sum", i64::MAX).unwrap();
@@ -84,19 +74,10 @@ fn changes_of_one_key_compose_in_order() {
     assert_eq!(transaction.get::<i64>("c").unwrap(), None);
     transaction.put("text", "x").unwrap();
     let refused = transaction.add("text", 1);
-    assert_eq!(
-        refused,
-        Err(TransactionError::NotAnInteger { key: "text".into() })
-    );
-    assert!(matches!(
-        transaction.get::<i64>("text"),
-        Err(TransactionError::Decode { .. })
-    ));
+    assert_eq!(refused, Err(TransactionError::NotAnInteger { key: "text".into() }));
+    assert!(matches!(transaction.get::<i64>("text"), Err(TransactionError::Decode { .. })));
     world.commit(transaction).unwrap();
-    assert_eq!(
-        (world.value("a"), world.value("b"), world.value("c")),
-        (Some(101), Some(7), None)
-    );
+    assert_eq!((world.value("a"), world.value("b"), world.value("c")), (Some(101), Some(7), None));
 }
 
 #[test]
@@ -111,35 +92,23 @@ fn keys_values_and_transactions_have_limits() {
     let (key_max, value_max) = (limits.key_bytes_max, limits.value_bytes_max);
     put(&mut world, "k".repeat(key_max), value_max).unwrap();
     let refused = violation(put(&mut world, "k".repeat(key_max + 1), 1));
-    assert!(
-        matches!(refused, Violation::KeyTooLong { .. }),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Violation::KeyTooLong { .. }), "{refused:?}");
     let refused = violation(put(&mut world, "k".into(), value_max + 1));
-    assert!(
-        matches!(refused, Violation::ValueTooLarge { .. }),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Violation::ValueTooLarge { .. }), "{refused:?}");
 
     let mut many = world.begin();
     for number in 0..=limits.writes_per_transaction_max {
         many.put(number.to_string(), &0).unwrap();
     }
     let refused = violation(world.commit(many));
-    assert!(
-        matches!(refused, Violation::TooManyWrites { .. }),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Violation::TooManyWrites { .. }), "{refused:?}");
 
     let mut large = world.begin();
     for number in 0..=limits.transaction_bytes_max / value_max {
         large.put_bytes(number.to_string(), vec![b'1'; value_max]);
     }
     let refused = violation(world.commit(large));
-    assert!(
-        matches!(refused, Violation::TransactionTooLarge { .. }),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Violation::TransactionTooLarge { .. }), "{refused:?}");
     assert_eq!(world.memory.snapshots().latest().len(), 1);
 }
 
@@ -162,18 +131,9 @@ fn runs_and_outputs_have_limits() {
         Ok(_) => None,
         Err(other) => panic!("{other:?}"),
     };
-    assert!(matches!(
-        submit("run", 4, bindings()),
-        Some(Violation::TooManyTasks { .. })
-    ));
-    assert!(matches!(
-        submit("too long", 1, bindings()),
-        Some(Violation::NameTooLong { .. })
-    ));
-    assert!(matches!(
-        submit("run", 1, Bindings::default()),
-        Some(Violation::Graph(_))
-    ));
+    assert!(matches!(submit("run", 4, bindings()), Some(Violation::TooManyTasks { .. })));
+    assert!(matches!(submit("too long", 1, bindings()), Some(Violation::NameTooLong { .. })));
+    assert!(matches!(submit("run", 1, Bindings::default()), Some(Violation::Graph(_))));
     assert_eq!(submit("run", 2, bindings()), None);
 
     let token = guild_core::id::FencingToken(7);
@@ -181,17 +141,11 @@ fn runs_and_outputs_have_limits() {
     let mut handed_in = completion(task(0, 0), token, Default::default());
     handed_in.output = output("much too long");
     let refused = violation(memory.complete(now, handed_in.clone()));
-    assert!(
-        matches!(refused, Violation::OutputTooLarge { .. }),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Violation::OutputTooLarge { .. }), "{refused:?}");
     handed_in.output = output("x");
     handed_in.spawned = Some((graph("", 2), bindings()));
     let refused = violation(memory.complete(now, handed_in.clone()));
-    assert!(
-        matches!(refused, Violation::TooManyTasks { .. }),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Violation::TooManyTasks { .. }), "{refused:?}");
     handed_in.spawned = Some((graph("", 1), bindings()));
     memory.complete(now, handed_in).unwrap();
 }
@@ -202,13 +156,7 @@ fn a_value_limit_that_no_store_can_keep_is_refused_at_open() {
     limits.value_bytes_max = 1 << 20;
     let open = |store| Memory::open(store, Durability::Disk, limits.clone(), Box::new(|| {}));
     let refused = open(Some(Box::new(RamStore::new()))).map(|_| ());
-    assert_eq!(
-        refused,
-        Err(OpenError::ValueLimit {
-            found: 1 << 20,
-            max: 64 << 10
-        })
-    );
+    assert_eq!(refused, Err(OpenError::ValueLimit { found: 1 << 20, max: 64 << 10 }));
     open(None).unwrap();
 }
 
@@ -234,10 +182,7 @@ fn a_snapshot_shows_whole_turns_and_never_changes() {
         let mut transaction = world.begin();
         transaction.put("a", &value).unwrap();
         let now = world.now();
-        world
-            .memory
-            .transact(now, transaction.into_parts())
-            .unwrap();
+        world.memory.transact(now, transaction.into_parts()).unwrap();
     }
     assert_eq!(world.value("a"), Some(1));
     world.memory.seal();

@@ -1,9 +1,6 @@
 //! What every store must keep, checked on RAM and on sled.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests; a failure is a failed test"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests; a failure is a failed test")]
 
 use std::ops::{Bound, ControlFlow};
 
@@ -50,13 +47,7 @@ fn row(key: &str, value: &str) -> (Vec<u8>, Vec<u8>) {
 #[test]
 fn a_batch_is_read_back_in_key_order() {
     on_every_store(|store| {
-        store
-            .apply(&batch(&[
-                ("b", Some("2")),
-                ("a", Some("1")),
-                ("c", Some("3")),
-            ]))
-            .unwrap();
+        store.apply(&batch(&[("b", Some("2")), ("a", Some("1")), ("c", Some("3"))])).unwrap();
         assert_eq!(all(store), [row("a", "1"), row("b", "2"), row("c", "3")]);
         assert_eq!(store.get(b"b").unwrap(), Some(b"2".to_vec()));
         assert_eq!(store.get(b"x").unwrap(), None);
@@ -67,20 +58,11 @@ fn a_batch_is_read_back_in_key_order() {
 fn of_two_changes_of_one_row_the_later_one_counts() {
     on_every_store(|store| {
         store
-            .apply(&batch(&[
-                ("a", Some("1")),
-                ("a", None),
-                ("b", None),
-                ("b", Some("2")),
-            ]))
+            .apply(&batch(&[("a", Some("1")), ("a", None), ("b", None), ("b", Some("2"))]))
             .unwrap();
         assert_eq!(all(store), [row("b", "2")]);
-        store
-            .apply(&batch(&[("b", Some("3")), ("a", Some("4"))]))
-            .unwrap();
-        store
-            .apply(&batch(&[("b", None), ("nothing", None)]))
-            .unwrap();
+        store.apply(&batch(&[("b", Some("3")), ("a", Some("4"))])).unwrap();
+        store.apply(&batch(&[("b", None), ("nothing", None)])).unwrap();
         assert_eq!(all(store), [row("a", "4")]);
     });
 }
@@ -89,18 +71,11 @@ fn of_two_changes_of_one_row_the_later_one_counts() {
 fn scans_keep_to_their_bounds() {
     on_every_store(|store| {
         store
-            .apply(&batch(&[
-                ("a", Some("")),
-                ("b", Some("")),
-                ("ba", Some("")),
-                ("c", Some("")),
-            ]))
+            .apply(&batch(&[("a", Some("")), ("b", Some("")), ("ba", Some("")), ("c", Some(""))]))
             .unwrap();
         let keys = |from, to| -> Vec<String> {
             let rows = scan(store, from, to);
-            rows.into_iter()
-                .map(|(key, _)| String::from_utf8(key).unwrap())
-                .collect()
+            rows.into_iter().map(|(key, _)| String::from_utf8(key).unwrap()).collect()
         };
         use Bound::{Excluded, Included, Unbounded};
         assert_eq!(keys(Included(b"b"), Excluded(b"c")), ["b", "ba"]);
@@ -114,21 +89,13 @@ fn scans_keep_to_their_bounds() {
 #[test]
 fn a_scan_stops_when_it_is_told_to() {
     on_every_store(|store| {
-        store
-            .apply(&batch(&[("a", Some("")), ("b", Some("")), ("c", Some(""))]))
-            .unwrap();
+        store.apply(&batch(&[("a", Some("")), ("b", Some("")), ("c", Some(""))])).unwrap();
         let mut seen = 0;
         let mut each = |_: &[u8], _: &[u8]| {
             seen += 1;
-            if seen == 2 {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+            if seen == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        store
-            .scan(Bound::Unbounded, Bound::Unbounded, &mut each)
-            .unwrap();
+        store.scan(Bound::Unbounded, Bound::Unbounded, &mut each).unwrap();
         assert_eq!(seen, 2);
     });
 }
@@ -137,9 +104,7 @@ fn a_scan_stops_when_it_is_told_to() {
 fn empty_keys_values_and_batches_are_rows_like_others() {
     on_every_store(|store| {
         store.apply(&WriteBatch::default()).unwrap();
-        store
-            .apply(&batch(&[("", Some("")), ("\0", Some("zero"))]))
-            .unwrap();
+        store.apply(&batch(&[("", Some("")), ("\0", Some("zero"))])).unwrap();
         store.sync(Durability::Disk).unwrap();
         assert_eq!(all(store), [row("", ""), row("\0", "zero")]);
     });
@@ -167,9 +132,7 @@ fn a_closed_store_opens_again_with_all_rows() {
     }] as [&dyn Fn() -> Box<dyn Store>; 2];
     for open in open {
         let mut store = open();
-        store
-            .apply(&batch(&[("a", Some("1")), ("b", Some("2"))]))
-            .unwrap();
+        store.apply(&batch(&[("a", Some("1")), ("b", Some("2"))])).unwrap();
         store.close().unwrap();
         let mut store = open();
         store.apply(&batch(&[("a", None)])).unwrap();

@@ -88,11 +88,7 @@ impl TaskError {
     }
 
     pub(crate) fn cause(&self) -> Cause {
-        if self.is_crash() {
-            Cause::Panic
-        } else {
-            Cause::Error
-        }
+        if self.is_crash() { Cause::Panic } else { Cause::Error }
     }
 
     pub(crate) fn retry_after(&self) -> Option<Duration> {
@@ -100,11 +96,7 @@ impl TaskError {
     }
 
     fn new(message: impl fmt::Display, kind: Kind) -> Self {
-        Self {
-            message: message.to_string(),
-            kind,
-            retry_after: None,
-        }
+        Self { message: message.to_string(), kind, retry_after: None }
     }
 }
 
@@ -148,9 +140,7 @@ impl<A: Agent> Behaviour for Typed<A> {
     ) -> LocalBoxFuture<'a, Result<Payload, TaskError>> {
         Box::pin(async move {
             let input = input.decode().map_err(|error| {
-                TaskError::fatal(format_args!(
-                    "the input is not of the agent's type: {error}"
-                ))
+                TaskError::fatal(format_args!("the input is not of the agent's type: {error}"))
             })?;
             let output = self.0.perform(input, context).await?;
             Payload::encode(&output)

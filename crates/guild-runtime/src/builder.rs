@@ -91,11 +91,7 @@ pub struct GuildBuilder {
 
 impl fmt::Debug for GuildBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let roles: Vec<_> = self
-            .roles
-            .iter()
-            .map(|(name, agents, _)| (name, agents))
-            .collect();
+        let roles: Vec<_> = self.roles.iter().map(|(name, agents, _)| (name, agents)).collect();
         f.debug_struct("GuildBuilder")
             .field("roles", &roles)
             .field("quotas", &self.quotas)
@@ -130,8 +126,7 @@ impl GuildBuilder {
         agents: u32,
         factory: impl Fn() -> A + Send + Sync + 'static,
     ) -> Self {
-        self.roles
-            .push((name.into(), agents, Factory::new(factory)));
+        self.roles.push((name.into(), agents, Factory::new(factory)));
         self
     }
 
@@ -242,10 +237,8 @@ impl GuildBuilder {
         for ((_, agents, factory), id) in self.roles.into_iter().zip(role_ids) {
             roles.insert(id, RoleParts { agents, factory });
         }
-        let quotas = quota_ids
-            .into_iter()
-            .zip(self.quotas.into_iter().map(|quota| quota.1))
-            .collect();
+        let quotas =
+            quota_ids.into_iter().zip(self.quotas.into_iter().map(|quota| quota.1)).collect();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let mut names = std::mem::take(&mut recovered.names);
         names.set_roles(memory.role_names().to_vec());
@@ -263,9 +256,7 @@ impl GuildBuilder {
             seed: Seed(self.seed),
             validate: self.validate,
             faults: self.faults,
-            agent_threads: self
-                .agent_threads
-                .unwrap_or_else(|| cores.saturating_sub(1).max(1)),
+            agent_threads: self.agent_threads.unwrap_or_else(|| cores.saturating_sub(1).max(1)),
         })
     }
 
@@ -280,11 +271,7 @@ impl GuildBuilder {
         for (kind, name) in roles.chain(quotas) {
             let chars = name.chars().count();
             if chars == 0 || chars > chars_max {
-                return Err(StartError::Name {
-                    name: name.clone(),
-                    chars,
-                    chars_max,
-                });
+                return Err(StartError::Name { name: name.clone(), chars, chars_max });
             }
             if !seen.insert((kind, name)) {
                 return Err(StartError::Duplicate(name.clone()));
@@ -292,11 +279,7 @@ impl GuildBuilder {
         }
         for (role, agents, _) in &self.roles {
             if *agents == 0 || *agents > agents_max {
-                return Err(StartError::Agents {
-                    role: role.clone(),
-                    agents: *agents,
-                    agents_max,
-                });
+                return Err(StartError::Agents { role: role.clone(), agents: *agents, agents_max });
             }
         }
         match self.quotas.iter().find(|(_, spec)| !spec.is_usable()) {

@@ -15,10 +15,7 @@ pub(crate) struct Clock {
 impl Clock {
     /// Starts a clock that goes on from `offset`.
     pub(crate) fn continuing(offset: Timestamp) -> Self {
-        Self {
-            started: Instant::now(),
-            offset,
-        }
+        Self { started: Instant::now(), offset }
     }
 
     /// Returns the time of the store.

@@ -8,6 +8,7 @@ use guild_core::event::Names;
 use guild_core::graph::{Catalog, GraphBuilder, Task};
 use guild_core::id::{AgentId, FencingToken, TaskId, TaskIndex};
 use guild_core::payload::Payload;
+use guild_core::planner::Input;
 use guild_memory::{NameTable, Snapshots, Transaction};
 use tokio::time::Instant;
 
@@ -106,9 +107,7 @@ impl TaskContext {
     /// depends on this task waits for the spawned ones too.
     pub fn spawn(&mut self, task: Task) -> TaskIndex {
         let catalog = &self.surroundings.catalog;
-        self.spawned
-            .get_or_insert_with(|| GraphBuilder::spawned(catalog.clone()))
-            .add(task)
+        self.spawned.get_or_insert_with(|| GraphBuilder::spawned(catalog.clone())).add(task)
     }
 
     /// Renews the lease: tells the scheduler that the agent works on.
@@ -122,9 +121,11 @@ impl TaskContext {
         if !recent {
             self.last_heartbeat = Some(now);
             let (agent, task, token) = (self.agent, self.task, self.token);
-            self.surroundings
-                .scheduler
-                .push(SchedulerMessage::Heartbeat { agent, task, token });
+            self.surroundings.scheduler.push(SchedulerMessage::Tell(Input::Heartbeat {
+                agent,
+                task,
+                token,
+            }));
         }
     }
 
@@ -203,17 +204,11 @@ impl TaskContext {
             None => None,
             Some(builder) => {
                 let graph = builder.build().map_err(TaskError::fatal)?;
-                let bindings = graph
-                    .bind(&self.surroundings.catalog)
-                    .map_err(TaskError::fatal)?;
+                let bindings = graph.bind(&self.surroundings.catalog).map_err(TaskError::fatal)?;
                 Some((Arc::new(graph), bindings))
             }
         };
-        Ok(HandedIn {
-            output,
-            transaction: self.transaction.into_parts(),
-            spawned,
-        })
+        Ok(HandedIn { output, transaction: self.transaction.into_parts(), spawned })
     }
 }
 

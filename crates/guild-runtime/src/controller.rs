@@ -28,12 +28,7 @@ pub(crate) struct Incidents(Arc<Mutex<VecDeque<Incident>>>);
 impl Incidents {
     /// Returns the incidents in RAM, oldest first.
     pub(crate) fn list(&self) -> Vec<Incident> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .cloned()
-            .collect()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     fn open(&self, incident: Incident, incidents_max: usize) {
@@ -76,15 +71,7 @@ impl Controller {
         arbiters: Vec<Arbiter>,
     ) -> Self {
         let batch = Vec::new();
-        Self {
-            inbox,
-            links,
-            incidents,
-            clock,
-            incidents_opened: incidents_before,
-            arbiters,
-            batch,
-        }
+        Self { inbox, links, incidents, clock, incidents_opened: incidents_before, arbiters, batch }
     }
 
     fn turn(&mut self) {
@@ -104,21 +91,19 @@ impl Controller {
         let surroundings = &self.links.surroundings;
         surroundings.stats.incidents.fetch_add(1, Ordering::Relaxed);
         let number = self.incidents_opened;
-        surroundings
-            .memory
-            .push(MemoryMessage::Record(Event::IncidentOpened {
-                incident: number,
-                severity: report.severity,
-                r#type: report.kind.into(),
-                agent: report.agent.map(|(agent, _)| agent),
-                task: report.task.map(|(task, _)| task),
-                attempt: report.task.map(|(_, attempt)| attempt),
-                fault: report.fault,
-                cause: report.cause,
-                message: report.message.clone(),
-                location: report.location.clone(),
-                action: report.action.clone(),
-            }));
+        surroundings.memory.push(MemoryMessage::Record(Event::IncidentOpened {
+            incident: number,
+            severity: report.severity,
+            r#type: report.kind.into(),
+            agent: report.agent.map(|(agent, _)| agent),
+            task: report.task.map(|(task, _)| task),
+            attempt: report.task.map(|(_, attempt)| attempt),
+            fault: report.fault,
+            cause: report.cause,
+            message: report.message.clone(),
+            location: report.location.clone(),
+            action: report.action.clone(),
+        }));
         let incident = Incident {
             number,
             at: self.clock.now(),
@@ -133,10 +118,7 @@ impl Controller {
             fault: report.fault,
             action: report.action.into(),
         };
-        self.incidents.open(
-            incident,
-            surroundings.catalog.limits.incidents_in_memory_max,
-        );
+        self.incidents.open(incident, surroundings.catalog.limits.incidents_in_memory_max);
     }
 
     fn shutdown(&mut self, drain: Drain, reply: oneshot::Sender<Result<ShutdownReport, String>>) {
@@ -184,10 +166,7 @@ async fn end_in_order(
         join(arbiter).await;
     }
     let (reply, closed) = oneshot::channel();
-    links
-        .surroundings
-        .memory
-        .push(MemoryMessage::Close { reply });
+    links.surroundings.memory.push(MemoryMessage::Close { reply });
     match closed.await {
         Ok(Ok(())) => Ok(ShutdownReport { attempts_dropped }),
         Ok(Err(reason)) => Err(reason),
@@ -196,10 +175,7 @@ async fn end_in_order(
 }
 
 async fn answer<T>(receiver: oneshot::Receiver<T>) -> Option<T> {
-    tokio::time::timeout(ANSWER_TIME_MAX, receiver)
-        .await
-        .ok()?
-        .ok()
+    tokio::time::timeout(ANSWER_TIME_MAX, receiver).await.ok()?.ok()
 }
 
 /// Waits for an arbiter's thread, but not for one that an agent blocks for ever.

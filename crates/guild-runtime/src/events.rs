@@ -38,16 +38,10 @@ impl EventLog {
     /// Returns a log that keeps this many records, with those of before.
     pub(crate) fn new(records_max: usize, before: Vec<EventRecord>) -> Self {
         let seq = before.last().map_or(0, |record| record.seq);
-        let mut recent = Recent {
-            records: VecDeque::new(),
-            records_max,
-        };
+        let mut recent = Recent { records: VecDeque::new(), records_max };
         recent.extend(before);
         let (last, _) = watch::channel(Last { seq, closed: false });
-        Self(Arc::new(Shared {
-            recent: Mutex::new(recent),
-            last,
-        }))
+        Self(Arc::new(Shared { recent: Mutex::new(recent), last }))
     }
 
     /// Publishes records, in order and without a gap to those before.
@@ -66,12 +60,7 @@ impl EventLog {
 
     /// Returns a reader that begins at `from` (1 is the first record).
     pub(crate) fn reader(&self, from: u64) -> Events {
-        Events {
-            log: self.clone(),
-            next: from.max(1),
-            waiting: None,
-            batch: VecDeque::new(),
-        }
+        Events { log: self.clone(), next: from.max(1), waiting: None, batch: VecDeque::new() }
     }
 
     /// Returns up to `count_max` records from `from` on, or why there are none.
@@ -84,13 +73,7 @@ impl EventLog {
             return Err(Lagged { next: first });
         }
         let skip = usize::try_from(from - first).unwrap_or(usize::MAX);
-        Ok(recent
-            .records
-            .iter()
-            .skip(skip)
-            .take(count_max)
-            .cloned()
-            .collect())
+        Ok(recent.records.iter().skip(skip).take(count_max).cloned().collect())
     }
 
     fn recent(&self) -> MutexGuard<'_, Recent> {
@@ -126,9 +109,7 @@ pub struct Events {
 
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Events")
-            .field("next", &self.next)
-            .finish_non_exhaustive()
+        f.debug_struct("Events").field("next", &self.next).finish_non_exhaustive()
     }
 }
 
@@ -148,10 +129,8 @@ impl Events {
     pub fn available(&mut self) -> Result<Vec<EventRecord>, Lagged> {
         let mut records = Vec::from(std::mem::take(&mut self.batch));
         loop {
-            let more = self
-                .log
-                .read(self.next, READ_MAX)
-                .inspect_err(|lag| self.next = lag.next)?;
+            let more =
+                self.log.read(self.next, READ_MAX).inspect_err(|lag| self.next = lag.next)?;
             let Some(last) = more.back() else {
                 return Ok(records);
             };

@@ -92,21 +92,16 @@ impl RandomFaults {
     pub fn parse(spec: &str, seed: Seed) -> Result<Self, ChaosError> {
         let mut rates: [(&str, Option<f64>); 3] = [("crash", None), ("hang", None), ("slow", None)];
         for part in spec.split(',').map(str::trim) {
-            let (name, value) = part
-                .split_once('=')
-                .ok_or_else(|| ChaosError::Shape(part.to_owned()))?;
+            let (name, value) =
+                part.split_once('=').ok_or_else(|| ChaosError::Shape(part.to_owned()))?;
             let (name, value) = (name.trim(), value.trim());
             let rate = rates
                 .iter_mut()
                 .find(|(known, _)| *known == name)
                 .ok_or_else(|| ChaosError::Unknown(name.to_owned()))?;
-            let probability = value
-                .parse::<f64>()
-                .ok()
-                .filter(|p| (0.0..=1.0).contains(p))
-                .ok_or_else(|| ChaosError::Probability {
-                    fault: name.to_owned(),
-                    value: value.to_owned(),
+            let probability =
+                value.parse::<f64>().ok().filter(|p| (0.0..=1.0).contains(p)).ok_or_else(|| {
+                    ChaosError::Probability { fault: name.to_owned(), value: value.to_owned() }
                 })?;
             if rate.1.replace(probability).is_some() {
                 return Err(ChaosError::Duplicate(name.to_owned()));
@@ -116,13 +111,7 @@ impl RandomFaults {
         if crash + hang + slow > 1.0 {
             return Err(ChaosError::Sum(crash + hang + slow));
         }
-        Ok(Self {
-            seed,
-            crash,
-            hang,
-            slow,
-            slow_by: Duration::from_millis(100),
-        })
+        Ok(Self { seed, crash, hang, slow, slow_by: Duration::from_millis(100) })
     }
 }
 
@@ -168,27 +157,15 @@ mod tests {
         let (mut crashes, mut hangs) = (0, 0);
 
         for index in 0..10_000 {
-            let task = TaskId {
-                run: RunId(1),
-                index: TaskIndex(index),
-            };
+            let task = TaskId { run: RunId(1), index: TaskIndex(index) };
             let struck =
                 [Site::BeforePerform, Site::AfterPerform].map(|site| faults.strike(site, task, 1));
             assert!(struck[0].is_none() || struck[1].is_none());
-            crashes += struck
-                .iter()
-                .filter(|fault| **fault == Some(Fault::Crash))
-                .count();
-            hangs += struck
-                .iter()
-                .filter(|fault| **fault == Some(Fault::Hang))
-                .count();
+            crashes += struck.iter().filter(|fault| **fault == Some(Fault::Crash)).count();
+            hangs += struck.iter().filter(|fault| **fault == Some(Fault::Hang)).count();
         }
 
-        assert!(
-            (1_800..2_200).contains(&crashes),
-            "{crashes} crashes of 2,000"
-        );
+        assert!((1_800..2_200).contains(&crashes), "{crashes} crashes of 2,000");
         assert!((850..1_150).contains(&hangs), "{hangs} hangs of 1,000");
     }
 }

@@ -38,11 +38,7 @@ pub(crate) struct Guard<A: Actor<Context = actix::Context<A>>, F> {
 impl<A: Actor<Context = actix::Context<A>>, F> Guard<A, F> {
     /// Guards an actor.
     pub(crate) fn new(cell: ContextFut<A, actix::Context<A>>, on_crash: F) -> Self {
-        Self {
-            cell: Some(cell),
-            parked: None,
-            on_crash,
-        }
+        Self { cell: Some(cell), parked: None, on_crash }
     }
 
     fn end(&mut self) -> Poll<()> {
@@ -137,10 +133,7 @@ mod tests {
 
         fn started(&mut self, _: &mut Context<Self>) {
             self.notes.started.set(self.notes.started.get() + 1);
-            assert!(
-                self.notes.started.get() > self.panics_in_started,
-                "panic in started"
-            );
+            assert!(self.notes.started.get() > self.panics_in_started, "panic in started");
         }
     }
 
@@ -170,11 +163,7 @@ mod tests {
     }
 
     fn fragile(notes: &Notes) -> Fragile {
-        Fragile {
-            notes: notes.clone(),
-            panics_in_started: 0,
-            panics_in_drop: false,
-        }
+        Fragile { notes: notes.clone(), panics_in_started: 0, panics_in_drop: false }
     }
 
     fn guarded(actor: Fragile, verdict: Verdict) -> Addr<Fragile> {
@@ -236,10 +225,7 @@ mod tests {
             address.send(Order::Note(1)).await.unwrap();
 
             assert_eq!(notes.started.get(), 3);
-            assert_eq!(
-                *notes.crashes.borrow(),
-                ["panic in started", "panic in started"]
-            );
+            assert_eq!(*notes.crashes.borrow(), ["panic in started", "panic in started"]);
         });
     }
 

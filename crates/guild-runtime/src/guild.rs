@@ -39,9 +39,7 @@ pub struct Guild {
 
 impl fmt::Debug for Guild {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guild")
-            .field("agents", &self.agents)
-            .finish_non_exhaustive()
+        f.debug_struct("Guild").field("agents", &self.agents).finish_non_exhaustive()
     }
 }
 
@@ -139,26 +137,18 @@ impl Guild {
     pub async fn submit(&self, graph: Graph) -> Result<Run, SubmitError> {
         let bindings = graph.bind(&self.surroundings.catalog).map_err(Arc::new)?;
         let (reply, answer) = oneshot::channel();
-        let message = MemoryMessage::Submit {
-            graph: Arc::new(graph),
-            bindings,
-            reply,
-        };
+        let message = MemoryMessage::Submit { graph: Arc::new(graph), bindings, reply };
         self.surroundings
             .memory
             .try_push(message, REQUESTS_MAX)
             .map_err(|_| SubmitError::Busy(REQUESTS_MAX))?;
-        let id = answer
-            .await
-            .unwrap_or_else(|_| Err(SubmitError::Unavailable(ENDED.into())))?;
+        let id = answer.await.unwrap_or_else(|_| Err(SubmitError::Unavailable(ENDED.into())))?;
         Ok(self.follow(id))
     }
 
     /// Returns the run of this name, if one was submitted.
     pub fn run(&self, name: &str) -> Option<Run> {
-        self.surroundings
-            .named(|names| names.find_run(name))
-            .map(|id| self.follow(id))
+        self.surroundings.named(|names| names.find_run(name)).map(|id| self.follow(id))
     }
 
     /// Returns a reader of the event log from number `from` on; 1 is the first event.
@@ -168,8 +158,7 @@ impl Guild {
 
     /// Writes an event as one line of JSON, with names instead of numbers.
     pub fn event_line(&self, record: &EventRecord) -> String {
-        self.surroundings
-            .named(|names| guild_core::event::line(record, names))
+        self.surroundings.named(|names| guild_core::event::line(record, names))
     }
 
     /// Returns the recent incidents, oldest first.
@@ -193,10 +182,7 @@ impl Guild {
 
     /// Returns the shared memory.
     pub fn memory(&self) -> MemoryHandle {
-        MemoryHandle {
-            surroundings: Arc::clone(&self.surroundings),
-            seed: self.seed,
-        }
+        MemoryHandle { surroundings: Arc::clone(&self.surroundings), seed: self.seed }
     }
 
     /// Ends the guild: assigns nothing more, lets work under way finish within the drain, drops the
@@ -206,17 +192,12 @@ impl Guild {
     /// The store could not be closed cleanly, or the guild has ended already.
     pub async fn shutdown(&self, drain: Drain) -> Result<ShutdownReport, ShutdownError> {
         let (reply, answer) = oneshot::channel();
-        self.controller
-            .push(ControllerMessage::Shutdown { drain, reply });
+        self.controller.push(ControllerMessage::Shutdown { drain, reply });
         let report = match answer.await {
             Ok(report) => report.map_err(ShutdownError::Store),
             Err(_) => Err(ShutdownError::Ended),
         };
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::warn!("the control thread ended with a panic");
         }
@@ -225,11 +206,7 @@ impl Guild {
 
     fn follow(&self, id: RunId) -> Run {
         let cell = self.board.follow(id);
-        Run {
-            id,
-            surroundings: Arc::clone(&self.surroundings),
-            cell,
-        }
+        Run { id, surroundings: Arc::clone(&self.surroundings), cell }
     }
 }
 
@@ -286,9 +263,7 @@ impl MemoryHandle {
                         return Err(TransactError::Commit(error));
                     }
                     let entity = self.snapshot().version().0;
-                    let draw = self
-                        .seed
-                        .unit(Stream::Transact, entity, u64::from(failures));
+                    let draw = self.seed.unit(Stream::Transact, entity, u64::from(failures));
                     self.pause(policy.delay_after(failures, draw)).await;
                 }
                 Err(TransactError::Commit(error)) => return Err(TransactError::Commit(error)),
@@ -308,9 +283,7 @@ impl MemoryHandle {
             .memory
             .try_push(MemoryMessage::Transact { parts, reply }, REQUESTS_MAX)
             .map_err(|_| TransactError::Busy(REQUESTS_MAX))?;
-        answer
-            .await
-            .unwrap_or_else(|_| Err(TransactError::Unavailable(ENDED.into())))
+        answer.await.unwrap_or_else(|_| Err(TransactError::Unavailable(ENDED.into())))
     }
 
     /// Waits on the guild's own clock, so that the caller needs no runtime.
@@ -319,9 +292,7 @@ impl MemoryHandle {
         if delay.is_zero() {
             // Dropping `done` ends the wait at once.
         } else {
-            self.surroundings
-                .memory
-                .push(MemoryMessage::Pause { delay, done });
+            self.surroundings.memory.push(MemoryMessage::Pause { delay, done });
         }
         async move {
             if waited.await.is_err() {

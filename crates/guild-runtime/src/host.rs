@@ -15,7 +15,7 @@ use actix::{Actor, ActorContext, Addr, Context, Handler, Supervised};
 use futures_util::future::LocalBoxFuture;
 use guild_core::event::{Cause, Event};
 use guild_core::id::{AgentId, FencingToken, Incarnation, TaskId};
-use guild_core::planner::AttemptResult;
+use guild_core::planner::{AttemptResult, Input};
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
@@ -59,14 +59,7 @@ impl Lease {
         token: FencingToken,
         scheduler: Inbox<SchedulerMessage>,
     ) -> Self {
-        Self {
-            agent,
-            incarnation,
-            task,
-            attempt,
-            token,
-            scheduler: Some(scheduler),
-        }
+        Self { agent, incarnation, task, attempt, token, scheduler: Some(scheduler) }
     }
 
     fn hand_in(&mut self, work: HandedIn) {
@@ -74,13 +67,7 @@ impl Lease {
             (self.agent, self.incarnation, self.task, self.token);
         if let Some(scheduler) = self.scheduler.take() {
             let work = Box::new(work);
-            scheduler.push(SchedulerMessage::HandIn {
-                agent,
-                incarnation,
-                task,
-                token,
-                work,
-            });
+            scheduler.push(SchedulerMessage::HandIn { agent, incarnation, task, token, work });
         }
     }
 
@@ -88,13 +75,13 @@ impl Lease {
         let (agent, incarnation, task, token) =
             (self.agent, self.incarnation, self.task, self.token);
         if let Some(scheduler) = self.scheduler.take() {
-            scheduler.push(SchedulerMessage::Finished {
+            scheduler.push(SchedulerMessage::Tell(Input::Finished {
                 agent,
                 incarnation,
                 task,
                 token,
                 result,
-            });
+            }));
         }
     }
 
@@ -159,10 +146,7 @@ impl AgentHost {
             shared,
         });
         let next = Rc::new(Cell::new(Some(first)));
-        let host = Self {
-            slot: Rc::clone(&slot),
-            next: Rc::clone(&next),
-        };
+        let host = Self { slot: Rc::clone(&slot), next: Rc::clone(&next) };
         let on_crash = move |report| cell_crashed(&slot, &next, report);
         actix_rt::spawn(Guard::new(context.into_future(host), on_crash));
     }
@@ -176,9 +160,7 @@ impl AgentHost {
                 // The supervisor records it and then tells the scheduler, so that the log shows an
                 // agent's start before its first task.
                 let agent = slot.agent;
-                slot.shared
-                    .supervisor
-                    .push(SupervisorMessage::ChildUp { agent, incarnation });
+                slot.shared.supervisor.push(SupervisorMessage::ChildUp { agent, incarnation });
             }
             Err(report) => slot.end_life(Some(Cause::Panic), report, None, None, None),
         }
@@ -193,11 +175,7 @@ fn cell_crashed(
     report: PanicReport,
 ) -> LocalBoxFuture<'static, Verdict> {
     if let Some(token) = slot.running.get() {
-        slot.revoke(Revoked {
-            token,
-            cause: Some(Cause::AgentLost),
-            tell: false,
-        });
+        slot.revoke(Revoked { token, cause: Some(Cause::AgentLost), tell: false });
     }
     let (resume, parked) = oneshot::channel();
     slot.tell_scheduler_down(Cause::AgentLost, &report.message);
@@ -226,15 +204,12 @@ impl Slot {
 
     fn tell_scheduler_down(&self, cause: Cause, message: &str) {
         if let Some(incarnation) = self.incarnation.get() {
-            self.shared
-                .surroundings
-                .scheduler
-                .push(SchedulerMessage::AgentDown {
-                    agent: self.agent,
-                    incarnation,
-                    cause,
-                    message: message.into(),
-                });
+            self.shared.surroundings.scheduler.push(SchedulerMessage::Tell(Input::AgentDown {
+                agent: self.agent,
+                incarnation,
+                cause,
+                message: message.into(),
+            }));
         }
     }
 
@@ -254,18 +229,16 @@ impl Slot {
         {
             tracing::warn!(message = %second.message, "agent panicked while it was dropped");
         }
-        self.shared
-            .supervisor
-            .push(SupervisorMessage::ChildDown(Box::new(ChildDown {
-                agent: self.agent,
-                incarnation,
-                cause,
-                message: report.message,
-                location: report.location,
-                task,
-                fault,
-                parked,
-            })));
+        self.shared.supervisor.push(SupervisorMessage::ChildDown(Box::new(ChildDown {
+            agent: self.agent,
+            incarnation,
+            cause,
+            message: report.message,
+            location: report.location,
+            task,
+            fault,
+            parked,
+        })));
     }
 }
 
@@ -294,11 +267,7 @@ impl Handler<Retire> for AgentHost {
 
     fn handle(&mut self, _: Retire, context: &mut Context<Self>) {
         if let Some(token) = self.slot.running.get() {
-            self.slot.revoke(Revoked {
-                token,
-                cause: None,
-                tell: false,
-            });
+            self.slot.revoke(Revoked { token, cause: None, tell: false });
         }
         context.stop();
     }
@@ -308,11 +277,7 @@ impl Handler<Revoke> for AgentHost {
     type Result = ();
 
     fn handle(&mut self, message: Revoke, _: &mut Context<Self>) {
-        self.slot.revoke(Revoked {
-            token: message.token,
-            cause: message.cause,
-            tell: true,
-        });
+        self.slot.revoke(Revoked { token: message.token, cause: message.cause, tell: true });
     }
 }
 
@@ -343,11 +308,7 @@ enum End {
 }
 
 async fn attempt(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, assign: Assign) {
-    let Assign {
-        mut lease,
-        input,
-        deadline,
-    } = assign;
+    let Assign { mut lease, input, deadline } = assign;
     let mut context = TaskContext::new(
         Arc::clone(&slot.shared.surroundings),
         (lease.agent, lease.task, lease.attempt, lease.token),
@@ -374,10 +335,7 @@ async fn attempt(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, assign: Assi
             lease.settle();
             slot.tell_scheduler_down(Cause::Panic, &message);
             slot.drop_behaviour(behaviour);
-            let report = PanicReport {
-                message,
-                location: None,
-            };
+            let report = PanicReport { message, location: None };
             slot.end_life(Some(Cause::Panic), report, task, fault.get(), None);
         }
         End::Error(error) => {
@@ -399,10 +357,7 @@ async fn attempt(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, assign: Assi
                     Some(_) => "the attempt took longer than its timeout",
                     None => "the attempt was cancelled",
                 };
-                let report = PanicReport {
-                    message: message.into(),
-                    location: None,
-                };
+                let report = PanicReport { message: message.into(), location: None };
                 slot.end_life(revoked.cause, report, task, fault.get(), None);
             }
         }
@@ -449,15 +404,13 @@ async fn strike(site: Site, context: &TaskContext, number: &Cell<Option<u64>>) {
     };
     let n = surroundings.stats.faults.fetch_add(1, Ordering::Relaxed) + 1;
     number.set(Some(n));
-    surroundings
-        .memory
-        .push(MemoryMessage::Record(Event::FaultInjected {
-            fault: n,
-            r#type: fault.name().into(),
-            agent: context.agent_id(),
-            task: context.task_id(),
-            attempt: context.attempt(),
-        }));
+    surroundings.memory.push(MemoryMessage::Record(Event::FaultInjected {
+        fault: n,
+        r#type: fault.name().into(),
+        agent: context.agent_id(),
+        task: context.task_id(),
+        attempt: context.attempt(),
+    }));
     match fault {
         Fault::Crash => panic!("injected crash {n}"),
         Fault::Hang => std::future::pending().await,
@@ -487,10 +440,7 @@ async fn run_until_revoked(
             Poll::Ready(Err(report)) => Poll::Ready(End::Panic(report)),
             Poll::Pending => {
                 let mut waker = slot.waker.borrow_mut();
-                if !waker
-                    .as_ref()
-                    .is_some_and(|known| known.will_wake(cx.waker()))
-                {
+                if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
                     *waker = Some(cx.waker().clone());
                 }
                 Poll::Pending

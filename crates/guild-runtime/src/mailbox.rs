@@ -42,10 +42,7 @@ impl<T> Clone for Inbox<T> {
 impl<T> Inbox<T> {
     /// Returns an inbox whose actor does not live yet; messages wait for it.
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Shared {
-            queue: Mutex::new(Some(Vec::new())),
-            owner: OnceLock::new(),
-        }))
+        Self(Arc::new(Shared { queue: Mutex::new(Some(Vec::new())), owner: OnceLock::new() }))
     }
 
     /// Returns the actor's end; there is one for each inbox.
@@ -115,12 +112,7 @@ impl<T> Outlet<T> {
         // After a restart of the actor the owner is known already. In both cases what waits is
         // looked at after the owner is known: whoever adds later finds it.
         self.0.0.owner.get_or_init(|| owner);
-        if self
-            .0
-            .queue()
-            .as_ref()
-            .is_some_and(|queue| !queue.is_empty())
-        {
+        if self.0.queue().as_ref().is_some_and(|queue| !queue.is_empty()) {
             self.0.wake();
         }
     }

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError};
 
 use actix::{Actor, AsyncContext, Context, Handler, Supervised};
 use guild_core::event::EventRecord;
-use guild_core::planner::Refusal;
+use guild_core::planner::{Input, Refusal};
 use guild_memory::{CommitError, Completion, GroupNo, Memory, NameTable, Submitted};
 
 use tokio::sync::oneshot;
@@ -41,13 +41,16 @@ pub(crate) struct MemoryActor {
     closing: Option<oneshot::Sender<Result<(), String>>>,
 }
 
+/// An answer to the handle, told whether what it says is durable.
+type Reply = Box<dyn FnOnce(Result<(), String>) + Send>;
+
 /// What may be told once a group is acknowledged, in the order in which it is told.
 #[derive(Default)]
 struct Group {
     records: Vec<EventRecord>,
     to_scheduler: Vec<SchedulerMessage>,
     ended: Vec<RunReport>,
-    replies: Vec<Box<dyn FnOnce(Result<(), String>) + Send>>,
+    replies: Vec<Reply>,
 }
 
 impl Group {
@@ -123,16 +126,11 @@ impl MemoryActor {
         self.turn.records = memory.take_records();
         if !self.turn.is_empty() {
             let group = memory.seal();
-            self.waiting
-                .push_back((group, std::mem::take(&mut self.turn)));
+            self.waiting.push_back((group, std::mem::take(&mut self.turn)));
         }
         let acknowledged = memory.acknowledged();
         let failure = memory.failure().map(ToString::to_string);
-        while self
-            .waiting
-            .front()
-            .is_some_and(|(group, _)| *group <= acknowledged)
-        {
+        while self.waiting.front().is_some_and(|(group, _)| *group <= acknowledged) {
             if let Some((_, group)) = self.waiting.pop_front() {
                 self.tell(group);
             }
@@ -149,22 +147,18 @@ impl MemoryActor {
             MemoryMessage::Record(event) => memory.record(now, event),
             MemoryMessage::Complete(completion) => self.complete(memory, *completion),
             MemoryMessage::Ended(report) => self.turn.ended.push(*report),
-            MemoryMessage::Submit {
-                graph,
-                bindings,
-                reply,
-            } => {
+            MemoryMessage::Submit { graph, bindings, reply } => {
                 let submitted =
                     memory.submit(now, &graph.name, Arc::clone(&graph), &bindings, self.seed);
                 let answer = match submitted {
                     Ok(Submitted::New(run)) => {
                         let name = graph.name.clone();
                         self.write_names(|names| names.add_run(run, name, Arc::clone(&graph)));
-                        self.turn.to_scheduler.push(SchedulerMessage::Submitted {
+                        self.turn.to_scheduler.push(SchedulerMessage::Tell(Input::Submit {
                             run,
                             graph,
                             bindings,
-                        });
+                        }));
                         Ok(run)
                     }
                     Ok(Submitted::Existing(run)) => Ok(run),
@@ -213,31 +207,19 @@ impl MemoryActor {
                         names.add_spawned(task.run, task.index, first, Arc::clone(graph));
                     });
                 }
-                SchedulerMessage::Committed {
-                    task,
-                    token,
-                    version,
-                    output,
-                    spawned,
-                }
+                SchedulerMessage::Committed { task, token, version, output, spawned }
             }
-            Err(error) => SchedulerMessage::Refused {
+            Err(error) => SchedulerMessage::Tell(Input::CommitRefused {
                 task,
                 token,
                 refusal: refusal(error),
-            },
+            }),
         };
         self.turn.to_scheduler.push(answer);
     }
 
     fn write_names(&self, change: impl FnOnce(&mut NameTable)) {
-        change(
-            &mut self
-                .surroundings
-                .names
-                .write()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        change(&mut self.surroundings.names.write().unwrap_or_else(PoisonError::into_inner));
     }
 
     fn tell(&self, mut group: Group) {
@@ -246,9 +228,7 @@ impl MemoryActor {
             .messages
             .fetch_add(group.to_scheduler.len() as u64, Ordering::Relaxed);
         self.events.publish(group.records);
-        self.surroundings
-            .scheduler
-            .push_all(&mut group.to_scheduler);
+        self.surroundings.scheduler.push_all(&mut group.to_scheduler);
         for report in group.ended {
             self.board.end(report);
         }
@@ -275,12 +255,8 @@ impl MemoryActor {
 fn refusal(error: CommitError) -> Refusal {
     match error {
         CommitError::StaleToken => Refusal::StaleToken,
-        error if error.is_retryable() => Refusal::Conflict {
-            message: error.to_string().into(),
-        },
-        error => Refusal::Invalid {
-            message: error.to_string().into(),
-        },
+        error if error.is_retryable() => Refusal::Conflict { message: error.to_string().into() },
+        error => Refusal::Invalid { message: error.to_string().into() },
     }
 }
 

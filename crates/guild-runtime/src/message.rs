@@ -7,7 +7,7 @@ use guild_core::event::{Cause, Event};
 use guild_core::graph::{Bindings, Graph};
 use guild_core::id::{AgentId, CommitVersion, FencingToken, Incarnation, RunId, TaskId};
 use guild_core::payload::Payload;
-use guild_core::planner::{AttemptResult, Refusal};
+use guild_core::planner::Input;
 use guild_memory::{Completion, TransactionParts};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -30,38 +30,8 @@ pub(crate) struct HandedIn {
 /// To the scheduler.
 #[derive(Debug)]
 pub(crate) enum SchedulerMessage {
-    /// From the memory: a run was committed.
-    Submitted {
-        run: RunId,
-        graph: Arc<Graph>,
-        bindings: Bindings,
-    },
-    /// From an agent: it is up.
-    AgentReady {
-        agent: AgentId,
-        incarnation: Incarnation,
-    },
-    /// From an agent: its life ended, with what it held.
-    AgentDown {
-        agent: AgentId,
-        incarnation: Incarnation,
-        cause: Cause,
-        message: Box<str>,
-    },
-    /// From an agent: it works on.
-    Heartbeat {
-        agent: AgentId,
-        task: TaskId,
-        token: FencingToken,
-    },
-    /// From an agent: its attempt ended without a completion.
-    Finished {
-        agent: AgentId,
-        incarnation: Incarnation,
-        task: TaskId,
-        token: FencingToken,
-        result: AttemptResult,
-    },
+    /// From an agent, its supervisor, the memory or the handle: an input of the planner.
+    Tell(Input),
     /// From an agent: its attempt is done and wants to be committed.
     HandIn {
         agent: AgentId,
@@ -78,14 +48,6 @@ pub(crate) enum SchedulerMessage {
         output: Payload,
         spawned: Spawned,
     },
-    /// From the memory: a completion was refused.
-    Refused {
-        task: TaskId,
-        token: FencingToken,
-        refusal: Refusal,
-    },
-    /// From the handle: end a run.
-    Cancel { run: RunId },
     /// From the controller: assign nothing more; answer when nothing is under way.
     Drain { idle: oneshot::Sender<()> },
     /// From the controller: take back what is under way and answer with how many there were.
@@ -116,14 +78,9 @@ pub(crate) enum MemoryMessage {
     /// From the committer thread: more groups reached their level, or the store failed.
     Acknowledged,
     /// From the handle: answer after this delay.
-    Pause {
-        delay: std::time::Duration,
-        done: oneshot::Sender<()>,
-    },
+    Pause { delay: std::time::Duration, done: oneshot::Sender<()> },
     /// From the controller: flush everything and close the store.
-    Close {
-        reply: oneshot::Sender<Result<(), String>>,
-    },
+    Close { reply: oneshot::Sender<Result<(), String>> },
 }
 
 /// To an agent's host: perform this task.
@@ -167,10 +124,7 @@ impl Message for Retire {
 #[derive(Debug)]
 pub(crate) enum SupervisorMessage {
     /// From an agent: it is up.
-    ChildUp {
-        agent: AgentId,
-        incarnation: Incarnation,
-    },
+    ChildUp { agent: AgentId, incarnation: Incarnation },
     /// From an agent: its life ended.
     ChildDown(Box<ChildDown>),
     /// From the controller: end all agents.

@@ -150,19 +150,12 @@ pub enum ExecError {
 impl ExecError {
     /// Tells whether another attempt can end otherwise.
     pub fn is_retryable(&self) -> bool {
-        matches!(
-            self,
-            Self::System { .. } | Self::Status { .. } | Self::Signal { .. }
-        )
+        matches!(self, Self::System { .. } | Self::Status { .. } | Self::Signal { .. })
     }
 }
 
 fn quoted(stderr: &str) -> String {
-    if stderr.is_empty() {
-        String::new()
-    } else {
-        format!(": {stderr}")
-    }
+    if stderr.is_empty() { String::new() } else { format!(": {stderr}") }
 }
 
 /// Runs a process to its end.
@@ -174,10 +167,7 @@ fn quoted(stderr: &str) -> String {
 /// Dropping the future kills the whole process group at once.
 pub async fn run(spec: &ExecSpec, observer: &dyn ProcessObserver) -> Result<ExecOutput, ExecError> {
     let mut child = spawn(spec)?;
-    let system = |source| ExecError::System {
-        program: name_of(spec),
-        source,
-    };
+    let system = |source| ExecError::System { program: name_of(spec), source };
     let group = Group::of(&child, observer).map_err(system)?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let mut output = ExecOutput::default();
@@ -226,9 +216,7 @@ pub async fn run(spec: &ExecSpec, observer: &dyn ProcessObserver) -> Result<Exec
 
 /// Reads what is left in the pipes; gives up on pipes that a runaway process holds open.
 async fn drain<T>(pipes: Pin<&mut impl Future<Output = Result<(), T>>>) -> Result<(), T> {
-    tokio::time::timeout(PIPE_GRACE, pipes)
-        .await
-        .unwrap_or(Ok(()))
+    tokio::time::timeout(PIPE_GRACE, pipes).await.unwrap_or(Ok(()))
 }
 
 fn judge(
@@ -241,37 +229,21 @@ fn judge(
     match read {
         Err((ReadEnd::TooMuch, "stdout")) => {
             let (bytes_max, key) = (spec.stdout_bytes_max, "stdout_max");
-            Err(ExecError::TooMuchOutput {
-                program,
-                stream: "standard output",
-                bytes_max,
-                key,
-            })
+            Err(ExecError::TooMuchOutput { program, stream: "standard output", bytes_max, key })
         }
         Err((ReadEnd::TooMuch, _)) => {
             let (bytes_max, key) = (spec.stderr_bytes_max, "stderr_max");
-            Err(ExecError::TooMuchOutput {
-                program,
-                stream: "standard error",
-                bytes_max,
-                key,
-            })
+            Err(ExecError::TooMuchOutput { program, stream: "standard error", bytes_max, key })
         }
         Err((ReadEnd::Failed(source), _)) => Err(ExecError::System { program, source }),
         Ok(()) if status.success() => Ok(output),
         Ok(()) => {
             let stderr = tail(&output.stderr);
             Err(match (status.code(), status.signal()) {
-                (Some(code), _) => ExecError::Status {
-                    program,
-                    code,
-                    stderr,
-                },
-                (None, signal) => ExecError::Signal {
-                    program,
-                    signal: signal.unwrap_or(0),
-                    stderr,
-                },
+                (Some(code), _) => ExecError::Status { program, code, stderr },
+                (None, signal) => {
+                    ExecError::Signal { program, signal: signal.unwrap_or(0), stderr }
+                }
             })
         }
     }
@@ -283,11 +255,7 @@ fn spawn(spec: &ExecSpec) -> Result<Child, ExecError> {
         .args(&spec.args)
         .envs(spec.env.iter().map(|(name, value)| (name, value)))
         .process_group(0)
-        .stdin(if spec.stdin.is_empty() {
-            Stdio::null()
-        } else {
-            Stdio::piped()
-        })
+        .stdin(if spec.stdin.is_empty() { Stdio::null() } else { Stdio::piped() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     if let Some(cwd) = &spec.cwd {
@@ -330,11 +298,7 @@ impl<'a> Group<'a> {
             .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
             .ok_or_else(|| io::Error::other("the process has no number"))?;
         observer.started(pid.as_raw_nonzero().get());
-        Ok(Self {
-            pid,
-            reaped: Cell::new(false),
-            observer,
-        })
+        Ok(Self { pid, reaped: Cell::new(false), observer })
     }
 
     fn kill(&self) {
@@ -369,10 +333,7 @@ async fn exited(child: &mut Child, pid: Pid) {
 
 /// Returns what becomes readable when the process ends.
 #[cfg(target_os = "linux")]
-#[expect(
-    deprecated,
-    reason = "an `OwnedFd` keeps the promise that the new function is unsafe for"
-)]
+#[expect(deprecated, reason = "an `OwnedFd` keeps the promise that the new function is unsafe for")]
 fn end_of(pid: Pid) -> io::Result<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>> {
     let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK)?;
     tokio::io::unix::AsyncFd::new(fd)
@@ -391,11 +352,7 @@ async fn read(
     let Some(pipe) = pipe else { return Ok(()) };
     let mut pipe = pipe.take(bytes_max as u64 + 1);
     pipe.read_to_end(into).await.map_err(ReadEnd::Failed)?;
-    if into.len() > bytes_max {
-        Err(ReadEnd::TooMuch)
-    } else {
-        Ok(())
-    }
+    if into.len() > bytes_max { Err(ReadEnd::TooMuch) } else { Ok(()) }
 }
 
 async fn write(pipe: Option<ChildStdin>, bytes: &[u8]) {

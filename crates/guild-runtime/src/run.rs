@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use guild_core::event::{Names, Outcome, Tally};
 use guild_core::id::{RunId, TaskId, TaskIndex};
 use guild_core::payload::Payload;
-use guild_core::planner::Progress;
+use guild_core::planner::{Input, Progress};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
@@ -91,10 +91,7 @@ impl RunReport {
     pub fn output<T: DeserializeOwned>(&self, task: &str) -> Result<T, OutputError> {
         self.payload(task)?
             .decode()
-            .map_err(|source| OutputError::Type {
-                task: task.to_owned(),
-                source,
-            })
+            .map_err(|source| OutputError::Type { task: task.to_owned(), source })
     }
 
     /// Returns the output of a task as JSON. `map[3]` names the fourth task that `map` spawned.
@@ -106,13 +103,9 @@ impl RunReport {
             run: self.name.clone(),
             task: task.to_owned(),
         })?;
-        self.outputs
-            .get(index.at())
-            .and_then(Option::as_ref)
-            .ok_or_else(|| OutputError::NotCompleted {
-                run: self.name.clone(),
-                task: task.to_owned(),
-            })
+        self.outputs.get(index.at()).and_then(Option::as_ref).ok_or_else(|| {
+            OutputError::NotCompleted { run: self.name.clone(), task: task.to_owned() }
+        })
     }
 
     /// Returns the outputs of the tasks that a task spawned, in spawn order; a task that did not
@@ -126,11 +119,7 @@ impl RunReport {
             task: task.to_owned(),
         })?;
         let (first, count) = self.children.get(&index).copied().unwrap_or((0, 0));
-        let outputs = self
-            .outputs
-            .iter()
-            .skip(first as usize)
-            .take(count as usize);
+        let outputs = self.outputs.iter().skip(first as usize).take(count as usize);
         Ok(outputs.map(Option::as_ref).collect())
     }
 
@@ -168,9 +157,7 @@ pub struct Run {
 
 impl std::fmt::Debug for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Run")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("Run").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -207,17 +194,12 @@ impl Run {
     /// Asks for the end of the run: tasks that wait end as cancelled, running ones are taken back.
     /// [`Run::wait`] tells when it is done; a run that has ended stays as it is.
     pub fn cancel(&self) {
-        self.surroundings
-            .scheduler
-            .push(SchedulerMessage::Cancel { run: self.id });
+        self.surroundings.scheduler.push(SchedulerMessage::Tell(Input::Cancel { run: self.id }));
     }
 
     /// Returns the number of the task of a run by its number within it, for use with events.
     pub fn task_id(&self, index: TaskIndex) -> TaskId {
-        TaskId {
-            run: self.id,
-            index,
-        }
+        TaskId { run: self.id, index }
     }
 }
 
@@ -245,10 +227,7 @@ impl RunBoard {
         let closed = board.closed.clone();
         let sender = board.runs.entry(run).or_insert_with(|| {
             let end = closed.map(Err);
-            watch::Sender::new(RunState {
-                progress: Progress::default(),
-                end,
-            })
+            watch::Sender::new(RunState { progress: Progress::default(), end })
         });
         sender.subscribe()
     }

@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle, Supervised};
 use guild_core::event::{Cause, Event, Names, Severity};
-use guild_core::id::{AgentId, FencingToken, RunId, TaskId};
+use guild_core::id::{AgentId, RunId, TaskId};
 use guild_core::payload::Payload;
 use guild_core::planner::{AttemptResult, Command, Decisions, Input, Planner};
 use guild_core::time::Timestamp;
@@ -39,8 +40,8 @@ pub(crate) struct Scheduler {
     /// The hosts of each role's agents.
     hosts: Arc<Vec<Vec<HostAddr>>>,
     books: BTreeMap<RunId, RunBook>,
-    /// What attempts handed in and the planner has not yet looked at.
-    handed_in: Option<(TaskId, FencingToken, Box<HandedIn>)>,
+    /// What an attempt handed in, while the planner decides about it.
+    handed_in: Option<Box<HandedIn>>,
     /// Messages of this turn to the memory.
     to_memory: Vec<MemoryMessage>,
     batch: Vec<SchedulerMessage>,
@@ -118,116 +119,23 @@ impl Scheduler {
 
     fn receive(&mut self, now: Timestamp, message: SchedulerMessage) {
         match message {
-            SchedulerMessage::Submitted {
-                run,
-                graph,
-                bindings,
-            } => {
-                self.books.insert(run, RunBook::new(Arc::clone(&graph)));
-                self.step(
-                    now,
-                    Input::Submit {
-                        run,
-                        graph,
-                        bindings,
-                    },
-                );
+            SchedulerMessage::Tell(input) => {
+                if let Input::Submit { run, graph, .. } = &input {
+                    self.books.insert(*run, RunBook::new(Arc::clone(graph)));
+                }
+                self.step(now, input);
             }
-            SchedulerMessage::AgentReady { agent, incarnation } => {
-                self.step(now, Input::AgentReady { agent, incarnation });
-            }
-            SchedulerMessage::AgentDown {
-                agent,
-                incarnation,
-                cause,
-                message,
-            } => {
-                self.step(
-                    now,
-                    Input::AgentDown {
-                        agent,
-                        incarnation,
-                        cause,
-                        message,
-                    },
-                );
-            }
-            SchedulerMessage::Heartbeat { agent, task, token } => {
-                self.step(now, Input::Heartbeat { agent, task, token });
-            }
-            SchedulerMessage::Finished {
-                agent,
-                incarnation,
-                task,
-                token,
-                result,
-            } => {
-                self.step(
-                    now,
-                    Input::Finished {
-                        agent,
-                        incarnation,
-                        task,
-                        token,
-                        result,
-                    },
-                );
-            }
-            SchedulerMessage::HandIn {
-                agent,
-                incarnation,
-                task,
-                token,
-                work,
-            } => {
-                self.handed_in = Some((task, token, work));
+            SchedulerMessage::HandIn { agent, incarnation, task, token, work } => {
+                self.handed_in = Some(work);
                 let result = AttemptResult::Done;
-                self.step(
-                    now,
-                    Input::Finished {
-                        agent,
-                        incarnation,
-                        task,
-                        token,
-                        result,
-                    },
-                );
+                self.step(now, Input::Finished { agent, incarnation, task, token, result });
             }
-            SchedulerMessage::Committed {
-                task,
-                token,
-                version,
-                output,
-                spawned,
-            } => {
+            SchedulerMessage::Committed { task, token, version, output, spawned } => {
                 if let Some(book) = self.books.get_mut(&task.run) {
                     book.completed(task.index, output, spawned.as_ref().map(|(graph, _)| graph));
                 }
-                self.step(
-                    now,
-                    Input::Committed {
-                        task,
-                        token,
-                        version,
-                        spawned,
-                    },
-                );
+                self.step(now, Input::Committed { task, token, version, spawned });
             }
-            SchedulerMessage::Refused {
-                task,
-                token,
-                refusal,
-            } => {
-                self.step(
-                    now,
-                    Input::CommitRefused {
-                        task,
-                        token,
-                        refusal,
-                    },
-                );
-            }
-            SchedulerMessage::Cancel { run } => self.step(now, Input::Cancel { run }),
             SchedulerMessage::Drain { idle } => {
                 self.planner.pause();
                 self.draining = Some(idle);
@@ -266,59 +174,21 @@ impl Scheduler {
 
     fn carry_out(&mut self, command: Command, refused: &mut Vec<Input>) {
         match command {
-            Command::Assign {
-                task,
-                attempt,
-                agent,
-                incarnation,
-                token,
-                timeout,
-            } => {
-                let lease =
-                    Lease::new(agent, incarnation, task, attempt, token, self.inbox.inbox());
-                let input = match self.input_of(task) {
-                    Ok(input) => input,
+            Command::Assign { task, attempt, agent, incarnation, token, timeout } => {
+                let inbox = self.inbox.inbox();
+                let lease = Lease::new(agent, incarnation, task, attempt, token, inbox);
+                match self.input_of(task) {
+                    Ok(input) => self.assign(lease, input, timeout),
                     Err(message) => {
                         lease.void();
-                        refused.push(Input::Finished {
-                            agent,
-                            incarnation,
-                            task,
-                            token,
-                            result: AttemptResult::Failed {
-                                cause: Cause::Error,
-                                message,
-                                retryable: false,
-                                retry_after: None,
-                            },
-                        });
-                        return;
+                        let (cause, retryable, retry_after) = (Cause::Error, false, None);
+                        let result =
+                            AttemptResult::Failed { cause, message, retryable, retry_after };
+                        refused.push(Input::Finished { agent, incarnation, task, token, result });
                     }
-                };
-                self.to_memory.push(MemoryMessage::Grant { task, token });
-                let deadline = self.clock.instant(self.clock.now().after(timeout));
-                self.surroundings
-                    .stats
-                    .attempts
-                    .fetch_add(1, Ordering::Relaxed);
-                self.count(1);
-                if let Some(host) = self.host(agent)
-                    && let Err(error) = host.try_send(Assign {
-                        lease,
-                        input,
-                        deadline,
-                    })
-                {
-                    // Dropping the message drops its lease, which hands the task back.
-                    tracing::debug!(%error, "assignment was not delivered");
                 }
             }
-            Command::Revoke {
-                agent,
-                token,
-                cause,
-                ..
-            } => {
+            Command::Revoke { agent, token, cause, .. } => {
                 self.count(1);
                 if let Some(host) = self.host(agent)
                     && let Err(error) = host.try_send(Revoke { token, cause })
@@ -326,40 +196,24 @@ impl Scheduler {
                     tracing::warn!(%error, agent = agent.index, "revocation was not delivered");
                 }
             }
-            Command::Commit {
-                task,
-                attempt,
-                agent,
-                incarnation,
-                token,
-            } => {
-                let Some((_, _, work)) = self.handed_in.take() else {
+            Command::Commit { task, attempt, agent, incarnation, token } => {
+                let Some(work) = self.handed_in.take() else {
                     unreachable!("the planner commits only what was just handed in");
                 };
-                let HandedIn {
+                let HandedIn { output, transaction, spawned } = *work;
+                self.to_memory.push(MemoryMessage::Complete(Box::new(Completion {
+                    task,
+                    attempt,
+                    agent,
+                    incarnation,
+                    token,
                     output,
                     transaction,
                     spawned,
-                } = *work;
-                self.to_memory
-                    .push(MemoryMessage::Complete(Box::new(Completion {
-                        task,
-                        attempt,
-                        agent,
-                        incarnation,
-                        token,
-                        output,
-                        transaction,
-                        spawned,
-                    })));
+                })));
             }
             Command::Discard { .. } => self.handed_in = None,
-            Command::EndRun {
-                run,
-                outcome,
-                tally,
-                makespan_us,
-            } => {
+            Command::EndRun { run, outcome, tally, makespan_us } => {
                 self.planner.forget(run);
                 if let Some(book) = self.books.remove(&run) {
                     let name = self.surroundings.named(|names| names.run(run));
@@ -370,33 +224,39 @@ impl Scheduler {
         }
     }
 
+    fn assign(&mut self, lease: Lease, input: Payload, timeout: Duration) {
+        let (task, token) = (lease.task, lease.token);
+        self.to_memory.push(MemoryMessage::Grant { task, token });
+        let deadline = self.clock.instant(self.clock.now().after(timeout));
+        self.surroundings.stats.attempts.fetch_add(1, Ordering::Relaxed);
+        self.count(1);
+        if let Some(host) = self.host(lease.agent)
+            && let Err(error) = host.try_send(Assign { lease, input, deadline })
+        {
+            // Dropping the message drops its lease, which hands the task back.
+            tracing::debug!(%error, "assignment was not delivered");
+        }
+    }
+
     /// Opens an incident for a task that is given up; a failed attempt that is tried again has the
     /// incident of its agent, if that went down with it.
     fn report(&self, event: &Event) {
-        let Event::TaskFailed {
-            task,
-            attempt,
-            agent,
-            incarnation,
-            cause,
-            message,
-            retry_at: None,
-        } = event
+        let Event::TaskFailed { task, attempt, agent, incarnation, cause, message, retry_at: None } =
+            event
         else {
             return;
         };
-        self.controller
-            .push(ControllerMessage::Report(Box::new(Report {
-                kind: "task_failed",
-                severity: Severity::Error,
-                cause: *cause,
-                message: message.clone(),
-                location: None,
-                agent: Some((*agent, *incarnation)),
-                task: Some((*task, *attempt)),
-                fault: None,
-                action: "given up; tasks that depend on it are skipped".into(),
-            })));
+        self.controller.push(ControllerMessage::Report(Box::new(Report {
+            kind: "task_failed",
+            severity: Severity::Error,
+            cause: *cause,
+            message: message.clone(),
+            location: None,
+            agent: Some((*agent, *incarnation)),
+            task: Some((*task, *attempt)),
+            fault: None,
+            action: "given up; tasks that depend on it are skipped".into(),
+        })));
     }
 
     fn input_of(&self, task: TaskId) -> Result<Payload, Box<str>> {
@@ -414,9 +274,7 @@ impl Scheduler {
     }
 
     fn host(&self, agent: AgentId) -> Option<&HostAddr> {
-        self.hosts
-            .get(usize::from(agent.role.0))?
-            .get(agent.index as usize)
+        self.hosts.get(usize::from(agent.role.0))?.get(agent.index as usize)
     }
 
     /// Takes back everything that is under way; its tasks stay unfinished.
@@ -429,10 +287,7 @@ impl Scheduler {
     }
 
     fn count(&self, messages: usize) {
-        self.surroundings
-            .stats
-            .messages
-            .fetch_add(messages as u64, Ordering::Relaxed);
+        self.surroundings.stats.messages.fetch_add(messages as u64, Ordering::Relaxed);
     }
 
     /// Keeps one timer: the planner's next wake-up, or an earlier one that is armed already.

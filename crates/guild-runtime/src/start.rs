@@ -74,10 +74,7 @@ pub(crate) fn start(opened: Opened) -> Result<Guild, StartError> {
     let guild = started
         .recv()
         .map_err(|_| StartError::Thread("it ended before the guild stood".to_owned()))?;
-    *guild
-        .thread
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(thread);
+    *guild.thread.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(thread);
     Ok(guild)
 }
 
@@ -85,10 +82,8 @@ fn stand_up(mut opened: Opened) -> Guild {
     let clock = Clock::continuing(opened.recovered.last_at);
     let limits = opened.catalog.limits.clone();
     let incidents_before = opened.recovered.incidents;
-    let events = EventLog::new(
-        limits.events_in_memory_max,
-        std::mem::take(&mut opened.recovered.events),
-    );
+    let events =
+        EventLog::new(limits.events_in_memory_max, std::mem::take(&mut opened.recovered.events));
     let surroundings = Arc::new(Surroundings {
         scheduler: Inbox::new(),
         memory: opened.memory_inbox.clone(),
@@ -105,14 +100,7 @@ fn stand_up(mut opened: Opened) -> Guild {
     let roles = std::mem::take(&mut opened.roles);
     let (restart, seed) = (opened.restart.clone(), opened.seed);
     let fleet = recruit(&roles, &arbiters, first, &surroundings);
-    let tree = Tree {
-        surroundings,
-        board,
-        events,
-        controller,
-        clock,
-        hosts: fleet.hosts,
-    };
+    let tree = Tree { surroundings, board, events, controller, clock, hosts: fleet.hosts };
 
     let agents = roles.values().map(|role| role.agents).sum();
     tree.start_memory_and_scheduler(opened, &roles);
@@ -138,14 +126,7 @@ fn stand_up(mut opened: Opened) -> Guild {
         events: tree.events.clone(),
     };
     let inbox = tree.controller.outlet();
-    let root = Controller::new(
-        inbox,
-        links,
-        incidents.clone(),
-        clock,
-        incidents_before,
-        arbiters,
-    );
+    let root = Controller::new(inbox, links, incidents.clone(), clock, incidents_before, arbiters);
     tree.spawn("controller", root, Verdict::Restart);
     Guild {
         surroundings: tree.surroundings,
@@ -171,11 +152,7 @@ fn recruit(
     first: Incarnation,
     surroundings: &Arc<Surroundings>,
 ) -> Fleet {
-    let places = roles
-        .keys()
-        .map(|role| usize::from(role.0) + 1)
-        .max()
-        .unwrap_or(0);
+    let places = roles.keys().map(|role| usize::from(role.0) + 1).max().unwrap_or(0);
     let mut hosts: Vec<Vec<HostAddr>> = (0..places).map(|_| Vec::new()).collect();
     let mut supervisors = Vec::new();
     for (role, parts) in roles {
@@ -211,10 +188,7 @@ fn recruit(
             }
         }
     }
-    Fleet {
-        hosts: Arc::new(hosts),
-        supervisors,
-    }
+    Fleet { hosts: Arc::new(hosts), supervisors }
 }
 
 /// What the control actors are started with.
@@ -231,27 +205,14 @@ impl Tree {
     fn start_memory_and_scheduler(&self, opened: Opened, roles: &BTreeMap<RoleId, RoleParts>) {
         let agents = (0..self.hosts.len())
             .map(|place| {
-                let role = u16::try_from(place)
-                    .ok()
-                    .and_then(|id| roles.get(&RoleId(id)));
+                let role = u16::try_from(place).ok().and_then(|id| roles.get(&RoleId(id)));
                 role.map_or(0, |role| role.agents)
             })
             .collect();
-        let places = opened
-            .quotas
-            .keys()
-            .map(|quota| quota.0 + 1)
-            .max()
-            .unwrap_or(0);
+        let places = opened.quotas.keys().map(|quota| quota.0 + 1).max().unwrap_or(0);
         // A quota that only earlier starts knew has no limit now; no task can ask for it.
         let quotas = (0..places)
-            .map(|id| {
-                opened
-                    .quotas
-                    .get(&QuotaId(id))
-                    .cloned()
-                    .unwrap_or(QuotaSpec::Permits(1))
-            })
+            .map(|id| opened.quotas.get(&QuotaId(id)).cloned().unwrap_or(QuotaSpec::Permits(1)))
             .collect();
         let mut planner = Planner::new(PlannerConfig {
             agents,

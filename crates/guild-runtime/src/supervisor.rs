@@ -12,6 +12,7 @@ use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle, Supervised};
 use guild_core::draw::{Seed, Stream};
 use guild_core::event::{Event, Severity};
 use guild_core::id::{AgentId, Incarnation, RoleId};
+use guild_core::planner::Input;
 use guild_core::restart::{RestartLedger, RestartPolicy, Verdict};
 use guild_core::time::{Timestamp, micros};
 use tokio::sync::oneshot;
@@ -99,10 +100,7 @@ impl RoleSupervisor {
         let now = self.clock.now();
         let mut batch = std::mem::take(&mut self.batch);
         self.inbox.take(&mut batch);
-        self.surroundings
-            .stats
-            .messages
-            .fetch_add(batch.len() as u64, Ordering::Relaxed);
+        self.surroundings.stats.messages.fetch_add(batch.len() as u64, Ordering::Relaxed);
         for message in batch.drain(..) {
             match message {
                 SupervisorMessage::ChildUp { agent, incarnation } => {
@@ -124,27 +122,16 @@ impl RoleSupervisor {
         child.lives += 1;
         child.ledger.running(now);
         let event = match child.restart.take() {
-            None => Event::AgentStarted {
-                agent,
-                role: self.role,
-                incarnation,
-            },
+            None => Event::AgentStarted { agent, role: self.role, incarnation },
             Some(pending) => {
-                self.surroundings
-                    .stats
-                    .restarts
-                    .fetch_add(1, Ordering::Relaxed);
-                Event::AgentRestarted {
-                    agent,
-                    incarnation,
-                    delay_us: pending.delay_us,
-                }
+                self.surroundings.stats.restarts.fetch_add(1, Ordering::Relaxed);
+                Event::AgentRestarted { agent, incarnation, delay_us: pending.delay_us }
             }
         };
         self.surroundings.memory.push(MemoryMessage::Record(event));
         self.surroundings
             .scheduler
-            .push(SchedulerMessage::AgentReady { agent, incarnation });
+            .push(SchedulerMessage::Tell(Input::AgentReady { agent, incarnation }));
     }
 
     fn down(&mut self, now: Timestamp, down: ChildDown) {
@@ -154,21 +141,12 @@ impl RoleSupervisor {
         };
         child.incarnation = down.incarnation.next();
         let Some(cause) = down.cause else {
-            let pending = Pending {
-                delay_us: 0,
-                quarantined: false,
-                parked: down.parked,
-            };
+            let pending = Pending { delay_us: 0, quarantined: false, parked: down.parked };
             return self.schedule(now, agent, pending);
         };
-        let draw = self
-            .seed
-            .unit(Stream::Restart, entity(agent), down.incarnation.0);
+        let draw = self.seed.unit(Stream::Restart, entity(agent), down.incarnation.0);
         let verdict = child.ledger.crashed(&self.policy, now, draw);
-        self.surroundings
-            .stats
-            .crashes
-            .fetch_add(1, Ordering::Relaxed);
+        self.surroundings.stats.crashes.fetch_add(1, Ordering::Relaxed);
         let mut events = vec![MemoryMessage::Record(Event::AgentCrashed {
             agent,
             incarnation: down.incarnation,
@@ -177,11 +155,9 @@ impl RoleSupervisor {
             task: down.task.map(|(task, _)| task),
         })];
         let (at, action, quarantined) = match verdict {
-            Verdict::Restart { delay } => (
-                now.after(delay),
-                format!("restarted after {} us", micros(delay)),
-                false,
-            ),
+            Verdict::Restart { delay } => {
+                (now.after(delay), format!("restarted after {} us", micros(delay)), false)
+            }
             Verdict::Quarantine { until } => {
                 events.push(MemoryMessage::Record(Event::AgentQuarantined {
                     agent,
@@ -192,32 +168,19 @@ impl RoleSupervisor {
             }
         };
         self.surroundings.memory.push_all(&mut events);
-        self.controller
-            .push(ControllerMessage::Report(Box::new(Report {
-                kind: "agent_crashed",
-                severity: if quarantined {
-                    Severity::Error
-                } else {
-                    Severity::Warning
-                },
-                cause,
-                message: down.message,
-                location: down.location,
-                agent: Some((agent, down.incarnation)),
-                task: down.task,
-                fault: down.fault,
-                action: action.into(),
-            })));
+        self.controller.push(ControllerMessage::Report(Box::new(Report {
+            kind: "agent_crashed",
+            severity: if quarantined { Severity::Error } else { Severity::Warning },
+            cause,
+            message: down.message,
+            location: down.location,
+            agent: Some((agent, down.incarnation)),
+            task: down.task,
+            fault: down.fault,
+            action: action.into(),
+        })));
         let delay_us = micros(at.since(now));
-        self.schedule(
-            at,
-            agent,
-            Pending {
-                delay_us,
-                quarantined,
-                parked: down.parked,
-            },
-        );
+        self.schedule(at, agent, Pending { delay_us, quarantined, parked: down.parked });
     }
 
     fn schedule(&mut self, at: Timestamp, agent: AgentId, pending: Pending) {
@@ -230,10 +193,7 @@ impl RoleSupervisor {
     fn revive_due(&mut self, now: Timestamp) {
         while let Some(entry) = self.due.first_entry().filter(|entry| entry.key().0 <= now) {
             let ((_, index), ()) = entry.remove_entry();
-            self.revive(AgentId {
-                role: self.role,
-                index,
-            });
+            self.revive(AgentId { role: self.role, index });
         }
     }
 
@@ -250,10 +210,7 @@ impl RoleSupervisor {
             let reason = "its quarantine is over".into();
             self.surroundings
                 .memory
-                .push(MemoryMessage::Record(Event::AgentReleased {
-                    agent,
-                    reason,
-                }));
+                .push(MemoryMessage::Record(Event::AgentReleased { agent, reason }));
         }
         let parked = pending.parked.take();
         let delivered = match parked {
@@ -265,20 +222,13 @@ impl RoleSupervisor {
                 .is_some_and(|host| host.try_send(Revive { incarnation }).is_ok()),
         };
         if !delivered {
-            tracing::warn!(
-                agent = agent.index,
-                "agent's host is gone; it is not restarted"
-            );
+            tracing::warn!(agent = agent.index, "agent's host is gone; it is not restarted");
         }
     }
 
     fn stop(&mut self, stopped: oneshot::Sender<()>) {
         self.due.clear();
-        let hosts = self
-            .hosts
-            .get(usize::from(self.role.0))
-            .into_iter()
-            .flatten();
+        let hosts = self.hosts.get(usize::from(self.role.0)).into_iter().flatten();
         for (host, child) in hosts.zip(&mut self.children) {
             child.restart = None;
             if let Err(error) = host.try_send(Retire) {

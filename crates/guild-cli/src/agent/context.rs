@@ -17,10 +17,8 @@ impl Variables {
         input: &Map<String, Json>,
         context: &TaskContext,
     ) -> Self {
-        let mut variables = Self(vec![
-            ("vars", shared.vars.clone()),
-            ("run", Value::from(context.run())),
-        ]);
+        let mut variables =
+            Self(vec![("vars", shared.vars.clone()), ("run", Value::from(context.run()))]);
         for name in ["tasks", "item", "index"] {
             if let Some(value) = input.get(name) {
                 variables.set(name, Value::from_serialize(value));
@@ -50,9 +48,6 @@ impl Variables {
 
     /// Returns all of them as one value.
     pub(crate) fn to_value(&self) -> Value {
-        self.0
-            .iter()
-            .map(|(name, value)| (*name, value.clone()))
-            .collect()
+        self.0.iter().map(|(name, value)| (*name, value.clone())).collect()
     }
 }

@@ -41,25 +41,14 @@ impl Spec<'_> {
             ("GUILD_RUN", context.run()),
             ("GUILD_TASK", context.task()),
             ("GUILD_ATTEMPT", context.attempt().to_string()),
-            (
-                "GUILD_IDEMPOTENCY_KEY",
-                context.idempotency_key().to_owned(),
-            ),
+            ("GUILD_IDEMPOTENCY_KEY", context.idempotency_key().to_owned()),
         ];
-        spec.env
-            .extend(identity.map(|(name, value)| (name.into(), value.into())));
-        spec.env.extend(
-            self.shared
-                .mark
-                .as_ref()
-                .map(|mark| (MARK.into(), mark.into())),
-        );
+        spec.env.extend(identity.map(|(name, value)| (name.into(), value.into())));
+        spec.env.extend(self.shared.mark.as_ref().map(|mark| (MARK.into(), mark.into())));
         match run(&spec, &*self.shared.observer).await {
-            Ok(output) => self
-                .task
-                .parse
-                .read(output.stdout)
-                .map_err(|why| wrong_output(self.task, &why)),
+            Ok(output) => {
+                self.task.parse.read(output.stdout).map_err(|why| wrong_output(self.task, &why))
+            }
             Err(error @ ExecError::Signal { .. }) => Err(TaskError::crashed(error)),
             Err(error) if error.is_retryable() => Err(TaskError::retryable(error)),
             Err(error) => Err(TaskError::fatal(error)),
@@ -70,11 +59,7 @@ impl Spec<'_> {
         let mut words = Vec::with_capacity(self.command.len());
         for Arg { template, is_path } in self.command {
             let text = template.render(values)?;
-            words.push(if *is_path {
-                decode_path(&text)
-            } else {
-                OsString::from(text)
-            });
+            words.push(if *is_path { decode_path(&text) } else { OsString::from(text) });
         }
         let mut words = words.into_iter();
         let mut spec = ExecSpec::new(words.next().unwrap_or_default());
@@ -84,10 +69,7 @@ impl Spec<'_> {
             spec.env.push((name.into(), value.render(values)?.into()));
         }
         let cwd = self.task.cwd.as_ref().or(role.cwd.as_ref());
-        spec.cwd = cwd
-            .map(|cwd| cwd.render(values))
-            .transpose()?
-            .map(Into::into);
+        spec.cwd = cwd.map(|cwd| cwd.render(values)).transpose()?.map(Into::into);
         spec.stdout_bytes_max = role.stdout_max;
         spec.stderr_bytes_max = role.stderr_max;
         Ok(spec)

@@ -29,22 +29,14 @@ pub(crate) fn expand(
     context: &mut TaskContext,
 ) -> Result<Value, TaskError> {
     let Some(list) = &task.for_each else {
-        return Err(TaskError::fatal(format_args!(
-            "tasks.{} has no `for_each`",
-            task.name
-        )));
+        return Err(TaskError::fatal(format_args!("tasks.{} has no `for_each`", task.name)));
     };
-    let list_value = list
-        .evaluate(&variables.to_value())
-        .map_err(TaskError::fatal)?;
+    let list_value = list.evaluate(&variables.to_value()).map_err(TaskError::fatal)?;
     let items = items(&list_value, shared.limits.tasks_per_run_max)
         .map_err(|message| TaskError::fatal(list.error(message)))?;
     drop(list_value);
     let outputs = shared_outputs(shared, task, input)?;
-    if outputs
-        .as_ref()
-        .map_or(0, Payload::size_bytes)
-        .saturating_mul(items.len())
+    if outputs.as_ref().map_or(0, Payload::size_bytes).saturating_mul(items.len())
         > SHARED_BYTES_MAX
     {
         return Err(TaskError::fatal(format_args!(

@@ -39,21 +39,13 @@ impl Shared {
         mark: Option<String>,
     ) -> Self {
         let vars = minijinja::Value::from_serialize(&flow.vars);
-        Self {
-            flow,
-            limits,
-            observer,
-            mark,
-            vars,
-        }
+        Self { flow, limits, observer, mark, vars }
     }
 }
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
-            .field("flow", &self.flow.name)
-            .finish_non_exhaustive()
+        f.debug_struct("Shared").field("flow", &self.flow.name).finish_non_exhaustive()
     }
 }
 
@@ -77,20 +69,11 @@ impl Agent for FlowAgent {
         let mut variables = Variables::of_attempt(&self.0, &input, context, &name);
         let output = match &task.work {
             Work::Render(text) => {
-                let text = text
-                    .render(&variables.to_value())
-                    .map_err(TaskError::fatal)?;
-                task.parse
-                    .read(text.into_bytes())
-                    .map_err(|why| wrong_output(task, &why))?
+                let text = text.render(&variables.to_value()).map_err(TaskError::fatal)?;
+                task.parse.read(text.into_bytes()).map_err(|why| wrong_output(task, &why))?
             }
             Work::Exec { command, stdin } => {
-                let spec = exec::Spec {
-                    shared: &self.0,
-                    task,
-                    command,
-                    stdin: stdin.as_ref(),
-                };
+                let spec = exec::Spec { shared: &self.0, task, command, stdin: stdin.as_ref() };
                 spec.run(input, &variables, context).await?
             }
         };
@@ -111,10 +94,7 @@ fn task_of<'a>(flow: &'a Flow, name: &str) -> Result<&'a FlowTask, TaskError> {
     let base = name.split('[').next().unwrap_or(name);
     let at = flow.task(base);
     at.map(|at| &flow.tasks[at]).ok_or_else(|| {
-        TaskError::fatal(format_args!(
-            "the flow {} has no task `{base}`",
-            flow.file.display()
-        ))
+        TaskError::fatal(format_args!("the flow {} has no task `{base}`", flow.file.display()))
     })
 }
 
@@ -130,28 +110,19 @@ fn write_memory(
     for (key, value) in &task.put {
         let key = key.render(variables).map_err(TaskError::fatal)?;
         let value = value.evaluate(variables).map_err(TaskError::fatal)?;
-        context
-            .memory()
-            .put(&key, &value)
-            .map_err(TaskError::fatal)?;
+        context.memory().put(&key, &value).map_err(TaskError::fatal)?;
     }
     for (key, value) in &task.add {
         let key = key.render(variables).map_err(TaskError::fatal)?;
         let amount = integer(value, variables).map_err(TaskError::fatal)?;
-        context
-            .memory()
-            .add(&key, amount)
-            .map_err(TaskError::fatal)?;
+        context.memory().add(&key, amount).map_err(TaskError::fatal)?;
     }
     Ok(())
 }
 
 fn integer(template: &Template, variables: &minijinja::Value) -> Result<i64, TemplateError> {
     let value = template.evaluate(variables)?;
-    let number = value
-        .is_number()
-        .then(|| i64::try_from(value.clone()).ok())
-        .flatten();
+    let number = value.is_number().then(|| i64::try_from(value.clone()).ok()).flatten();
     number.ok_or_else(|| {
         let kind = value.kind();
         template.error(format!(

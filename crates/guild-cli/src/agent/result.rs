@@ -41,11 +41,7 @@ impl Asked {
     /// Returns the answer; notes the question when there is none yet.
     fn ask(&self, question: Question) -> Option<Value> {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers
-            .entry(question)
-            .or_default()
-            .clone()
-            .filter(|value| !value.is_undefined())
+        answers.entry(question).or_default().clone().filter(|value| !value.is_undefined())
     }
 
     /// Reads what was asked for and not answered; returns whether there was anything.

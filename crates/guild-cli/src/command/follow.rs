@@ -96,17 +96,14 @@ impl<'a> Follower<'a> {
              {hint}"
         ));
         let guild = self.guild.clone();
-        Ok(Box::pin(async move {
-            guild.shutdown(Drain::Until(DRAIN_MAX)).await.ok()
-        }))
+        Ok(Box::pin(async move { guild.shutdown(Drain::Until(DRAIN_MAX)).await.ok() }))
     }
 
     /// Takes an event and all others that are there; then readers of the file see them.
     fn take(&mut self, event: Result<EventRecord, Lagged>) -> Result<(), CommandError> {
         let more = match event {
             Ok(record) => {
-                self.tail
-                    .take(&record, |record| self.guild.event_line(record))?;
+                self.tail.take(&record, |record| self.guild.event_line(record))?;
                 self.events.available()
             }
             Err(lagged) => Err(lagged),
@@ -114,9 +111,7 @@ impl<'a> Follower<'a> {
         match more {
             Ok(records) => {
                 let line = |record: &EventRecord| self.guild.event_line(record);
-                records
-                    .iter()
-                    .try_for_each(|record| self.tail.take(record, line))?;
+                records.iter().try_for_each(|record| self.tail.take(record, line))?;
             }
             Err(Lagged { .. }) => self.tail.has_gap = true,
         }

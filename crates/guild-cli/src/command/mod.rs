@@ -20,32 +20,16 @@ pub(crate) fn execute(command: Command) -> Result<Exit, CommandError> {
     match command {
         Command::Run(arguments) => return run::run(&arguments),
         Command::Validate { flow, settings } => validate(&flow, &settings)?,
-        Command::Graph {
-            flow,
-            settings,
-            format,
-        } => {
+        Command::Graph { flow, settings, format } => {
             let flow = Flow::load(&flow, &settings, None)?;
             print(&chart::draw(&flow, format))?;
         }
         Command::Status { store, format } => store::status(&store.store, format)?,
-        Command::Events {
-            store,
-            since,
-            follow: false,
-        } => store::events(&store.store, since)?,
-        Command::Events {
-            store,
-            since,
-            follow: true,
-        } => store::follow(&store.store, since)?,
+        Command::Events { store, since, follow: false } => store::events(&store.store, since)?,
+        Command::Events { store, since, follow: true } => store::follow(&store.store, since)?,
         Command::Incidents { store, format } => store::incidents(&store.store, format)?,
         Command::Memory(MemoryCommand::Get { store, key }) => store::get(&store.store, &key)?,
-        Command::Memory(MemoryCommand::Scan {
-            store,
-            prefix,
-            format,
-        }) => {
+        Command::Memory(MemoryCommand::Scan { store, prefix, format }) => {
             store::scan(&store.store, &prefix, format)?;
         }
         Command::Completions { shell } => {
@@ -62,15 +46,8 @@ fn validate(file: &Path, settings: &[String]) -> Result<(), CommandError> {
     let flow = Flow::load(file, settings, None)?;
     let graph = graph::build(&flow, GraphBuilder::new(&flow.name))
         .map_err(|error| CommandError::BadInput(format!("{}: {error}", file.display())))?;
-    let maps = flow
-        .tasks
-        .iter()
-        .filter(|task| task.for_each.is_some())
-        .count();
-    let description = flow
-        .description
-        .as_ref()
-        .map(|text| format!(" ({})", text.trim()));
+    let maps = flow.tasks.iter().filter(|task| task.for_each.is_some()).count();
+    let description = flow.description.as_ref().map(|text| format!(" ({})", text.trim()));
     print(&format!(
         "{}: flow `{}`{} is valid: {} tasks ({maps} of them run once for each item of a list), {} \
          dependencies, {} agents\n",

@@ -55,22 +55,16 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Exit, CommandError> {
     raise_open_files();
     let observer = start_reaper(&plan.flow, lock)?;
     let guild = start(arguments, &plan, observer)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(supervise(arguments, plan, guild))
 }
 
 fn plan(arguments: &RunArguments) -> Result<Plan, CommandError> {
     let bad = |message: String| CommandError::BadInput(message);
     let flow = Flow::load(&arguments.flow, &arguments.settings, arguments.agents)?;
-    let chaos = arguments
-        .chaos
-        .as_deref()
-        .map(|spec| RandomFaults::parse(spec, Seed(arguments.seed)));
-    let chaos = chaos
-        .transpose()
-        .map_err(|error| bad(format!("--chaos: {error}")))?;
+    let chaos =
+        arguments.chaos.as_deref().map(|spec| RandomFaults::parse(spec, Seed(arguments.seed)));
+    let chaos = chaos.transpose().map_err(|error| bad(format!("--chaos: {error}")))?;
     let run = arguments.run.clone().unwrap_or_else(|| flow.name.clone());
     let mut limits = Limits::default();
     limits.events_in_memory_max = EVENTS_IN_MEMORY_MAX;
@@ -80,21 +74,13 @@ fn plan(arguments: &RunArguments) -> Result<Plan, CommandError> {
     }
     let graph = graph::build(&flow, GraphBuilder::new(&run))
         .map_err(|error| bad(format!("{}: {error}", arguments.flow.display())))?;
-    Ok(Plan {
-        flow: Arc::new(flow),
-        run,
-        graph,
-        chaos,
-        limits,
-    })
+    Ok(Plan { flow: Arc::new(flow), run, graph, chaos, limits })
 }
 
 /// Finds out before anything starts whether the events file can be written.
 fn check_events_file(path: Option<&Path>) -> Result<(), CommandError> {
     let Some(path) = path else { return Ok(()) };
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let wrong = if path.is_dir() {
         Some("it is a directory".to_owned())
     } else if path.is_file() {
@@ -116,12 +102,9 @@ fn lock_store(store: &Path) -> Result<File, CommandError> {
         CommandError::from(StoreError::from_io(store, "open the directory", &error))
     };
     std::fs::create_dir_all(store).map_err(failed)?;
-    reaper::lock(store).map_err(failed)?.ok_or_else(|| {
-        CommandError::from(StoreError::Locked {
-            path: store.to_owned(),
-            pid: None,
-        })
-    })
+    reaper::lock(store)
+        .map_err(failed)?
+        .ok_or_else(|| CommandError::from(StoreError::Locked { path: store.to_owned(), pid: None }))
 }
 
 /// Finds out whether the store can be used for this run, before anything in it is changed.
@@ -166,21 +149,13 @@ fn raise_open_files() {
 fn start_reaper(flow: &Flow, lock: Option<File>) -> Result<Observer, CommandError> {
     let runs_processes = flow.roles.iter().any(|role| role.kind == RoleKind::Exec);
     if !runs_processes {
-        return Ok(Observer {
-            observer: Arc::new(()),
-            mark: None,
-            _lock: lock,
-        });
+        return Ok(Observer { observer: Arc::new(()), mark: None, _lock: lock });
     }
     let nonce =
         std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
     let mark = format!("{}-{nonce:016x}", std::process::id());
     let reaper = Reaper::start(&mark, lock)?;
-    Ok(Observer {
-        observer: Arc::new(reaper),
-        mark: Some(mark),
-        _lock: None,
-    })
+    Ok(Observer { observer: Arc::new(reaper), mark: Some(mark), _lock: None })
 }
 
 /// Who learns of process groups, and what marks them.
@@ -202,14 +177,9 @@ fn start(
         observer.observer.clone(),
         observer.mark.clone(),
     );
-    let storage = arguments
-        .store
-        .clone()
-        .map_or(Storage::Ram, Storage::Directory);
-    let mut builder = Guild::builder()
-        .store(storage)
-        .seed(arguments.seed)
-        .limits(plan.limits.clone());
+    let storage = arguments.store.clone().map_or(Storage::Ram, Storage::Directory);
+    let mut builder =
+        Guild::builder().store(storage).seed(arguments.seed).limits(plan.limits.clone());
     let inner = shared.clone();
     builder = builder.role(FLOW_ROLE, INNER_AGENTS, move || InnerAgent(inner.clone()));
     for role in &plan.flow.roles {
@@ -234,10 +204,7 @@ fn start(
         }
         error => CommandError::BadInput(error.to_string()),
     })?;
-    Ok(RunningGuild {
-        guild,
-        _observer: observer,
-    })
+    Ok(RunningGuild { guild, _observer: observer })
 }
 
 /// The guild, and what must live as long.
@@ -251,12 +218,7 @@ async fn supervise(
     plan: Plan,
     running: RunningGuild,
 ) -> Result<Exit, CommandError> {
-    let Plan {
-        flow,
-        run: name,
-        graph,
-        ..
-    } = plan;
+    let Plan { flow, run: name, graph, .. } = plan;
     let guild = &running.guild;
     let run = guild.submit(graph).await.map_err(|error| match error {
         SubmitError::Graph(_) | SubmitError::Refused(_) => {
@@ -271,20 +233,14 @@ async fn supervise(
     let messages = guild.stats().messages;
     if !follower.has_shut_down() {
         let drain = Drain::Until(Duration::from_secs(10));
-        guild
-            .shutdown(drain)
-            .await
-            .map_err(|error| CommandError::Store(error.to_string()))?;
+        guild.shutdown(drain).await.map_err(|error| CommandError::Store(error.to_string()))?;
     }
     let tail = follower.finish().await?;
     let tail = complete(tail, arguments.store.as_deref())?;
     let (report, exit) = match end {
         End::Ended(report) => {
             let completed = report.outcome() == guild::Outcome::Completed;
-            (
-                Some(report),
-                if completed { Exit::Done } else { Exit::Failed },
-            )
+            (Some(report), if completed { Exit::Done } else { Exit::Failed })
         }
         End::Interrupted => (None, Exit::Interrupted),
         End::Failed(why) => {
@@ -292,19 +248,11 @@ async fn supervise(
             return Err(CommandError::Store(format!("{why}\n{hint}")));
         }
     };
-    let summary = summarise(
-        &flow,
-        &run,
-        report.as_deref(),
-        &tail,
-        messages,
-        arguments.seed,
-    );
+    let summary = summarise(&flow, &run, report.as_deref(), &tail, messages, arguments.seed);
     match arguments.format {
-        Format::Json => print(&format!(
-            "{}\n",
-            serde_json::to_string(&summary).map_err(io::Error::from)?
-        ))?,
+        Format::Json => {
+            print(&format!("{}\n", serde_json::to_string(&summary).map_err(io::Error::from)?))?
+        }
         Format::Table => print(&summary.to_text(&name))?,
     }
     if let Some(report) = report.filter(|_| exit == Exit::Failed) {
@@ -383,9 +331,6 @@ fn summarise(
 
 fn explain_failures(report: &RunReport, tail: &Tail) {
     for (task, message) in &tail.failures {
-        eprintln!(
-            "guild: task {task} of run {} failed: {message}",
-            report.name()
-        );
+        eprintln!("guild: task {task} of run {} failed: {message}", report.name());
     }
 }

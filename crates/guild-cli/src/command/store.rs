@@ -24,23 +24,15 @@ pub(crate) fn status(store: &Path, format: Format) -> Result<(), CommandError> {
     if format == Format::Json {
         return print(&format!("{}\n", json!({ "runs": rows })));
     }
-    let heads = [
-        "run",
-        "state",
-        "tasks",
-        "completed",
-        "failed",
-        "skipped",
-        "cancelled",
-        "attempts",
-    ];
+    let heads =
+        ["run", "state", "tasks", "completed", "failed", "skipped", "cancelled", "attempts"];
     let mut table = table(&heads);
     for row in &rows {
-        table.add_row(heads.map(|head| {
-            row[head]
-                .as_str()
-                .map_or_else(|| row[head].to_string(), str::to_owned)
-        }));
+        table.add_row(
+            heads.map(|head| {
+                row[head].as_str().map_or_else(|| row[head].to_string(), str::to_owned)
+            }),
+        );
     }
     numbers_right(&mut table, 2);
     print(&format!("{table}\n"))
@@ -123,9 +115,7 @@ pub(crate) fn incidents(store: &Path, format: Format) -> Result<(), CommandError
     if format == Format::Json {
         return print(&format!("{}\n", json!({ "incidents": incidents })));
     }
-    let heads = [
-        "incident", "severity", "type", "agent", "task", "attempt", "message", "action",
-    ];
+    let heads = ["incident", "severity", "type", "agent", "task", "attempt", "message", "action"];
     let mut table = table(&heads);
     for incident in &incidents {
         table.add_row(heads.map(|head| match &incident[head] {
@@ -161,9 +151,9 @@ pub(crate) fn scan(store: &Path, prefix: &str, format: Format) -> Result<(), Com
         )
     });
     match format {
-        Format::Table => rows
-            .into_iter()
-            .try_for_each(|(key, value)| writeln!(output, "{key}\t{value}"))?,
+        Format::Table => {
+            rows.into_iter().try_for_each(|(key, value)| writeln!(output, "{key}\t{value}"))?
+        }
         Format::Json => {
             let text = |value: String| serde_json::from_str(&value).unwrap_or(Value::String(value));
             let rows: serde_json::Map<_, _> = rows.map(|(key, value)| (key, text(value))).collect();

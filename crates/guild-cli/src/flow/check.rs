@@ -48,22 +48,11 @@ impl Scope {
 pub(crate) fn check(reading: &Reading<'_>, flow: &mut Flow) {
     let checker = Checker { reading, flow };
     for role in &flow.roles {
-        let templates = role
-            .env
-            .iter()
-            .map(|(_, template)| template)
-            .chain(&role.cwd);
+        let templates = role.env.iter().map(|(_, template)| template).chain(&role.cwd);
         templates.for_each(|template| drop(checker.inputs(template, Scope::Role, false)));
     }
-    let inputs: Vec<_> = flow
-        .tasks
-        .iter()
-        .map(|task| checker.task_inputs(task))
-        .collect();
-    let result = flow
-        .result
-        .iter()
-        .map(|(_, value)| checker.inputs(value, Scope::Result, false));
+    let inputs: Vec<_> = flow.tasks.iter().map(|task| checker.task_inputs(task)).collect();
+    let result = flow.result.iter().map(|(_, value)| checker.inputs(value, Scope::Result, false));
     let result_inputs: BTreeSet<usize> = result.flatten().collect();
     let named_result = flow.task(RESULT_TASK).filter(|_| !flow.result.is_empty());
     for (task, (list_inputs, inputs)) in flow.tasks.iter_mut().zip(inputs) {
@@ -81,9 +70,7 @@ pub(crate) fn check(reading: &Reading<'_>, flow: &mut Flow) {
     if let Some(task) = named_result {
         let task = &flow.tasks[task];
         let message = "the name `result` is taken by [result]; give the task another";
-        reading
-            .problems
-            .add_at(Some(task.place), &format!("tasks.{}", task.name), message);
+        reading.problems.add_at(Some(task.place), &format!("tasks.{}", task.name), message);
     }
     cycle(reading, flow);
     for task in &flow.tasks {
@@ -101,16 +88,11 @@ impl Checker<'_> {
     /// Returns the tasks whose outputs the list, and the work with its writes, use.
     fn task_inputs(&self, task: &FlowTask) -> (BTreeSet<usize>, BTreeSet<usize>) {
         let mapped = task.for_each.is_some();
-        let list = task
-            .for_each
-            .iter()
-            .flat_map(|list| self.inputs(list, Scope::List, mapped));
+        let list = task.for_each.iter().flat_map(|list| self.inputs(list, Scope::List, mapped));
         let work: Vec<&Template> = match &task.work {
-            Work::Exec { command, stdin } => command
-                .iter()
-                .map(|arg| &arg.template)
-                .chain(stdin)
-                .collect(),
+            Work::Exec { command, stdin } => {
+                command.iter().map(|arg| &arg.template).chain(stdin).collect()
+            }
             Work::Render(text) => vec![text],
         };
         let surroundings = task.env.iter().map(|(_, value)| value).chain(&task.cwd);
@@ -118,11 +100,7 @@ impl Checker<'_> {
             .into_iter()
             .chain(surroundings)
             .flat_map(|template| self.inputs(template, Scope::Work, mapped));
-        let writes = task
-            .put
-            .iter()
-            .chain(&task.add)
-            .flat_map(|(key, value)| [key, value]);
+        let writes = task.put.iter().chain(&task.add).flat_map(|(key, value)| [key, value]);
         let writes = writes.flat_map(|template| self.inputs(template, Scope::Memory, mapped));
         (list.collect(), work.chain(writes).collect())
     }
@@ -163,10 +141,7 @@ impl Checker<'_> {
             _ if self.flow.vars.contains_key(root) => {
                 format!("unknown variable `{root}`; write vars.{root}")
             }
-            _ => format!(
-                "unknown variable `{root}`{}",
-                suggest(root, known.iter().copied())
-            ),
+            _ => format!("unknown variable `{root}`{}", suggest(root, known.iter().copied())),
         };
         self.wrong(template, message);
     }
@@ -178,25 +153,15 @@ impl Checker<'_> {
         field: Option<&str>,
     ) -> Option<usize> {
         let Some(name) = name else {
-            self.wrong(
-                template,
-                "`tasks` must be followed by a name: tasks.NAME.output",
-            );
+            self.wrong(template, "`tasks` must be followed by a name: tasks.NAME.output");
             return None;
         };
         let Some(at) = self.flow.task(name) else {
             let names = self.flow.tasks.iter().map(|task| task.name.as_str());
-            self.wrong(
-                template,
-                format!("unknown task `{name}`{}", suggest(name, names)),
-            );
+            self.wrong(template, format!("unknown task `{name}`{}", suggest(name, names)));
             return None;
         };
-        let right = if self.flow.tasks[at].for_each.is_some() {
-            "outputs"
-        } else {
-            "output"
-        };
+        let right = if self.flow.tasks[at].for_each.is_some() { "outputs" } else { "output" };
         if field != Some(right) {
             let why = match right {
                 "outputs" => "runs once for each item and has a list",
@@ -213,9 +178,7 @@ impl Checker<'_> {
 
     fn wrong(&self, template: &Template, message: impl Into<String>) {
         let origin = template.origin();
-        self.reading
-            .problems
-            .add_at(Some(origin.place), &origin.key, message);
+        self.reading.problems.add_at(Some(origin.place), &origin.key, message);
     }
 }
 
@@ -249,10 +212,7 @@ fn cycle(reading: &Reading<'_>, flow: &Flow) {
 }
 
 fn report(reading: &Reading<'_>, flow: &Flow, circle: Vec<usize>) {
-    let Some(first) = circle
-        .iter()
-        .min()
-        .and_then(|min| circle.iter().position(|at| at == min))
+    let Some(first) = circle.iter().min().and_then(|min| circle.iter().position(|at| at == min))
     else {
         return;
     };
@@ -263,27 +223,19 @@ fn report(reading: &Reading<'_>, flow: &Flow, circle: Vec<usize>) {
         "cycle: {}; each of these tasks would wait for the others for ever, cut one link",
         names.join(" -> ")
     );
-    reading
-        .problems
-        .add_at(Some(task.place), &format!("tasks.{}", task.name), message);
+    reading.problems.add_at(Some(task.place), &format!("tasks.{}", task.name), message);
 }
 
 /// Evaluates a list that depends on variables only.
 fn static_list(reading: &Reading<'_>, flow: &Flow, task: &FlowTask) {
     let Some(list) = &task.for_each else { return };
     let runs = ["tasks", "run", "task"];
-    if list
-        .variables()
-        .iter()
-        .any(|name| runs.contains(&name.split('.').next().unwrap_or(name)))
-    {
+    if list.variables().iter().any(|name| runs.contains(&name.split('.').next().unwrap_or(name))) {
         return;
     }
     let context = context! { vars => Value::from_serialize(&flow.vars) };
     let wrong = |message: String| {
-        reading
-            .problems
-            .add_at(Some(list.origin().place), &list.origin().key, message);
+        reading.problems.add_at(Some(list.origin().place), &list.origin().key, message);
     };
     match list.evaluate(&context) {
         Err(error) => wrong(error.message),
@@ -312,17 +264,12 @@ pub(crate) fn items(value: &Value, items_max: u32) -> Result<Vec<Value>, String>
              split it over several runs"
         ));
     }
-    value
-        .try_iter()
-        .map(Iterator::collect)
-        .map_err(|error| error.to_string())
+    value.try_iter().map(Iterator::collect).map_err(|error| error.to_string())
 }
 
 fn bounds(reading: &Reading<'_>, flow: &Flow) {
-    let (tasks_max, edges_max) = (
-        reading.limits.tasks_per_run_max,
-        reading.limits.edges_per_run_max,
-    );
+    let (tasks_max, edges_max) =
+        (reading.limits.tasks_per_run_max, reading.limits.edges_per_run_max);
     let edges: usize = flow.tasks.iter().map(|task| task.after.len()).sum();
     if flow.tasks.len() >= tasks_max as usize || edges > edges_max as usize {
         let message = format!("a run has at most {tasks_max} tasks and {edges_max} dependencies");

@@ -28,9 +28,7 @@ impl Reading<'_> {
     /// Compiles a template; a mistake in it is reported at its place.
     pub(crate) fn template(&self, text: &Located<String>) -> Option<Template> {
         let compiled = self.engine.compile(&text.value, self.origin(text));
-        compiled
-            .map_err(|message| self.wrong(text, format!("template: {message}")))
-            .ok()
+        compiled.map_err(|message| self.wrong(text, format!("template: {message}"))).ok()
     }
 
     /// Reads a template, or any other value as it is.
@@ -62,21 +60,14 @@ impl Reading<'_> {
 
     pub(crate) fn origin<T>(&self, at: &Located<T>) -> Origin {
         let place = self.problems.place(at.span.start);
-        Origin {
-            file: self.file.clone(),
-            place,
-            key: at.key.as_str().into(),
-        }
+        Origin { file: self.file.clone(), place, key: at.key.as_str().into() }
     }
 
     /// Converts a TOML value to JSON; dates become text.
     pub(crate) fn json(&self, raw: &Raw<'_, '_>) -> Option<Value> {
         let json = to_json(raw.value);
         if json.is_none() {
-            self.wrong(
-                raw,
-                "has a number that JSON cannot hold (nan, inf, beyond 64 bits)",
-            );
+            self.wrong(raw, "has a number that JSON cannot hold (nan, inf, beyond 64 bits)");
         }
         json
     }
@@ -134,10 +125,7 @@ fn sections(
     settings: &[String],
     agents: Option<u32>,
 ) -> Flow {
-    let name = root
-        .text("name")
-        .filter(|name| reading.name(name, true))
-        .map(|name| name.value);
+    let name = root.text("name").filter(|name| reading.name(name, true)).map(|name| name.value);
     let description = root.text("description").map(|text| text.value);
     let mut vars = variables(reading, root.section("vars"));
     override_variables(reading, &mut vars, settings);
@@ -150,12 +138,7 @@ fn sections(
     let tasks = root.section("tasks");
     let drafts = task::read(reading, tasks, &roles, &quotas, &defaults);
     let result = reading.templates(root.section("result"));
-    let stem = || {
-        reading
-            .file
-            .file_stem()
-            .map(|stem| stem.to_string_lossy().into_owned())
-    };
+    let stem = || reading.file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let mut flow = Flow {
         file: reading.file.clone(),
         name: name.or_else(stem).unwrap_or_else(|| "flow".to_owned()),
@@ -165,10 +148,7 @@ fn sections(
         roles: roles.into_iter().map(|(_, role)| role).collect(),
         quotas: quotas.into_iter().map(|(_, quota)| quota).collect(),
         tasks: drafts,
-        result: result
-            .into_iter()
-            .map(|(name, value)| (name.value, value))
-            .collect(),
+        result: result.into_iter().map(|(name, value)| (name.value, value)).collect(),
         result_inputs: std::collections::BTreeSet::new(),
     };
     // What refers to a task that could not be read would be reported a second time.
@@ -235,9 +215,7 @@ fn roles(reading: &Reading<'_>, section: Option<Section<'_, '_>>) -> Vec<(Locate
 fn role(reading: &Reading<'_>, name: &Located<String>, table: &Section<'_, '_>) -> Option<Role> {
     let kind = table.text("kind");
     let agents_max = i64::from(reading.limits.agents_per_role_max);
-    let agents = table
-        .integer("agents", 1..=agents_max)
-        .map_or(1, |agents| agents.value);
+    let agents = table.integer("agents", 1..=agents_max).map_or(1, |agents| agents.value);
     let env = environment(reading, table);
     let cwd = table.text("cwd").and_then(|text| reading.template(&text));
     let size = |key| {
@@ -252,18 +230,12 @@ fn role(reading: &Reading<'_>, name: &Located<String>, table: &Section<'_, '_>) 
         return None;
     }
     if name.value == FLOW_ROLE {
-        reading.wrong(
-            name,
-            format!("the name `{FLOW_ROLE}` is taken by Guild; take another"),
-        );
+        reading.wrong(name, format!("the name `{FLOW_ROLE}` is taken by Guild; take another"));
         return None;
     }
     let Some(kind) = kind else {
         if table.raw("kind").is_none() {
-            reading.wrong(
-                name,
-                "has no `kind`; write kind = \"exec\" or kind = \"render\"",
-            );
+            reading.wrong(name, "has no `kind`; write kind = \"exec\" or kind = \"render\"");
         }
         return None;
     };
@@ -299,11 +271,7 @@ pub(crate) fn environment(
         }
         Some((name.value, template))
     };
-    reading
-        .templates(table.section("env"))
-        .into_iter()
-        .filter_map(fits)
-        .collect()
+    reading.templates(table.section("env")).into_iter().filter_map(fits).collect()
 }
 
 fn quotas(
@@ -318,10 +286,7 @@ fn quotas(
         let spec = quota(reading, &name, &table);
         table.finish();
         let spec = spec.filter(|_| reading.name(&name, true))?;
-        let quota = Quota {
-            name: name.value.clone(),
-            spec,
-        };
+        let quota = Quota { name: name.value.clone(), spec };
         Some((name, quota))
     };
     section.entries().into_iter().filter_map(read).collect()
@@ -335,9 +300,7 @@ fn quota(
     let count = |number: Located<i64>| u32::try_from(number.value).unwrap_or(u32::MAX);
     let permits = table.integer("permits", 1..=1_000_000_000).map(count);
     let burst = table.integer("burst", 1..=1_000_000_000);
-    let rate = table.quantity("rate", |text| {
-        quantity::rate(text, burst.clone().map(count))
-    });
+    let rate = table.quantity("rate", |text| quantity::rate(text, burst.clone().map(count)));
     match (table.raw("permits").is_some(), table.raw("rate").is_some()) {
         (true, false) => {
             if let Some(burst) = &burst {
@@ -365,10 +328,9 @@ fn to_json(value: &DeValue<'_>) -> Option<Value> {
         }
         DeValue::Boolean(truth) => Value::from(*truth),
         DeValue::Datetime(time) => Value::from(time.to_string()),
-        DeValue::Array(items) => items
-            .iter()
-            .map(|item| to_json(item.get_ref()))
-            .collect::<Option<Value>>()?,
+        DeValue::Array(items) => {
+            items.iter().map(|item| to_json(item.get_ref())).collect::<Option<Value>>()?
+        }
         DeValue::Table(table) => {
             let entry =
                 |(key, value): (
@@ -383,8 +345,5 @@ fn to_json(value: &DeValue<'_>) -> Option<Value> {
 /// FNV-1a over the text and the variables.
 fn digest(text: &str, vars: &Map<String, Value>) -> u64 {
     let vars = Value::Object(vars.clone()).to_string();
-    crate::digest::Fnv1a::default()
-        .update(text.as_bytes())
-        .update(vars.as_bytes())
-        .value()
+    crate::digest::Fnv1a::default().update(text.as_bytes()).update(vars.as_bytes()).value()
 }

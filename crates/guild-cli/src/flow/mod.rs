@@ -92,10 +92,7 @@ pub(crate) struct Arg {
 #[derive(Debug)]
 pub(crate) enum Work {
     /// Runs a process: the program and its arguments.
-    Exec {
-        command: Vec<Arg>,
-        stdin: Option<Template>,
-    },
+    Exec { command: Vec<Arg>, stdin: Option<Template> },
     /// Renders a text.
     Render(Template),
 }
@@ -135,10 +132,7 @@ impl Flow {
         let bytes = std::fs::read(file).map_err(|error| unreadable(file, &error.to_string()))?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
-            unreadable(
-                file,
-                &format!("it is not UTF-8 (byte {}); save it as UTF-8", at + 1),
-            )
+            unreadable(file, &format!("it is not UTF-8 (byte {}); save it as UTF-8", at + 1))
         })?;
         file::parse(file, &text, settings, agents)
     }
@@ -156,13 +150,6 @@ impl Flow {
 
 fn unreadable(file: &Path, why: &str) -> FlowError {
     let message = format!("cannot read the flow file: {why}");
-    let problem = Problem {
-        place: None,
-        key: String::new(),
-        message,
-    };
-    FlowError {
-        file: file.to_owned(),
-        problems: vec![problem],
-    }
+    let problem = Problem { place: None, key: String::new(), message };
+    FlowError { file: file.to_owned(), problems: vec![problem] }
 }

@@ -63,10 +63,7 @@ fn paths(output: &[u8]) -> Value {
     if output.is_empty() {
         return Value::Array(Vec::new());
     }
-    output
-        .split(|byte| *byte == 0)
-        .map(|path| Value::from(encode_path(path)))
-        .collect()
+    output.split(|byte| *byte == 0).map(|path| Value::from(encode_path(path))).collect()
 }
 
 fn utf8(output: Vec<u8>) -> Result<String, String> {
@@ -100,14 +97,8 @@ mod tests {
     #[test]
     fn every_file_name_survives_the_way_there_and_back() {
         let every_byte: Vec<u8> = (1..=255).collect();
-        let names: [&[u8]; 6] = [
-            b"plain",
-            b"with space\nand line",
-            b"100%",
-            b"%41",
-            &every_byte,
-            "grün".as_bytes(),
-        ];
+        let names: [&[u8]; 6] =
+            [b"plain", b"with space\nand line", b"100%", b"%41", &every_byte, "grün".as_bytes()];
 
         for name in names {
             assert_eq!(decode_path(&encode_path(name)).as_bytes(), name);
@@ -122,10 +113,7 @@ mod tests {
         assert_eq!(read(Parse::Text, b""), Ok(json!("")));
         assert_eq!(read(Parse::Lines, b"a\n\nb\r\n"), Ok(json!(["a", "", "b"])));
         assert_eq!(read(Parse::Json, b" {\"a\": [1]} "), Ok(json!({"a": [1]})));
-        assert_eq!(
-            read(Parse::Paths, b"a b\0c%\xff\0"),
-            Ok(json!(["a b", "c%25%FF"]))
-        );
+        assert_eq!(read(Parse::Paths, b"a b\0c%\xff\0"), Ok(json!(["a b", "c%25%FF"])));
         assert_eq!(read(Parse::Paths, b""), Ok(json!([])));
     }
 

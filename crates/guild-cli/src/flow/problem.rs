@@ -65,11 +65,7 @@ pub(crate) struct Problems {
 
 impl Problems {
     pub(crate) fn new(file: &Path, text: &str) -> Self {
-        let ends = text
-            .bytes()
-            .enumerate()
-            .filter(|(_, byte)| *byte == b'\n')
-            .map(|(at, _)| at);
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at);
         Self {
             file: file.to_owned(),
             lines: std::iter::once(0).chain(ends.map(|end| end + 1)).collect(),
@@ -83,10 +79,7 @@ impl Problems {
         let line = self.lines.partition_point(|start| *start <= offset).max(1);
         let start = self.lines[line - 1];
         let before = self.text.get(start..offset).unwrap_or_default();
-        Place {
-            line,
-            column: before.chars().count() + 1,
-        }
+        Place { line, column: before.chars().count() + 1 }
     }
 
     /// Adds a problem at a span of the file.
@@ -96,11 +89,7 @@ impl Problems {
 
     /// Adds a problem at a place, or about the file as a whole.
     pub(crate) fn add_at(&self, place: Option<Place>, key: &str, message: impl Into<String>) {
-        let problem = Problem {
-            place,
-            key: key.to_owned(),
-            message: message.into(),
-        };
+        let problem = Problem { place, key: key.to_owned(), message: message.into() };
         self.found.borrow_mut().push(problem);
     }
 
@@ -125,10 +114,7 @@ impl Problems {
             _ => {
                 problems.sort();
                 problems.dedup();
-                Err(FlowError {
-                    file: self.file.clone(),
-                    problems,
-                })
+                Err(FlowError { file: self.file.clone(), problems })
             }
         }
     }
@@ -166,14 +152,8 @@ mod tests {
 
     #[test]
     fn suggestion_names_the_nearest_or_all() {
-        assert_eq!(
-            suggest("comand", ["command", "role"]),
-            "; did you mean `command`?"
-        );
-        assert_eq!(
-            suggest("zzz", ["command", "role"]),
-            "; there are: command, role"
-        );
+        assert_eq!(suggest("comand", ["command", "role"]), "; did you mean `command`?");
+        assert_eq!(suggest("zzz", ["command", "role"]), "; there are: command, role");
         assert_eq!(suggest("zzz", []), "; there is none");
     }
 }

@@ -34,11 +34,7 @@ pub(crate) fn rate(text: &str, burst: Option<u32>) -> Result<QuotaSpec, String> 
         format!("`{text}` is no rate; write a whole number per s, min, h or d, like \"600/min\"")
     };
     let (amount, period) = text.split_once('/').ok_or_else(wrong)?;
-    let amount = amount
-        .trim()
-        .parse::<u32>()
-        .ok()
-        .filter(|amount| *amount > 0);
+    let amount = amount.trim().parse::<u32>().ok().filter(|amount| *amount > 0);
     let amount = amount.ok_or_else(wrong)?;
     let per = Duration::from_secs(match period.trim() {
         "s" | "sec" | "second" => 1,
@@ -47,11 +43,7 @@ pub(crate) fn rate(text: &str, burst: Option<u32>) -> Result<QuotaSpec, String> 
         "d" | "day" => 86_400,
         _ => return Err(wrong()),
     });
-    Ok(QuotaSpec::Rate {
-        amount,
-        per,
-        burst: burst.unwrap_or(amount),
-    })
+    Ok(QuotaSpec::Rate { amount, per, burst: burst.unwrap_or(amount) })
 }
 
 /// Reads `100`, `64 KiB`, `16MiB`, `10 MB`: a number of bytes.
@@ -75,13 +67,8 @@ pub(crate) fn bytes(text: &str) -> Result<usize, String> {
 /// Splits `1.5 s` into a finite number that is not negative, and its unit.
 fn split(text: &str) -> Option<(f64, &str)> {
     let text = text.trim();
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let number = text[..end]
-        .parse::<f64>()
-        .ok()
-        .filter(|number| number.is_finite())?;
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number = text[..end].parse::<f64>().ok().filter(|number| number.is_finite())?;
     Some((number, text[end..].trim_start()))
 }
 
@@ -94,9 +81,7 @@ mod tests {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("1.5 m"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
-        for wrong in [
-            "", "30", "-1s", "1e3s", "s", "1x", "nans", "infs", "1..2s", "400d", "１s",
-        ] {
+        for wrong in ["", "30", "-1s", "1e3s", "s", "1x", "nans", "infs", "1..2s", "400d", "１s"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
     }
@@ -104,31 +89,9 @@ mod tests {
     #[test]
     fn rates_are_read_and_save_up_one_period() {
         let per = Duration::from_secs(60);
-        assert_eq!(
-            rate("600/min", None),
-            Ok(QuotaSpec::Rate {
-                amount: 600,
-                per,
-                burst: 600
-            })
-        );
-        assert_eq!(
-            rate("6 / min", Some(2)),
-            Ok(QuotaSpec::Rate {
-                amount: 6,
-                per,
-                burst: 2
-            })
-        );
-        for wrong in [
-            "600",
-            "0/s",
-            "-1/s",
-            "1.5/s",
-            "1/week",
-            "/s",
-            "99999999999/s",
-        ] {
+        assert_eq!(rate("600/min", None), Ok(QuotaSpec::Rate { amount: 600, per, burst: 600 }));
+        assert_eq!(rate("6 / min", Some(2)), Ok(QuotaSpec::Rate { amount: 6, per, burst: 2 }));
+        for wrong in ["600", "0/s", "-1/s", "1.5/s", "1/week", "/s", "99999999999/s"] {
             assert!(rate(wrong, None).is_err(), "{wrong}");
         }
     }

@@ -23,11 +23,7 @@ pub(crate) struct Located<T> {
 
 impl<T> Located<T> {
     pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> Located<U> {
-        Located {
-            value: f(self.value),
-            span: self.span,
-            key: self.key,
-        }
+        Located { value: f(self.value), span: self.span, key: self.key }
     }
 }
 
@@ -44,12 +40,7 @@ pub(crate) struct Section<'a, 'i> {
 
 impl<'a, 'i> Section<'a, 'i> {
     pub(crate) fn root(table: &'a Spanned<DeTable<'i>>, problems: &'a Problems) -> Self {
-        Self {
-            table: table.get_ref(),
-            path: String::new(),
-            problems,
-            asked: RefCell::default(),
-        }
+        Self { table: table.get_ref(), path: String::new(), problems, asked: RefCell::default() }
     }
 
     /// Returns the value of a key, if the table has it.
@@ -64,11 +55,7 @@ impl<'a, 'i> Section<'a, 'i> {
             "" => key.to_owned(),
             path => format!("{path}.{key}"),
         };
-        Located {
-            value: value.get_ref(),
-            span: value.span(),
-            key,
-        }
+        Located { value: value.get_ref(), span: value.span(), key }
     }
 
     /// Returns all entries with free names, in the order of the file.
@@ -79,14 +66,7 @@ impl<'a, 'i> Section<'a, 'i> {
             .map(|(name, value)| {
                 let raw = self.locate(name.get_ref(), value);
                 let (value, span) = (name.get_ref().to_string(), name.span());
-                (
-                    Located {
-                        value,
-                        span,
-                        key: raw.key.clone(),
-                    },
-                    raw,
-                )
+                (Located { value, span, key: raw.key.clone() }, raw)
             })
             .collect();
         entries.sort_by_key(|(name, _)| name.span.start);
@@ -102,11 +82,7 @@ impl<'a, 'i> Section<'a, 'i> {
             let message = format!("must be {what}, not {}", article(raw.value.type_str()));
             self.wrong(raw, message);
         }
-        found.map(|value| Located {
-            value,
-            span: raw.span.clone(),
-            key: raw.key.clone(),
-        })
+        found.map(|value| Located { value, span: raw.span.clone(), key: raw.key.clone() })
     }
 
     pub(crate) fn as_text(&self, raw: &Raw<'_, '_>) -> Option<Located<String>> {
@@ -208,23 +184,14 @@ impl<'a, 'i> Section<'a, 'i> {
         allowed: RangeInclusive<f64>,
     ) -> Option<Located<f64>> {
         let raw = self.raw(key)?;
-        let float = raw
-            .value
-            .as_float()
-            .and_then(|float| float.as_str().parse::<f64>().ok());
-        let integer = raw
-            .value
-            .as_integer()
-            .and_then(|int| int.as_str().parse::<f64>().ok());
+        let float = raw.value.as_float().and_then(|float| float.as_str().parse::<f64>().ok());
+        let integer = raw.value.as_integer().and_then(|int| int.as_str().parse::<f64>().ok());
         let number = self.expect(&raw, "a number", float.or(integer))?;
         if allowed.contains(&number.value) {
             return Some(number);
         }
         let (from, to) = allowed.into_inner();
-        self.wrong(
-            &raw,
-            format!("{} is not within {from} to {to}", number.value),
-        );
+        self.wrong(&raw, format!("{} is not within {from} to {to}", number.value));
         None
     }
 
@@ -234,8 +201,7 @@ impl<'a, 'i> Section<'a, 'i> {
         for (name, raw) in self.entries() {
             if !asked.contains(&name.value.as_str()) {
                 let hint = suggest(&name.value, asked.iter().copied());
-                self.problems
-                    .add(name.span, &raw.key, format!("unknown key{hint}"));
+                self.problems.add(name.span, &raw.key, format!("unknown key{hint}"));
             }
         }
     }

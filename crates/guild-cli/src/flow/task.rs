@@ -44,12 +44,8 @@ fn retry(section: &Section<'_, '_>, default: &RetryPolicy) -> RetryPolicy {
         attempts_max: attempts.unwrap_or(default.attempts_max),
         backoff_first: table.duration("backoff").unwrap_or(default.backoff_first),
         backoff_max: table.duration("backoff_max").unwrap_or(default.backoff_max),
-        factor: table
-            .number("factor", 1.0..=1_000.0)
-            .map_or(default.factor, |n| n.value),
-        jitter: table
-            .number("jitter", 0.0..=1.0)
-            .map_or(default.jitter, |n| n.value),
+        factor: table.number("factor", 1.0..=1_000.0).map_or(default.factor, |n| n.value),
+        jitter: table.number("jitter", 0.0..=1.0).map_or(default.jitter, |n| n.value),
     };
     table.finish();
     policy
@@ -77,16 +73,8 @@ pub(crate) fn read(
         reading.problems.add_at(None, "tasks", message);
         return Vec::new();
     };
-    let names = entries
-        .iter()
-        .enumerate()
-        .map(|(n, (name, _))| (name.value.clone(), n));
-    let known = Known {
-        roles,
-        quotas,
-        tasks: names.collect(),
-        defaults,
-    };
+    let names = entries.iter().enumerate().map(|(n, (name, _))| (name.value.clone(), n));
+    let known = Known { roles, quotas, tasks: names.collect(), defaults };
     let read = |(name, raw): (Located<String>, Raw<'_, '_>)| {
         let table = section.as_section(&raw)?;
         let task = task(reading, &known, &name, &table);
@@ -103,32 +91,16 @@ fn task(
     table: &Section<'_, '_>,
 ) -> Option<FlowTask> {
     let role = role(reading, known, name, table);
-    let work = work(
-        reading,
-        name,
-        table,
-        role.map(|role| known.roles[role].1.kind),
-    );
-    let for_each = table
-        .raw("for_each")
-        .and_then(|raw| reading.value(table, &raw));
+    let work = work(reading, name, table, role.map(|role| known.roles[role].1.kind));
+    let for_each = table.raw("for_each").and_then(|raw| reading.value(table, &raw));
     if let Some(list) = for_each.as_ref().filter(|list| !list.is_typed()) {
         let message = "is no list; write one expression that yields a list, like \
                        \"{{ tasks.list.output }}\", or a list of values";
-        reading
-            .problems
-            .add_at(Some(list.origin().place), &list.origin().key, message);
+        reading.problems.add_at(Some(list.origin().place), &list.origin().key, message);
     }
     let memory = table.section("memory");
-    let pairs = |key| {
-        memory
-            .as_ref()
-            .map(|memory| memory_writes(reading, memory, key))
-    };
-    let (put, add) = (
-        pairs("put").unwrap_or_default(),
-        pairs("add").unwrap_or_default(),
-    );
+    let pairs = |key| memory.as_ref().map(|memory| memory_writes(reading, memory, key));
+    let (put, add) = (pairs("put").unwrap_or_default(), pairs("add").unwrap_or_default());
     if let Some(memory) = &memory {
         memory.finish();
     }
@@ -143,9 +115,7 @@ fn task(
         inputs: BTreeSet::new(),
         list_inputs: BTreeSet::new(),
         retry: retry(table, &known.defaults.retry),
-        timeout: table
-            .duration_above_zero("timeout")
-            .or(known.defaults.timeout),
+        timeout: table.duration_above_zero("timeout").or(known.defaults.timeout),
         priority: table
             .integer("priority", -1_000_000..=1_000_000)
             .and_then(|priority| i32::try_from(priority.value).ok())
@@ -201,12 +171,7 @@ fn after(reading: &Reading<'_>, known: &Known<'_>, table: &Section<'_, '_>) -> B
         }
         found
     };
-    table
-        .list("after")
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(resolve)
-        .collect()
+    table.list("after").unwrap_or_default().into_iter().filter_map(resolve).collect()
 }
 
 fn demands(reading: &Reading<'_>, known: &Known<'_>, table: &Section<'_, '_>) -> Vec<(usize, u32)> {
@@ -215,11 +180,7 @@ fn demands(reading: &Reading<'_>, known: &Known<'_>, table: &Section<'_, '_>) ->
     };
     let demand = |(name, raw): (Located<String>, Raw<'_, '_>)| {
         let amount = section.as_integer(&raw, 1..=1_000_000_000)?;
-        let Some(at) = known
-            .quotas
-            .iter()
-            .position(|(quota, _)| quota.value == name.value)
-        else {
+        let Some(at) = known.quotas.iter().position(|(quota, _)| quota.value == name.value) else {
             if !reading.problems.is_about(&format!("quotas.{}", name.value)) {
                 let names = known.quotas.iter().map(|(name, _)| name.value.as_str());
                 let hint = suggest(&name.value, names);
@@ -251,10 +212,7 @@ fn parse(reading: &Reading<'_>, table: &Section<'_, '_>) -> Parse {
     let found = Parse::ALL.iter().find(|(known, _)| *known == name.value);
     if found.is_none() {
         let hint = suggest(&name.value, Parse::ALL.iter().map(|(name, _)| *name));
-        reading.wrong(
-            &name,
-            format!("unknown way to read an output `{}`{hint}", name.value),
-        );
+        reading.wrong(&name, format!("unknown way to read an output `{}`{hint}", name.value));
     }
     found.map_or_else(Parse::default, |(_, parse)| *parse)
 }
@@ -285,9 +243,5 @@ fn memory_writes(
         }
         Some((key, value))
     };
-    reading
-        .templates(memory.section(key))
-        .into_iter()
-        .filter_map(write)
-        .collect()
+    reading.templates(memory.section(key)).into_iter().filter_map(write).collect()
 }

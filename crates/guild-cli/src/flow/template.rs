@@ -44,28 +44,17 @@ impl Engine {
         } else if let Some(expression) = self.single_expression(quoted) {
             Code::Expression(expression)
         } else {
-            let text = self
-                .0
-                .template_from_str(quoted)
-                .map_err(|error| describe(&error))?;
+            let text = self.0.template_from_str(quoted).map_err(|error| describe(&error))?;
             Code::Text(text)
         };
-        Ok(Template(Arc::new(Compiled {
-            source: quoted,
-            origin,
-            code,
-        })))
+        Ok(Template(Arc::new(Compiled { source: quoted, origin, code })))
     }
 
     /// Wraps a value that needs no rendering.
     pub(crate) fn constant(value: &serde_json::Value, origin: Origin) -> Template {
         let source = Box::leak(value.to_string().into_boxed_str());
         let code = Code::Constant(Value::from_serialize(value));
-        Template(Arc::new(Compiled {
-            source,
-            origin,
-            code,
-        }))
+        Template(Arc::new(Compiled { source, origin, code }))
     }
 
     /// Returns the expression of a template that is nothing but one.
@@ -206,9 +195,7 @@ impl Template {
             Code::Constant(value) => Ok(value.clone()),
             Code::Literal(_) | Code::Text(_) => Ok(Value::from(self.render(context)?)),
             Code::Expression(expression) => {
-                let value = expression
-                    .eval(context)
-                    .map_err(|error| self.wrong(&error))?;
+                let value = expression.eval(context).map_err(|error| self.wrong(&error))?;
                 match value.kind() {
                     ValueKind::Undefined => Err(self.error("the value is undefined")),
                     ValueKind::Invalid => Err(self.error(value.to_string())),
@@ -246,10 +233,7 @@ impl Template {
 }
 
 fn describe(error: &minijinja::Error) -> String {
-    let detail = error
-        .detail()
-        .map(|detail| format!(": {detail}"))
-        .unwrap_or_default();
+    let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
     let part = error
         .template_source()
         .and_then(|source| source.get(error.range()?))
@@ -274,11 +258,7 @@ mod tests {
 
     fn compile(source: &str) -> Result<Template, String> {
         let place = Place { line: 7, column: 3 };
-        let origin = Origin {
-            file: Path::new("f.toml").into(),
-            place,
-            key: "tasks.a.text".into(),
-        };
+        let origin = Origin { file: Path::new("f.toml").into(), place, key: "tasks.a.text".into() };
         Engine::new().compile(source, origin)
     }
 
@@ -301,33 +281,16 @@ mod tests {
     #[test]
     fn undefined_values_are_errors_that_name_the_place() {
         let context = context! { item => context! { a => 1 } };
-        for source in [
-            "{{ item.b }}",
-            "x{{ item.b }}",
-            "{{ item.b.c }}",
-            "{{ nothing }}",
-        ] {
-            let error = compile(source)
-                .unwrap()
-                .render(&context)
-                .unwrap_err()
-                .to_string();
+        for source in ["{{ item.b }}", "x{{ item.b }}", "{{ item.b.c }}", "{{ nothing }}"] {
+            let error = compile(source).unwrap().render(&context).unwrap_err().to_string();
             assert!(error.starts_with("f.toml:7:3: tasks.a.text: "), "{error}");
-            assert!(
-                error.contains("undefined") && error.contains(source),
-                "{error}"
-            );
+            assert!(error.contains("undefined") && error.contains(source), "{error}");
         }
     }
 
     #[test]
     fn syntax_errors_are_found_when_compiled() {
-        for source in [
-            "{{ item",
-            "{% for x in y %}",
-            "{{ item | nosuchfilter }}{{ 1 +",
-            "{{ }}",
-        ] {
+        for source in ["{{ item", "{% for x in y %}", "{{ item | nosuchfilter }}{{ 1 +", "{{ }}"] {
             assert!(compile(source).is_err(), "{source}");
         }
     }
@@ -345,10 +308,7 @@ mod tests {
         let eval = |source: &str| compile(source).unwrap().evaluate(&Value::UNDEFINED);
 
         assert_eq!(eval("{{ range(1000000) }}").unwrap().len(), Some(1_000_000));
-        assert_eq!(
-            eval("{{ range(1, 6, 2) | list }}").unwrap(),
-            Value::from(vec![1, 3, 5])
-        );
+        assert_eq!(eval("{{ range(1, 6, 2) | list }}").unwrap(), Value::from(vec![1, 3, 5]));
         assert!(eval("{{ range(99999999999999) }}").is_err());
         assert!(eval("{{ range(0, 5, 0) }}").is_err());
         assert_eq!(eval("{{ range(5, 0) | list }}").unwrap().len(), Some(0));

@@ -21,10 +21,7 @@ pub(crate) fn work(
     };
     if kind? == RoleKind::Render {
         for raw in [&command, &shell, &args, &stdin] {
-            refuse(
-                raw,
-                "needs a role of kind \"exec\"; a role of kind \"render\" only renders",
-            );
+            refuse(raw, "needs a role of kind \"exec\"; a role of kind \"render\" only renders");
         }
         let Some(text) = text else {
             reading.wrong(name, "has no `text`; a role of kind \"render\" renders it");
@@ -32,10 +29,7 @@ pub(crate) fn work(
         };
         return reading.value(table, &text).map(Work::Render);
     }
-    refuse(
-        &text,
-        "needs a role of kind \"render\"; give a `command` or a `shell`",
-    );
+    refuse(&text, "needs a role of kind \"render\"; give a `command` or a `shell`");
     if shell.is_none() {
         refuse(&args, "belongs to `shell`; add them to `command`");
     }
@@ -53,10 +47,7 @@ pub(crate) fn work(
             None
         }
     };
-    Some(Work::Exec {
-        command: command?,
-        stdin,
-    })
+    Some(Work::Exec { command: command?, stdin })
 }
 
 fn command_line(
@@ -93,16 +84,9 @@ fn shell_line(
         return None;
     }
     let literal = |text: &str| {
-        let text = Located {
-            value: text.to_owned(),
-            span: raw.span.clone(),
-            key: raw.key.clone(),
-        };
+        let text = Located { value: text.to_owned(), span: raw.span.clone(), key: raw.key.clone() };
         let template = reading.template(&text)?;
-        Some(Arg {
-            template,
-            is_path: false,
-        })
+        Some(Arg { template, is_path: false })
     };
     let mut command = ["sh", "-c", &script.value, "sh"]
         .iter()
@@ -121,10 +105,7 @@ fn arguments(
 ) -> Option<Vec<Arg>> {
     let argument = |raw: &Raw<'_, '_>| {
         if raw.value.is_str() || raw.value.is_integer() {
-            return Some(Arg {
-                template: reading.value(table, raw)?,
-                is_path: false,
-            });
+            return Some(Arg { template: reading.value(table, raw)?, is_path: false });
         }
         let path = table.as_section(raw)?;
         let template = path.text("path").and_then(|text| reading.template(&text));
@@ -132,10 +113,7 @@ fn arguments(
             reading.wrong(raw, "is neither text nor { path = \"...\" }");
         }
         path.finish();
-        Some(Arg {
-            template: template?,
-            is_path: true,
-        })
+        Some(Arg { template: template?, is_path: true })
     };
     let items = table.as_list(raw)?;
     items.iter().map(argument).collect()

@@ -55,9 +55,7 @@ impl Desk {
     /// Runs `guild run flow.toml --format json` with more arguments, to its end.
     pub(crate) fn run(&self, more: &[&str]) -> Ended {
         let mut command = self.guild();
-        command
-            .args(["run", "flow.toml", "--format", "json"])
-            .args(more);
+        command.args(["run", "flow.toml", "--format", "json"]).args(more);
         Ended::of(&mut command)
     }
 
@@ -112,11 +110,7 @@ impl Ended {
     pub(crate) fn refused(&self, code: i32, parts: &[&str]) {
         assert_eq!(self.code, Some(code), "{}\n{}", self.stdout, self.stderr);
         for part in parts {
-            assert!(
-                self.stderr.contains(part),
-                "`{part}` is not in: {}",
-                self.stderr
-            );
+            assert!(self.stderr.contains(part), "`{part}` is not in: {}", self.stderr);
         }
     }
 }
@@ -153,10 +147,7 @@ fn pause() {
 /// Tells whether a process runs; one that ended and was not reaped yet does not.
 pub(crate) fn is_alive(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat
-        .rsplit(") ")
-        .next()
-        .and_then(|rest| rest.chars().next());
+    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
     !matches!(state, None | Some('Z' | 'X'))
 }
 
@@ -170,10 +161,7 @@ pub(crate) fn send(child: &Child, signal: rustix::process::Signal) {
 /// that ends twice.
 pub(crate) fn events(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap();
-    let events: Vec<Value> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let mut ended = std::collections::BTreeSet::new();
     for (n, event) in (1_u64..).zip(&events) {
         assert_eq!(event["seq"], n, "{event}");

@@ -24,10 +24,8 @@ pub trait Names {
 /// Writes one record as one line of the event log, without the line break.
 pub fn line(record: &EventRecord, names: &dyn Names) -> String {
     let (kind, fields) = fields(&record.event, names);
-    let mut text = format!(
-        "{{\"seq\":{},\"at_us\":{},\"kind\":\"{kind}\"",
-        record.seq, record.at.0
-    );
+    let mut text =
+        format!("{{\"seq\":{},\"at_us\":{},\"kind\":\"{kind}\"", record.seq, record.at.0);
     for (name, value) in fields {
         text.push_str(&format!(",\"{name}\":{value}"));
     }
@@ -39,10 +37,7 @@ type Fields = Vec<(&'static str, Value)>;
 
 /// Puts the run of a task in front of its other fields.
 fn of_task(task: TaskId, names: &dyn Names, more: Fields) -> Fields {
-    let mut fields = vec![
-        ("run", json!(names.run(task.run))),
-        ("task", json!(names.task(task))),
-    ];
+    let mut fields = vec![("run", json!(names.run(task.run))), ("task", json!(names.task(task)))];
     fields.extend(more);
     fields
 }
@@ -57,15 +52,15 @@ fn fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
         | Event::AgentRestarted { .. }
         | Event::AgentQuarantined { .. }
         | Event::AgentReleased { .. } => agent_fields(event, names),
-        Event::TaskAdded { .. }
-        | Event::TaskReady { .. }
-        | Event::TaskAssigned { .. }
+        Event::TaskAdded { .. } | Event::TaskReady { .. } | Event::TaskEnded { .. } => {
+            task_fields(event, names)
+        }
+        Event::TaskAssigned { .. }
         | Event::TaskCompleted { .. }
         | Event::TaskFailed { .. }
-        | Event::TaskEnded { .. }
-        | Event::StaleResult { .. } => task_fields(event, names),
+        | Event::StaleResult { .. } => attempt_fields(event, names),
+        Event::IncidentOpened { .. } => incident_fields(event, names),
         Event::FaultInjected { .. }
-        | Event::IncidentOpened { .. }
         | Event::MemoryCommitted { .. }
         | Event::QuotaChanged { .. } => other_fields(event, names),
     }
@@ -73,12 +68,7 @@ fn fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
 
 fn run_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
     match event {
-        Event::RunSubmitted {
-            run,
-            tasks,
-            edges,
-            seed,
-        } => (
+        Event::RunSubmitted { run, tasks, edges, seed } => (
             "run_submitted",
             vec![
                 ("run", json!(names.run(*run))),
@@ -87,12 +77,7 @@ fn run_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
                 ("seed", json!(seed)),
             ],
         ),
-        Event::RunEnded {
-            run,
-            outcome,
-            tally,
-            makespan_us,
-        } => (
+        Event::RunEnded { run, outcome, tally, makespan_us } => (
             "run_ended",
             vec![
                 ("run", json!(names.run(*run))),
@@ -111,11 +96,7 @@ fn run_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
 
 fn agent_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
     match event {
-        Event::AgentStarted {
-            agent,
-            role,
-            incarnation,
-        } => (
+        Event::AgentStarted { agent, role, incarnation } => (
             "agent_started",
             vec![
                 ("agent", json!(names.agent(*agent))),
@@ -123,13 +104,7 @@ fn agent_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
                 ("incarnation", json!(incarnation)),
             ],
         ),
-        Event::AgentCrashed {
-            agent,
-            incarnation,
-            cause,
-            message,
-            task,
-        } => {
+        Event::AgentCrashed { agent, incarnation, cause, message, task } => {
             let mut fields = vec![
                 ("agent", json!(names.agent(*agent))),
                 ("incarnation", json!(incarnation)),
@@ -142,11 +117,7 @@ fn agent_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
             }
             ("agent_crashed", fields)
         }
-        Event::AgentRestarted {
-            agent,
-            incarnation,
-            delay_us,
-        } => (
+        Event::AgentRestarted { agent, incarnation, delay_us } => (
             "agent_restarted",
             vec![
                 ("agent", json!(names.agent(*agent))),
@@ -154,11 +125,7 @@ fn agent_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
                 ("delay_us", json!(delay_us)),
             ],
         ),
-        Event::AgentQuarantined {
-            agent,
-            reason,
-            until,
-        } => (
+        Event::AgentQuarantined { agent, reason, until } => (
             "agent_quarantined",
             vec![
                 ("agent", json!(names.agent(*agent))),
@@ -180,12 +147,7 @@ fn agent_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
 
 fn task_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
     match event {
-        Event::TaskAdded {
-            task,
-            role,
-            after,
-            spawned_by,
-        } => {
+        Event::TaskAdded { task, role, after, spawned_by } => {
             let after: Vec<String> = after.iter().map(|task| names.task(*task)).collect();
             let mut more = vec![("role", json!(names.role(*role))), ("after", json!(after))];
             if let Some(parent) = spawned_by {
@@ -194,13 +156,16 @@ fn task_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
             ("task_added", of_task(*task, names, more))
         }
         Event::TaskReady { task } => ("task_ready", of_task(*task, names, Vec::new())),
-        Event::TaskAssigned {
-            task,
-            attempt,
-            agent,
-            incarnation,
-            token,
-        } => {
+        Event::TaskEnded { task, state } => {
+            ("task_ended", of_task(*task, names, vec![("state", json!(state))]))
+        }
+        _ => unreachable!("only events of tasks come here"),
+    }
+}
+
+fn attempt_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
+    match event {
+        Event::TaskAssigned { task, attempt, agent, incarnation, token } => {
             let more = vec![
                 ("attempt", json!(attempt)),
                 ("agent", json!(names.agent(*agent))),
@@ -209,14 +174,7 @@ fn task_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
             ];
             ("task_assigned", of_task(*task, names, more))
         }
-        Event::TaskCompleted {
-            task,
-            attempt,
-            agent,
-            incarnation,
-            token,
-            version,
-        } => {
+        Event::TaskCompleted { task, attempt, agent, incarnation, token, version } => {
             let more = vec![
                 ("attempt", json!(attempt)),
                 ("agent", json!(names.agent(*agent))),
@@ -226,15 +184,7 @@ fn task_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
             ];
             ("task_completed", of_task(*task, names, more))
         }
-        Event::TaskFailed {
-            task,
-            attempt,
-            agent,
-            incarnation,
-            cause,
-            message,
-            retry_at,
-        } => {
+        Event::TaskFailed { task, attempt, agent, incarnation, cause, message, retry_at } => {
             let more = vec![
                 ("attempt", json!(attempt)),
                 ("agent", json!(names.agent(*agent))),
@@ -245,16 +195,7 @@ fn task_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
             ];
             ("task_failed", of_task(*task, names, more))
         }
-        Event::TaskEnded { task, state } => (
-            "task_ended",
-            of_task(*task, names, vec![("state", json!(state))]),
-        ),
-        Event::StaleResult {
-            task,
-            token,
-            agent,
-            incarnation,
-        } => {
+        Event::StaleResult { task, token, agent, incarnation } => {
             let more = vec![
                 ("token", json!(token)),
                 ("agent", json!(names.agent(*agent))),
@@ -262,29 +203,12 @@ fn task_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
             ];
             ("stale_result", of_task(*task, names, more))
         }
-        _ => unreachable!("only events of tasks come here"),
+        _ => unreachable!("only events of attempts come here"),
     }
 }
 
-fn other_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
+fn incident_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
     match event {
-        Event::FaultInjected {
-            fault,
-            r#type,
-            agent,
-            task,
-            attempt,
-        } => (
-            "fault_injected",
-            vec![
-                ("fault", json!(fault)),
-                ("type", json!(r#type)),
-                ("agent", json!(names.agent(*agent))),
-                ("run", json!(names.run(task.run))),
-                ("task", json!(names.task(*task))),
-                ("attempt", json!(attempt)),
-            ],
-        ),
         Event::IncidentOpened {
             incident,
             severity,
@@ -318,11 +242,24 @@ fn other_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
             fields.push(("action", json!(action)));
             ("incident_opened", fields)
         }
-        Event::MemoryCommitted {
-            version,
-            task,
-            writes,
-        } => {
+        _ => unreachable!("only incidents come here"),
+    }
+}
+
+fn other_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
+    match event {
+        Event::FaultInjected { fault, r#type, agent, task, attempt } => (
+            "fault_injected",
+            vec![
+                ("fault", json!(fault)),
+                ("type", json!(r#type)),
+                ("agent", json!(names.agent(*agent))),
+                ("run", json!(names.run(task.run))),
+                ("task", json!(names.task(*task))),
+                ("attempt", json!(attempt)),
+            ],
+        ),
+        Event::MemoryCommitted { version, task, writes } => {
             let mut fields = vec![
                 ("version", json!(version)),
                 ("task", json!(task.map(|task| names.task(task)))),
@@ -333,11 +270,7 @@ fn other_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
             }
             ("memory_committed", fields)
         }
-        Event::QuotaChanged {
-            quota,
-            in_use,
-            limit,
-        } => (
+        Event::QuotaChanged { quota, in_use, limit } => (
             "quota_changed",
             vec![
                 ("quota", json!(names.quota(*quota))),

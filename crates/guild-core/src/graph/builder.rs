@@ -115,29 +115,17 @@ pub struct GraphBuilder {
 impl GraphBuilder {
     /// Returns a builder that knows no guild; roles and quotas are checked when it is submitted.
     pub fn new(name: impl Into<String>) -> Self {
-        Self {
-            name: Some(name.into()),
-            catalog: None,
-            tasks: Vec::new(),
-        }
+        Self { name: Some(name.into()), catalog: None, tasks: Vec::new() }
     }
 
     /// Returns a builder that knows what a guild offers.
     pub fn for_catalog(name: impl Into<String>, catalog: Catalog) -> Self {
-        Self {
-            name: Some(name.into()),
-            catalog: Some(catalog),
-            tasks: Vec::new(),
-        }
+        Self { name: Some(name.into()), catalog: Some(catalog), tasks: Vec::new() }
     }
 
     /// Returns a builder for tasks that a task spawns; it may stay empty.
     pub fn spawned(catalog: Catalog) -> Self {
-        Self {
-            name: None,
-            catalog: Some(catalog),
-            tasks: Vec::new(),
-        }
+        Self { name: None, catalog: Some(catalog), tasks: Vec::new() }
     }
 
     /// Adds a task and returns its place, by which others can refer to it.
@@ -162,11 +150,8 @@ impl GraphBuilder {
     /// # Errors
     /// See [`GraphError`]; the first thing found is named.
     pub fn build(self) -> Result<Graph, GraphError> {
-        let limits = self
-            .catalog
-            .as_ref()
-            .map(|catalog| catalog.limits.clone())
-            .unwrap_or_default();
+        let limits =
+            self.catalog.as_ref().map(|catalog| catalog.limits.clone()).unwrap_or_default();
         let spawned = self.name.is_none();
         let name = self.name.unwrap_or_default();
         if !spawned {
@@ -184,22 +169,13 @@ impl GraphBuilder {
         for task in self.tasks {
             let spec = resolve(task, &places, count, &mut shared)?;
             if let Expr::Value(value) = &spec.input {
-                check_size(
-                    "bytes in one input",
-                    value.size_bytes(),
-                    limits.payload_bytes_max,
-                )?;
+                check_size("bytes in one input", value.size_bytes(), limits.payload_bytes_max)?;
             }
             edges += spec.after.len();
             specs.push(spec);
         }
         check_size("dependencies", edges, limits.edges_per_run_max as usize)?;
-        let graph = Graph {
-            name,
-            roles: shared.roles,
-            quotas: shared.quotas,
-            tasks: specs,
-        };
+        let graph = Graph { name, roles: shared.roles, quotas: shared.quotas, tasks: specs };
         graph.topological_order()?;
         if let Some(catalog) = &self.catalog {
             graph.bind(catalog)?;
@@ -220,22 +196,13 @@ struct Shared {
 fn check_name(kind: &'static str, name: &str, chars_max: usize) -> Result<(), GraphError> {
     let chars = name.chars().count();
     if chars == 0 || chars > chars_max {
-        return Err(GraphError::Name {
-            kind,
-            name: name.to_owned(),
-            chars,
-            chars_max,
-        });
+        return Err(GraphError::Name { kind, name: name.to_owned(), chars, chars_max });
     }
     Ok(())
 }
 
 fn check_size(what: &'static str, found: usize, limit: usize) -> Result<(), GraphError> {
-    if found > limit {
-        Err(GraphError::TooLarge { what, found, limit })
-    } else {
-        Ok(())
-    }
+    if found > limit { Err(GraphError::TooLarge { what, found, limit }) } else { Ok(()) }
 }
 
 fn places(tasks: &[Task], chars_max: usize) -> Result<Places, GraphError> {
@@ -260,10 +227,7 @@ fn resolve(
     let name = task.name.to_string();
     check_settings(&name, &task)?;
     let find = |reference: &TaskRef| -> Result<TaskIndex, GraphError> {
-        let unknown = |unknown: String| GraphError::UnknownTask {
-            task: name.clone(),
-            unknown,
-        };
+        let unknown = |unknown: String| GraphError::UnknownTask { task: name.clone(), unknown };
         match reference {
             TaskRef::Index(index) if index.at() < count => Ok(*index),
             TaskRef::Index(index) => Err(unknown(format!("number {}", index.0))),
@@ -274,10 +238,7 @@ fn resolve(
         }
     };
     let mut after = task.after.iter().map(find).collect::<Result<Vec<_>, _>>()?;
-    let expr = task.input.map_err(|reason| GraphError::Input {
-        task: name.clone(),
-        reason,
-    })?;
+    let expr = task.input.map_err(|reason| GraphError::Input { task: name.clone(), reason })?;
     let input = expr.resolve(&mut |reference| {
         let index = find(reference)?;
         after.push(index);
@@ -299,12 +260,7 @@ fn resolve(
         Some(last) if **last == options => Arc::clone(last),
         _ => Arc::clone(shared.last.insert(Arc::new(options))),
     };
-    Ok(TaskSpec {
-        name: task.name,
-        options,
-        after: after.into(),
-        input,
-    })
+    Ok(TaskSpec { name: task.name, options, after: after.into(), input })
 }
 
 /// Two demands of one task on the same quota are one demand of their sum.
@@ -318,13 +274,10 @@ fn merge_demands(demands: Vec<(String, u32)>, names: &mut Vec<Arc<str>>) -> Vec<
 }
 
 fn intern(names: &mut Vec<Arc<str>>, name: &str) -> u16 {
-    let place = names
-        .iter()
-        .position(|known| &**known == name)
-        .unwrap_or_else(|| {
-            names.push(name.into());
-            names.len() - 1
-        });
+    let place = names.iter().position(|known| &**known == name).unwrap_or_else(|| {
+        names.push(name.into());
+        names.len() - 1
+    });
     u16::try_from(place).unwrap_or(u16::MAX)
 }
 
@@ -332,36 +285,15 @@ fn check_settings(name: &str, task: &Task) -> Result<(), GraphError> {
     let retry = &task.retry;
     let rules = [
         (retry.attempts_max >= 1, "retry needs at least 1 attempt"),
-        (
-            retry.factor.is_finite() && retry.factor >= 1.0,
-            "the backoff factor must be at least 1",
-        ),
-        (
-            (0.0..=1.0).contains(&retry.jitter),
-            "the jitter must be within 0 and 1",
-        ),
-        (
-            task.timeout != Some(Duration::ZERO),
-            "the timeout must be above zero",
-        ),
-        (
-            task.heartbeat != Some(Duration::ZERO),
-            "the heartbeat interval must be above zero",
-        ),
-        (
-            task.quotas.iter().all(|(_, amount)| *amount > 0),
-            "a quota demand must be above zero",
-        ),
-        (
-            task.quotas.len() <= 64,
-            "a task may draw on at most 64 quotas",
-        ),
+        (retry.factor.is_finite() && retry.factor >= 1.0, "the backoff factor must be at least 1"),
+        ((0.0..=1.0).contains(&retry.jitter), "the jitter must be within 0 and 1"),
+        (task.timeout != Some(Duration::ZERO), "the timeout must be above zero"),
+        (task.heartbeat != Some(Duration::ZERO), "the heartbeat interval must be above zero"),
+        (task.quotas.iter().all(|(_, amount)| *amount > 0), "a quota demand must be above zero"),
+        (task.quotas.len() <= 64, "a task may draw on at most 64 quotas"),
     ];
     match rules.iter().find(|(holds, _)| !holds) {
-        Some((_, rule)) => Err(GraphError::Setting {
-            task: name.to_owned(),
-            rule,
-        }),
+        Some((_, rule)) => Err(GraphError::Setting { task: name.to_owned(), rule }),
         None => Ok(()),
     }
 }
@@ -374,26 +306,20 @@ impl Graph {
 
     /// Returns the sum of all expected durations.
     pub fn work(&self) -> Duration {
-        self.tasks.iter().fold(Duration::ZERO, |sum, task| {
-            sum.saturating_add(task.options.expected)
-        })
+        self.tasks
+            .iter()
+            .fold(Duration::ZERO, |sum, task| sum.saturating_add(task.options.expected))
     }
 
     /// Returns the longest chain of expected durations.
     pub fn critical_path(&self) -> Duration {
-        self.ranks()
-            .into_iter()
-            .max()
-            .map_or(Duration::ZERO, Duration::from_micros)
+        self.ranks().into_iter().max().map_or(Duration::ZERO, Duration::from_micros)
     }
 
     /// Returns, for each task, the microseconds of the longest chain from its start to the end.
     pub fn ranks(&self) -> Vec<u64> {
-        let mut ranks: Vec<u64> = self
-            .tasks
-            .iter()
-            .map(|task| crate::time::micros(task.options.expected))
-            .collect();
+        let mut ranks: Vec<u64> =
+            self.tasks.iter().map(|task| crate::time::micros(task.options.expected)).collect();
         let own = ranks.clone();
         let order = self.topological_order().unwrap_or_default();
         for task in order.into_iter().rev() {
@@ -478,11 +404,7 @@ impl Graph {
                 }
             }
         }
-        if order.len() == self.tasks.len() {
-            Ok(order)
-        } else {
-            Err(self.name_cycle(&missing))
-        }
+        if order.len() == self.tasks.len() { Ok(order) } else { Err(self.name_cycle(&missing)) }
     }
 
     /// Walks backwards from a task that is stuck until a task comes again.
@@ -500,14 +422,9 @@ impl Graph {
                 .find(|task| stuck(task))
                 .map_or(current, |task| task.at());
         }
-        let start = path
-            .iter()
-            .position(|task| task.at() == current)
-            .unwrap_or(0);
-        let mut names: Vec<String> = path[start..]
-            .iter()
-            .map(|task| self.tasks[task.at()].name.to_string())
-            .collect();
+        let start = path.iter().position(|task| task.at() == current).unwrap_or(0);
+        let mut names: Vec<String> =
+            path[start..].iter().map(|task| self.tasks[task.at()].name.to_string()).collect();
         names.push(names[0].clone());
         names.reverse();
         GraphError::Cycle(names.join(" -> "))
@@ -550,9 +467,5 @@ impl Followers {
 
 fn listed<'a>(names: impl Iterator<Item = &'a Arc<str>>) -> String {
     let names: Vec<&str> = names.map(|name| &**name).collect();
-    if names.is_empty() {
-        "none".to_owned()
-    } else {
-        names.join(", ")
-    }
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }

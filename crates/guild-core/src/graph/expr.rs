@@ -103,9 +103,7 @@ impl Expr<TaskIndex> {
                         text.push(b',');
                     }
                     text.extend_from_slice(
-                        serde_json::Value::from(name.as_str())
-                            .to_string()
-                            .as_bytes(),
+                        serde_json::Value::from(name.as_str()).to_string().as_bytes(),
                     );
                     text.push(b':');
                     part.write(text, output, spawned)?;

@@ -49,18 +49,13 @@ pub(super) struct Lease {
 
 impl Lease {
     pub(super) fn expires(&self) -> Timestamp {
-        self.heartbeat
-            .map_or(self.deadline, |(_, due)| due.min(self.deadline))
+        self.heartbeat.map_or(self.deadline, |(_, due)| due.min(self.deadline))
     }
 }
 
 impl RolePool {
     pub(super) fn new(agents: u32) -> Self {
-        let slot = AgentSlot {
-            incarnation: None,
-            state: AgentState::Down,
-            armed: None,
-        };
+        let slot = AgentSlot { incarnation: None, state: AgentState::Down, armed: None };
         Self {
             agents: vec![slot; agents as usize],
             idle: VecDeque::new(),

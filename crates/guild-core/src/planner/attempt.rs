@@ -23,12 +23,7 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn new(cause: Cause, message: impl Into<Box<str>>) -> Self {
-        Self {
-            cause,
-            message: message.into(),
-            retryable: true,
-            retry_after: None,
-        }
+        Self { cause, message: message.into(), retryable: true, retry_after: None }
     }
 }
 
@@ -111,26 +106,18 @@ impl Planner {
         result: AttemptResult,
         out: &mut Decisions,
     ) {
-        let holds = self
-            .roles
-            .get(usize::from(agent.role.0))
-            .is_some_and(|pool| {
-                pool.agents.get(agent.index as usize).is_some_and(|slot| {
-                    slot.incarnation == Some(incarnation)
-                        && matches!(&slot.state, AgentState::Busy(lease) if lease.token == token)
-                })
-            });
+        let holds = self.roles.get(usize::from(agent.role.0)).is_some_and(|pool| {
+            pool.agents.get(agent.index as usize).is_some_and(|slot| {
+                slot.incarnation == Some(incarnation)
+                    && matches!(&slot.state, AgentState::Busy(lease) if lease.token == token)
+            })
+        });
         if !holds {
             if result == AttemptResult::Done {
                 out.commands.push(Command::Discard { task, token });
             }
             if result != AttemptResult::NotStarted {
-                out.events.push(Event::StaleResult {
-                    task,
-                    token,
-                    agent,
-                    incarnation,
-                });
+                out.events.push(Event::StaleResult { task, token, agent, incarnation });
             }
             return;
         }
@@ -149,13 +136,7 @@ impl Planner {
                 if let Some(run) = self.run_mut(task.run) {
                     run.set(task.index, Status::Committing);
                     let attempt = run.tasks[task.index.at()].attempts;
-                    out.commands.push(Command::Commit {
-                        task,
-                        attempt,
-                        agent,
-                        incarnation,
-                        token,
-                    });
+                    out.commands.push(Command::Commit { task, attempt, agent, incarnation, token });
                 }
             }
             AttemptResult::NotStarted => {
@@ -167,18 +148,8 @@ impl Planner {
                 }
                 self.make_ready(task, out);
             }
-            AttemptResult::Failed {
-                cause,
-                message,
-                retryable,
-                retry_after,
-            } => {
-                let failure = Failure {
-                    cause,
-                    message,
-                    retryable,
-                    retry_after,
-                };
+            AttemptResult::Failed { cause, message, retryable, retry_after } => {
+                let failure = Failure { cause, message, retryable, retry_after };
                 self.attempt_failed(now, task, failure, out);
             }
         }
@@ -212,10 +183,9 @@ impl Planner {
         }
         let failure = match refusal {
             Refusal::Conflict { message } => Failure::new(Cause::Conflict, message),
-            Refusal::Invalid { message } => Failure {
-                retryable: false,
-                ..Failure::new(Cause::Error, message)
-            },
+            Refusal::Invalid { message } => {
+                Failure { retryable: false, ..Failure::new(Cause::Error, message) }
+            }
             Refusal::StaleToken => Failure::new(Cause::AgentLost, "the lease was no longer valid"),
         };
         self.attempt_failed(now, task, failure, out);
@@ -223,9 +193,7 @@ impl Planner {
 
     fn ends_commit(&mut self, task: TaskId, token: FencingToken) -> bool {
         let commits = self.status(task) == Some(Status::Committing)
-            && self
-                .holder(task)
-                .is_some_and(|holder| holder.token == token);
+            && self.holder(task).is_some_and(|holder| holder.token == token);
         if commits {
             self.committing -= 1;
             if self.committing + 1 == self.limits.commits_in_flight_max {
@@ -290,8 +258,7 @@ impl Planner {
             Some(at) if at <= now => self.make_ready(task, out),
             Some(at) => {
                 run.set(task.index, Status::Backoff(at));
-                self.timers
-                    .push(std::cmp::Reverse((at, Timer::Backoff(task))));
+                self.timers.push(std::cmp::Reverse((at, Timer::Backoff(task))));
             }
             None if cancelled => self.end(now, task, EndState::Cancelled, out),
             None if failure.cause == Cause::Error => self.end(now, task, EndState::Failed, out),
@@ -338,29 +305,15 @@ impl Planner {
 
     /// Takes a running task from its agent, whose life ends with the attempt.
     pub(super) fn revoke(&mut self, task: TaskId, cause: Option<Cause>, out: &mut Decisions) {
-        let Some(Holder {
-            agent,
-            incarnation,
-            token,
-        }) = self.holder(task)
-        else {
+        let Some(Holder { agent, incarnation, token }) = self.holder(task) else {
             return;
         };
         let role = usize::from(agent.role.0);
         self.roles[role].set(agent.index, AgentState::Down);
         self.touch(role);
         self.running -= 1;
-        let attempt = self
-            .run(task.run)
-            .map_or(0, |run| run.tasks[task.index.at()].attempts);
-        out.commands.push(Command::Revoke {
-            task,
-            attempt,
-            agent,
-            incarnation,
-            token,
-            cause,
-        });
+        let attempt = self.run(task.run).map_or(0, |run| run.tasks[task.index.at()].attempts);
+        out.commands.push(Command::Revoke { task, attempt, agent, incarnation, token, cause });
     }
 }
 

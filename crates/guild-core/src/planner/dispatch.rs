@@ -47,11 +47,7 @@ pub(super) struct QuotaPool {
 
 impl QuotaPool {
     pub(super) fn new(spec: QuotaSpec) -> Self {
-        Self {
-            quota: Quota::new(spec),
-            parked: BTreeMap::new(),
-            timer_at: None,
-        }
+        Self { quota: Quota::new(spec), parked: BTreeMap::new(), timer_at: None }
     }
 }
 
@@ -73,11 +69,7 @@ impl Planner {
         let priority = run.spec(task.index).options.priority;
         let rank = run.tasks[task.index.at()].rank;
         if let Some(pool) = self.roles.get_mut(role) {
-            pool.ready.push(ReadyTask {
-                priority,
-                rank,
-                task,
-            });
+            pool.ready.push(ReadyTask { priority, rank, task });
         }
         self.touch(role);
     }
@@ -150,21 +142,14 @@ impl Planner {
             .map(|(quota, _)| quota)
             .filter(|quota| *quota != short)
             .collect();
-        self.quotas[short]
-            .parked
-            .entry(amount)
-            .or_default()
-            .push(entry);
+        self.quotas[short].parked.entry(amount).or_default().push(entry);
         if let Some(run) = self.run_mut(task.run) {
             run.set(task.index, Status::Parked);
         }
         self.arm_quota(now, short);
         // It may have been woken for one of these and does not use it: the next one may.
-        self.dirty_quotas.extend(
-            others
-                .into_iter()
-                .filter(|other| !self.quotas[*other].parked.is_empty()),
-        );
+        self.dirty_quotas
+            .extend(others.into_iter().filter(|other| !self.quotas[*other].parked.is_empty()));
         true
     }
 
@@ -178,9 +163,7 @@ impl Planner {
                 woken.push(entry);
             }
         }
-        self.quotas[quota]
-            .parked
-            .retain(|_, parked| !parked.is_empty());
+        self.quotas[quota].parked.retain(|_, parked| !parked.is_empty());
         for entry in woken {
             if self.status(entry.task) == Some(Status::Parked) {
                 if let Some(run) = self.run_mut(entry.task.run) {
@@ -220,10 +203,7 @@ impl Planner {
         index: u32,
         out: &mut Decisions,
     ) {
-        let Some(run) = self
-            .runs
-            .get_mut(task.run.0 as usize)
-            .and_then(Option::as_deref_mut)
+        let Some(run) = self.runs.get_mut(task.run.0 as usize).and_then(Option::as_deref_mut)
         else {
             return;
         };
@@ -233,54 +213,27 @@ impl Planner {
         };
         for (quota, amount) in run.demands(task.index) {
             let pool = &mut self.quotas[quota];
-            assert!(
-                pool.quota.take(now, amount),
-                "the quota was checked to have room"
-            );
+            assert!(pool.quota.take(now, amount), "the quota was checked to have room");
             out.events.push(quota_changed(quota, &pool.quota, now));
         }
         self.token = self.token.next();
         let token = self.token;
         let options = &run.spec(task.index).options;
         let timeout = options.timeout.unwrap_or(self.limits.task_timeout);
-        let heartbeat = options
-            .heartbeat
-            .map(|interval| (interval, now.after(interval)));
+        let heartbeat = options.heartbeat.map(|interval| (interval, now.after(interval)));
         let role = RoleId(u16::try_from(role).unwrap_or(u16::MAX));
         let agent = AgentId { role, index };
         run.set(task.index, Status::Running);
         let state = &mut run.tasks[task.index.at()];
         state.attempts += 1;
-        state.holder = Some(Holder {
-            agent,
-            incarnation,
-            token,
-        });
+        state.holder = Some(Holder { agent, incarnation, token });
         let attempt = state.attempts;
         self.running += 1;
-        let lease = Lease {
-            task,
-            token,
-            deadline: now.after(timeout),
-            heartbeat,
-        };
+        let lease = Lease { task, token, deadline: now.after(timeout), heartbeat };
         let expires = lease.expires();
         pool.set(index, AgentState::Busy(lease));
-        out.events.push(Event::TaskAssigned {
-            task,
-            attempt,
-            agent,
-            incarnation,
-            token,
-        });
-        out.commands.push(Command::Assign {
-            task,
-            attempt,
-            agent,
-            incarnation,
-            token,
-            timeout,
-        });
+        out.events.push(Event::TaskAssigned { task, attempt, agent, incarnation, token });
+        out.commands.push(Command::Assign { task, attempt, agent, incarnation, token, timeout });
         self.arm_lease(agent, expires);
     }
 
@@ -296,11 +249,7 @@ impl Planner {
 
     /// Gives back what a task held of its quotas.
     pub(super) fn release_quotas(&mut self, now: Timestamp, task: TaskId, out: &mut Decisions) {
-        let Some(run) = self
-            .runs
-            .get(task.run.0 as usize)
-            .and_then(Option::as_deref)
-        else {
+        let Some(run) = self.runs.get(task.run.0 as usize).and_then(Option::as_deref) else {
             return;
         };
         for (quota, amount) in run.demands(task.index) {
@@ -317,9 +266,5 @@ impl Planner {
 
 fn quota_changed(place: usize, quota: &Quota, now: Timestamp) -> Event {
     let id = QuotaId(u16::try_from(place).unwrap_or(u16::MAX));
-    Event::QuotaChanged {
-        quota: id,
-        in_use: quota.in_use(now),
-        limit: quota.limit(),
-    }
+    Event::QuotaChanged { quota: id, in_use: quota.in_use(now), limit: quota.limit() }
 }

@@ -10,10 +10,7 @@ use crate::id::{AgentId, CommitVersion, FencingToken, Incarnation, RunId, TaskId
 
 /// What happened to the guild.
 #[derive(Clone, Debug)]
-#[expect(
-    missing_docs,
-    reason = "the fields are the ids and values that their types name"
-)]
+#[expect(missing_docs, reason = "the fields are the ids and values that their types name")]
 pub enum Input {
     /// A run was submitted and is durable.
     Submit {
@@ -25,23 +22,11 @@ pub enum Input {
         bindings: Bindings,
     },
     /// An agent is up and free, in this life.
-    AgentReady {
-        agent: AgentId,
-        incarnation: Incarnation,
-    },
+    AgentReady { agent: AgentId, incarnation: Incarnation },
     /// An agent's life ended; what it held is lost.
-    AgentDown {
-        agent: AgentId,
-        incarnation: Incarnation,
-        cause: Cause,
-        message: Box<str>,
-    },
+    AgentDown { agent: AgentId, incarnation: Incarnation, cause: Cause, message: Box<str> },
     /// An agent works on.
-    Heartbeat {
-        agent: AgentId,
-        task: TaskId,
-        token: FencingToken,
-    },
+    Heartbeat { agent: AgentId, task: TaskId, token: FencingToken },
     /// An attempt ended.
     Finished {
         agent: AgentId,
@@ -59,11 +44,7 @@ pub enum Input {
         spawned: Option<(Arc<Graph>, Bindings)>,
     },
     /// The memory refused a completion.
-    CommitRefused {
-        task: TaskId,
-        token: FencingToken,
-        refusal: Refusal,
-    },
+    CommitRefused { task: TaskId, token: FencingToken, refusal: Refusal },
     /// A person wants a run to end.
     Cancel { run: RunId },
     /// Time passed.
@@ -72,22 +53,14 @@ pub enum Input {
 
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(
-    missing_docs,
-    reason = "the fields are the ids and values that their types name"
-)]
+#[expect(missing_docs, reason = "the fields are the ids and values that their types name")]
 pub enum AttemptResult {
     /// With an output that waits to be committed.
     Done,
     /// It never began (the agent was down or full): assign it again, no attempt is consumed.
     NotStarted,
     /// It failed.
-    Failed {
-        cause: Cause,
-        message: Box<str>,
-        retryable: bool,
-        retry_after: Option<Duration>,
-    },
+    Failed { cause: Cause, message: Box<str>, retryable: bool, retry_after: Option<Duration> },
 }
 
 /// Why the memory refused a completion.
@@ -104,10 +77,7 @@ pub enum Refusal {
 
 /// What the planner wants done.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(
-    missing_docs,
-    reason = "the fields are the ids and values that their types name"
-)]
+#[expect(missing_docs, reason = "the fields are the ids and values that their types name")]
 pub enum Command {
     /// Give the task to the agent.
     Assign {
@@ -138,12 +108,7 @@ pub enum Command {
     /// Drop what the attempt handed in.
     Discard { task: TaskId, token: FencingToken },
     /// Tell whoever waits for the run.
-    EndRun {
-        run: RunId,
-        outcome: Outcome,
-        tally: Tally,
-        makespan_us: u64,
-    },
+    EndRun { run: RunId, outcome: Outcome, tally: Tally, makespan_us: u64 },
 }
 
 /// The planner's answer to one or more inputs, in order.

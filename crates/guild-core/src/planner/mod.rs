@@ -100,43 +100,19 @@ impl Planner {
     /// An invariant is broken while `validate` is on: a bug in the planner.
     pub fn step(&mut self, now: Timestamp, input: Input, out: &mut Decisions) {
         match input {
-            Input::Submit {
-                run,
-                graph,
-                bindings,
-            } => self.submit(now, run, graph, bindings, out),
+            Input::Submit { run, graph, bindings } => self.submit(now, run, graph, bindings, out),
             Input::AgentReady { agent, incarnation } => self.agent_ready(agent, incarnation),
-            Input::AgentDown {
-                agent,
-                incarnation,
-                cause,
-                message,
-            } => {
+            Input::AgentDown { agent, incarnation, cause, message } => {
                 self.agent_down(now, agent, incarnation, cause, message, out);
             }
             Input::Heartbeat { agent, task, token } => self.heartbeat(now, agent, task, token),
-            Input::Finished {
-                agent,
-                incarnation,
-                task,
-                token,
-                result,
-            } => {
+            Input::Finished { agent, incarnation, task, token, result } => {
                 self.finished(now, (agent, incarnation), task, token, result, out);
             }
-            Input::Committed {
-                task,
-                token,
-                version: _,
-                spawned,
-            } => {
+            Input::Committed { task, token, version: _, spawned } => {
                 self.committed(now, task, token, spawned, out);
             }
-            Input::CommitRefused {
-                task,
-                token,
-                refusal,
-            } => {
+            Input::CommitRefused { task, token, refusal } => {
                 self.refused(now, task, token, refusal, out);
             }
             Input::Cancel { run } => self.cancel(now, run, out),

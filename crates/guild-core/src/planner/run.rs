@@ -119,33 +119,27 @@ impl Run {
         let part = u32::try_from(self.parts.len()).unwrap_or(u32::MAX);
         let behind = parent.map_or(0, |parent| self.tasks[parent.at()].rank);
         let ranks = graph.ranks();
-        self.tasks
-            .extend(graph.tasks.iter().zip(ranks).map(|(task, rank)| TaskState {
-                status: Status::Waiting,
-                part,
-                pending: u32::try_from(task.after.len()).unwrap_or(u32::MAX),
-                children_open: 0,
-                tainted: false,
-                closed: false,
-                parent,
-                attempts: 0,
-                failures: 0,
-                interruptions: 0,
-                avoid: None,
-                holder: None,
-                rank: rank.saturating_add(behind),
-            }));
+        self.tasks.extend(graph.tasks.iter().zip(ranks).map(|(task, rank)| TaskState {
+            status: Status::Waiting,
+            part,
+            pending: u32::try_from(task.after.len()).unwrap_or(u32::MAX),
+            children_open: 0,
+            tainted: false,
+            closed: false,
+            parent,
+            attempts: 0,
+            failures: 0,
+            interruptions: 0,
+            avoid: None,
+            holder: None,
+            rank: rank.saturating_add(behind),
+        }));
         if let Some(parent) = parent {
             self.tasks[parent.at()].children_open +=
                 u32::try_from(graph.tasks.len()).unwrap_or(u32::MAX);
         }
         let followers = graph.followers();
-        self.parts.push(Part {
-            first,
-            graph,
-            bindings,
-            followers,
-        });
+        self.parts.push(Part { first, graph, bindings, followers });
         first
     }
 
@@ -162,11 +156,7 @@ impl Run {
     pub(super) fn followers(&self, task: TaskIndex) -> Vec<TaskIndex> {
         let part = self.part(task);
         let local = TaskIndex(task.0 - part.first);
-        part.followers
-            .of(local)
-            .iter()
-            .map(|index| TaskIndex(index.0 + part.first))
-            .collect()
+        part.followers.of(local).iter().map(|index| TaskIndex(index.0 + part.first)).collect()
     }
 
     /// Returns the place of the role that a task asks for.
@@ -180,10 +170,7 @@ impl Run {
         let part = self.part(task);
         let quotas = &self.spec(task).options.quotas;
         quotas.iter().map(|(place, amount)| {
-            (
-                usize::from(part.bindings.quotas[usize::from(*place)].0),
-                *amount,
-            )
+            (usize::from(part.bindings.quotas[usize::from(*place)].0), *amount)
         })
     }
 
@@ -194,12 +181,7 @@ impl Run {
     pub(super) fn set(&mut self, task: TaskIndex, status: Status) {
         let state = &mut self.tasks[task.at()];
         let before = std::mem::replace(&mut state.status, status);
-        assert!(
-            !before.is_final(),
-            "task {} of run {} has ended already",
-            task.0,
-            self.id.0
-        );
+        assert!(!before.is_final(), "task {} of run {} has ended already", task.0, self.id.0);
         match before {
             Status::Ready | Status::Parked => self.ready -= 1,
             Status::Running | Status::Committing => self.running -= 1,

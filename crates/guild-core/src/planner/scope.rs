@@ -118,11 +118,7 @@ impl Planner {
                 parent_state.tainted |= tainted;
                 over.push(parent);
             }
-            let skipped = if run.cancelled {
-                EndState::Cancelled
-            } else {
-                EndState::Skipped
-            };
+            let skipped = if run.cancelled { EndState::Cancelled } else { EndState::Skipped };
             for follower in run.followers(index) {
                 let Some(run) = self.run_mut(task.run) else {
                     return;
@@ -130,10 +126,7 @@ impl Planner {
                 let state = &mut run.tasks[follower.at()];
                 state.pending -= 1;
                 let (pending, status) = (state.pending, state.status);
-                let follower = TaskId {
-                    run: task.run,
-                    index: follower,
-                };
+                let follower = TaskId { run: task.run, index: follower };
                 if status == Status::Waiting && tainted {
                     self.end_quietly(follower, skipped, out);
                     over.push(follower.index);
@@ -163,10 +156,7 @@ impl Planner {
         out: &mut Decisions,
     ) {
         let count = self.run(id).map_or(0, |run| run.tasks.len());
-        for index in (first..)
-            .take(count.saturating_sub(first as usize))
-            .map(TaskIndex)
-        {
+        for index in (first..).take(count.saturating_sub(first as usize)).map(TaskIndex) {
             let task = TaskId { run: id, index };
             match self.status(task) {
                 Some(Status::Running) => {
@@ -180,10 +170,7 @@ impl Planner {
                 Some(Status::Committing | Status::Completed | Status::Ended(_)) | None => continue,
             }
         }
-        for index in (first..)
-            .take(count.saturating_sub(first as usize))
-            .map(TaskIndex)
-        {
+        for index in (first..).take(count.saturating_sub(first as usize)).map(TaskIndex) {
             self.close_if_over(TaskId { run: id, index }, out);
         }
     }
@@ -203,17 +190,7 @@ impl Planner {
             Outcome::Completed
         };
         let (tally, makespan_us) = (run.tally, micros(now.since(run.submitted_at)));
-        out.events.push(Event::RunEnded {
-            run: id,
-            outcome,
-            tally,
-            makespan_us,
-        });
-        out.commands.push(Command::EndRun {
-            run: id,
-            outcome,
-            tally,
-            makespan_us,
-        });
+        out.events.push(Event::RunEnded { run: id, outcome, tally, makespan_us });
+        out.commands.push(Command::EndRun { run: id, outcome, tally, makespan_us });
     }
 }

@@ -24,9 +24,7 @@ impl Planner {
                     AgentState::Busy(lease) => {
                         let twice = leases.insert(lease.task, lease.token.0).is_some();
                         ensure(!twice, || format!("{:?} has two leases", lease.task))?;
-                        ensure(lease.token <= self.token, || {
-                            "a token from the future".into()
-                        })?;
+                        ensure(lease.token <= self.token, || "a token from the future".into())?;
                         ensure(slot.armed.is_some_and(|at| at <= lease.expires()), || {
                             format!("nothing watches the lease of {:?}", lease.task)
                         })?;
@@ -34,34 +32,21 @@ impl Planner {
                 }
                 live += 1;
             }
-            ensure(idle == pool.idle_count, || {
-                format!("role {role}: {idle} agents idle")
-            })?;
-            ensure(live == pool.live_count, || {
-                format!("role {role}: {live} agents live")
-            })?;
+            ensure(idle == pool.idle_count, || format!("role {role}: {idle} agents idle"))?;
+            ensure(live == pool.live_count, || format!("role {role}: {live} agents live"))?;
         }
-        ensure(leases.len() == self.running, || {
-            format!("{} leases", leases.len())
-        })?;
+        ensure(leases.len() == self.running, || format!("{} leases", leases.len()))?;
         let mut committing = 0;
         let mut used = vec![0_u64; self.quotas.len()];
         for run in self.runs.iter().flatten() {
             self.validate_run(run, &mut leases, &mut committing, &mut used)?;
         }
-        ensure(leases.is_empty(), || {
-            format!("leases on tasks that do not run: {leases:?}")
-        })?;
-        ensure(committing == self.committing, || {
-            format!("{committing} tasks commit")
-        })?;
+        ensure(leases.is_empty(), || format!("leases on tasks that do not run: {leases:?}"))?;
+        ensure(committing == self.committing, || format!("{committing} tasks commit"))?;
         for (place, pool) in self.quotas.iter().enumerate() {
-            ensure(
-                pool.quota
-                    .held()
-                    .is_none_or(|held| u64::from(held) == used[place]),
-                || format!("quota {place}: {} in use by tasks", used[place]),
-            )?;
+            ensure(pool.quota.held().is_none_or(|held| u64::from(held) == used[place]), || {
+                format!("quota {place}: {} in use by tasks", used[place])
+            })?;
         }
         Ok(())
     }
@@ -89,43 +74,26 @@ impl Planner {
                 Status::Committing => {
                     running += 1;
                     *committing += 1;
-                    ensure(state.holder.is_some(), || {
-                        format!("{} commits for nobody", name())
-                    })?;
+                    ensure(state.holder.is_some(), || format!("{} commits for nobody", name()))?;
                 }
                 Status::Ready | Status::Parked => ready += 1,
                 Status::Completed | Status::Ended(_) => ended += 1,
                 Status::Waiting | Status::Backoff(_) => {}
             }
             if matches!(state.status, Status::Running | Status::Committing) {
-                run.demands(index)
-                    .for_each(|(quota, amount)| used[quota] += u64::from(amount));
+                run.demands(index).for_each(|(quota, amount)| used[quota] += u64::from(amount));
             }
-            ensure(state.closed == is_closed(state), || {
-                format!("the scope of {}", name())
-            })?;
+            ensure(state.closed == is_closed(state), || format!("the scope of {}", name()))?;
             let open = count_open(run, index);
-            ensure(open == state.pending, || {
-                format!("{} waits for {open}", name())
-            })?;
+            ensure(open == state.pending, || format!("{} waits for {open}", name()))?;
             let waits = state.status == Status::Waiting;
-            ensure(!waits || open > 0, || {
-                format!("{} waits for nothing", name())
-            })?;
+            ensure(!waits || open > 0, || format!("{} waits for nothing", name()))?;
             self.validate_conservation(run.id, task, state)?;
         }
-        ensure(
-            (running, ready, ended) == (run.running, run.ready, run.ended),
-            || {
-                format!(
-                    "run {}: {running} running, {ready} ready, {ended} ended",
-                    run.id.0
-                )
-            },
-        )?;
-        ensure(run.told == run.is_ended(), || {
-            format!("the end of run {} was not told", run.id.0)
-        })
+        ensure((running, ready, ended) == (run.running, run.ready, run.ended), || {
+            format!("run {}: {running} running, {ready} ready, {ended} ended", run.id.0)
+        })?;
+        ensure(run.told == run.is_ended(), || format!("the end of run {} was not told", run.id.0))
     }
 
     /// No task is ready while an agent that it may have is idle. (Tasks that wait for a quota are
@@ -143,14 +111,10 @@ impl Planner {
         let role = self.run(run).map_or(0, |run| run.role(task.index));
         let pool = &self.roles[role];
         let idle = pool.agents.iter().enumerate().any(|(index, slot)| {
-            let avoided = state
-                .avoid
-                .is_some_and(|agent| agent.index as usize == index);
+            let avoided = state.avoid.is_some_and(|agent| agent.index as usize == index);
             slot.state == AgentState::Idle && (!avoided || pool.live_count == 1)
         });
-        ensure(full || !idle, || {
-            format!("{task:?} is ready while an agent is idle")
-        })
+        ensure(full || !idle, || format!("{task:?} is ready while an agent is idle"))
     }
 }
 

@@ -50,23 +50,14 @@ impl Memory {
         completion: Completion,
     ) -> Result<CommitVersion, CommitError> {
         self.check_available()?;
-        let Completion {
-            task,
-            attempt,
-            agent,
-            incarnation,
-            token,
-            output,
-            transaction,
-            spawned,
-        } = completion;
+        let Completion { task, attempt, agent, incarnation, token, output, transaction, spawned } =
+            completion;
         match self.fence(task) {
             Some(fence) if *fence == token.0 && !matches!(token.0, NOT_GRANTED | CLOSED) => {}
             Some(_) | None => return Err(CommitError::StaleToken),
         }
         let spawned = spawned.filter(|(graph, _)| !graph.tasks.is_empty());
-        self.check_completion(task, &output, spawned.as_ref())
-            .map_err(CommitError::Invalid)?;
+        self.check_completion(task, &output, spawned.as_ref()).map_err(CommitError::Invalid)?;
         let changes = self.data.prepare(transaction, &self.limits)?;
 
         let version = self.apply(now, changes, Some(task));
@@ -80,14 +71,7 @@ impl Memory {
         }
         self.record(
             now,
-            Event::TaskCompleted {
-                task,
-                attempt,
-                agent,
-                incarnation,
-                token,
-                version,
-            },
+            Event::TaskCompleted { task, attempt, agent, incarnation, token, version },
         );
         if let Some((graph, bindings)) = spawned {
             self.add_spawned(now, task, &graph, &bindings);
@@ -106,11 +90,7 @@ impl Memory {
         transaction: TransactionParts,
     ) -> Result<CommitVersion, CommitError> {
         self.check_available()?;
-        let as_of = if transaction.has_reads() {
-            transaction.read_at
-        } else {
-            self.data.version
-        };
+        let as_of = if transaction.has_reads() { transaction.read_at } else { self.data.version };
         let changes = self.data.prepare(transaction, &self.limits)?;
         if changes.is_empty() {
             return Ok(as_of);
@@ -133,14 +113,7 @@ impl Memory {
         });
         self.is_dirty = true;
         if writes > 0 {
-            self.record(
-                now,
-                Event::MemoryCommitted {
-                    version,
-                    task: writer,
-                    writes,
-                },
-            );
+            self.record(now, Event::MemoryCommitted { version, task: writer, writes });
         }
         version
     }
@@ -153,11 +126,7 @@ impl Memory {
         run.fences.resize(run.tasks as usize, NOT_GRANTED);
         if let Some(draft) = &mut self.draft {
             let (parent_index, bindings) = (parent.index, bindings.clone());
-            let row = SpawnedRow {
-                parent: parent_index,
-                bindings,
-                graph: GraphRow::of(graph),
-            };
+            let row = SpawnedRow { parent: parent_index, bindings, graph: GraphRow::of(graph) };
             draft.put_record(&key::spawned(parent.run, first), &encode(&row));
         }
         self.record_added(now, parent.run, first, Some(parent), graph, bindings);

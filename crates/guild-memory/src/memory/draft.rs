@@ -21,17 +21,12 @@ pub(super) struct Draft {
 
 impl Draft {
     pub(super) fn new(ledger: Ledger) -> Self {
-        Self {
-            ledger,
-            ..Self::default()
-        }
+        Self { ledger, ..Self::default() }
     }
 
     pub(super) fn put_record(&mut self, key: &[u8], content: &[u8]) {
         let ledger = &mut self.ledger;
-        put_chunked(&mut self.batch, key, content, |checksum| {
-            ledger.add(checksum)
-        });
+        put_chunked(&mut self.batch, key, content, |checksum| ledger.add(checksum));
     }
 
     pub(super) fn change(&mut self, key: &Key, old: Option<&Entry>, new: Option<&mut Entry>) {
@@ -42,11 +37,8 @@ impl Draft {
         let Some(new) = new else {
             return self.batch.delete(row_key);
         };
-        let content = encode(&DataRow {
-            version: new.version,
-            writer: new.writer,
-            value: &new.value,
-        });
+        let content =
+            encode(&DataRow { version: new.version, writer: new.writer, value: &new.value });
         let (row, checksum) = seal(&row_key, &content);
         new.checksum = checksum;
         self.ledger.add(checksum);
@@ -64,13 +56,7 @@ impl Draft {
         if count > 0 {
             let first_seq = last_seq + 1 - u64::from(count);
             let ledger = self.ledger;
-            let mut content = encode(&GroupHeader {
-                first_seq,
-                count,
-                epoch,
-                version,
-                ledger,
-            });
+            let mut content = encode(&GroupHeader { first_seq, count, epoch, version, ledger });
             content.append(&mut self.events);
             put_chunked(&mut batch, &key::events(first_seq), &content, |_| {});
         }

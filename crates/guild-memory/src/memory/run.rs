@@ -62,20 +62,12 @@ pub(super) struct RunState {
 
 impl RunState {
     pub(super) fn recovered(run: &RecoveredRun) -> Self {
-        let fence = |place: usize| match run
-            .history
-            .tasks
-            .get(place)
-            .and_then(|task| task.end.as_ref())
-        {
-            Some(TaskEnd::Completed(_) | TaskEnd::Ended(_)) => CLOSED,
-            None => NOT_GRANTED,
-        };
-        let open = if has_ended(&run.history) {
-            0
-        } else {
-            run.tasks()
-        };
+        let fence =
+            |place: usize| match run.history.tasks.get(place).and_then(|task| task.end.as_ref()) {
+                Some(TaskEnd::Completed(_) | TaskEnd::Ended(_)) => CLOSED,
+                None => NOT_GRANTED,
+            };
+        let open = if has_ended(&run.history) { 0 } else { run.tasks() };
         Self {
             graph: run.graph.clone(),
             tasks: index(run.tasks()).0,
@@ -111,42 +103,22 @@ impl Memory {
             if Arc::ptr_eq(known, &graph) || *known == graph {
                 return Ok(Submitted::Existing(run));
             }
-            return Err(SubmitError::RunExists {
-                name: name.to_owned(),
-            });
+            return Err(SubmitError::RunExists { name: name.to_owned() });
         }
-        self.check_run(name, &graph, bindings)
-            .map_err(SubmitError::Invalid)?;
+        self.check_run(name, &graph, bindings).map_err(SubmitError::Invalid)?;
         let run = RunId(index(self.runs.len()).0);
         if let Some(draft) = &mut self.draft {
             let (name, bindings) = (name.to_owned(), bindings.clone());
-            let row = RunRow {
-                name,
-                bindings,
-                graph: GraphRow::of(&graph),
-            };
+            let row = RunRow { name, bindings, graph: GraphRow::of(&graph) };
             draft.put_record(&key::run(run), &encode(&row));
         }
         let tasks = index(graph.tasks.len()).0;
         let edges = edges(&graph);
         let shown_edges = u32::try_from(edges).unwrap_or(u32::MAX);
-        self.record(
-            now,
-            Event::RunSubmitted {
-                run,
-                tasks,
-                edges: shown_edges,
-                seed,
-            },
-        );
+        self.record(now, Event::RunSubmitted { run, tasks, edges: shown_edges, seed });
         self.record_added(now, run, TaskIndex(0), None, &graph, bindings);
         self.runs_by_name.insert(name.to_owned(), run);
-        self.runs.push(RunState {
-            graph,
-            tasks,
-            edges,
-            fences: vec![NOT_GRANTED; tasks as usize],
-        });
+        self.runs.push(RunState { graph, tasks, edges, fences: vec![NOT_GRANTED; tasks as usize] });
         Ok(Submitted::New(run))
     }
 
@@ -167,23 +139,12 @@ impl Memory {
         graph: &Graph,
         bindings: &Bindings,
     ) {
-        let id = |place: u32| TaskId {
-            run,
-            index: TaskIndex(first.0 + place),
-        };
+        let id = |place: u32| TaskId { run, index: TaskIndex(first.0 + place) };
         for (place, task) in graph.tasks.iter().enumerate() {
             let role = bindings.roles[usize::from(task.options.role)];
             let after = task.after.iter().map(|after| id(after.0)).collect();
             let task = id(index(place).0);
-            self.record(
-                now,
-                Event::TaskAdded {
-                    task,
-                    role,
-                    after,
-                    spawned_by,
-                },
-            );
+            self.record(now, Event::TaskAdded { task, role, after, spawned_by });
         }
     }
 
@@ -216,9 +177,6 @@ impl Memory {
     }
 
     pub(super) fn fence(&mut self, task: TaskId) -> Option<&mut u64> {
-        self.runs
-            .get_mut(task.run.0 as usize)?
-            .fences
-            .get_mut(task.index.at())
+        self.runs.get_mut(task.run.0 as usize)?.fences.get_mut(task.index.at())
     }
 }

@@ -209,10 +209,7 @@ pub enum StoreError {
 impl StoreError {
     /// Returns the error of a store whose content is not what was written.
     pub fn corrupt(path: &Path, what: impl Into<String>) -> Self {
-        Self::Corrupt {
-            path: path.to_owned(),
-            what: what.into(),
-        }
+        Self::Corrupt { path: path.to_owned(), what: what.into() }
     }
 
     /// Returns the error of an operation that the operating system refused.
@@ -225,11 +222,7 @@ impl StoreError {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Self::DiskFull { path, doing }
             }
-            _ => Self::Io {
-                path,
-                doing,
-                message: error.to_string(),
-            },
+            _ => Self::Io { path, doing, message: error.to_string() },
         }
     }
 }
@@ -254,32 +247,15 @@ mod tests {
     fn errors_of_the_operating_system_name_the_place_and_the_remedy() {
         let path = Path::new("/some/store");
         let typed = |kind: io::ErrorKind| StoreError::from_io(path, "write rows", &kind.into());
-        assert!(matches!(
-            typed(io::ErrorKind::PermissionDenied),
-            StoreError::Permission { .. }
-        ));
-        assert!(matches!(
-            typed(io::ErrorKind::ReadOnlyFilesystem),
-            StoreError::Permission { .. }
-        ));
-        assert!(matches!(
-            typed(io::ErrorKind::StorageFull),
-            StoreError::DiskFull { .. }
-        ));
+        assert!(matches!(typed(io::ErrorKind::PermissionDenied), StoreError::Permission { .. }));
+        assert!(matches!(typed(io::ErrorKind::ReadOnlyFilesystem), StoreError::Permission { .. }));
+        assert!(matches!(typed(io::ErrorKind::StorageFull), StoreError::DiskFull { .. }));
         assert!(matches!(typed(io::ErrorKind::Other), StoreError::Io { .. }));
-        let missing = StoreError::Missing {
-            path: path.to_owned(),
-        };
-        let foreign = StoreError::Foreign {
-            path: path.to_owned(),
-            what: "other files".into(),
-        };
+        let missing = StoreError::Missing { path: path.to_owned() };
+        let foreign = StoreError::Foreign { path: path.to_owned(), what: "other files".into() };
         for error in [typed(io::ErrorKind::PermissionDenied), missing, foreign] {
             let message = error.to_string();
-            assert!(
-                message.contains("/some/store") && message.contains("; "),
-                "{message}"
-            );
+            assert!(message.contains("/some/store") && message.contains("; "), "{message}");
         }
     }
 }

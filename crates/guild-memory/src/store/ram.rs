@@ -60,11 +60,7 @@ impl RamDisk {
             change(&mut rows, batch);
         }
         let synced = rows.clone();
-        Self(Arc::new(Mutex::new(Disk {
-            rows,
-            synced,
-            ..Disk::default()
-        })))
+        Self(Arc::new(Mutex::new(Disk { rows, synced, ..Disk::default() })))
     }
 
     /// Returns how many batches were applied since the last sync.
@@ -156,15 +152,8 @@ impl Store for RamStore {
 
     fn stats(&self) -> StoreStats {
         let disk = self.disk.lock();
-        let size = disk
-            .rows
-            .iter()
-            .map(|(key, value)| key.len() + value.len())
-            .sum::<usize>();
-        StoreStats {
-            size_bytes: size as u64,
-            ..disk.stats
-        }
+        let size = disk.rows.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        StoreStats { size_bytes: size as u64, ..disk.stats }
     }
 
     fn close(mut self: Box<Self>) -> Result<(), StoreError> {

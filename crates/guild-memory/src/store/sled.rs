@@ -66,9 +66,7 @@ impl SledStore {
     pub fn open_existing(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref();
         if !has_store(path)? {
-            return Err(StoreError::Missing {
-                path: path.to_owned(),
-            });
+            return Err(StoreError::Missing { path: path.to_owned() });
         }
         Self::open_locked(path, false)
     }
@@ -81,13 +79,8 @@ impl SledStore {
             .write(true)
             .open(path.join("db"))
             .map_err(|e| StoreError::from_io(path, "open the data file", &e))?;
-        let mut store = Self {
-            db,
-            data,
-            path: path.to_owned(),
-            stats: StoreStats::default(),
-            _lock: lock,
-        };
+        let mut store =
+            Self { db, data, path: path.to_owned(), stats: StoreStats::default(), _lock: lock };
         if is_new {
             store.sync(Durability::Disk)?;
             store.sync_directories()?;
@@ -97,14 +90,8 @@ impl SledStore {
 
     /// Makes the names of the new files durable, and that of the directory itself.
     fn sync_directories(&self) -> Result<(), StoreError> {
-        let parent = self
-            .path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        for directory in [
-            Some(self.path.as_path()),
-            Some(parent.unwrap_or(Path::new("."))),
-        ] {
+        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        for directory in [Some(self.path.as_path()), Some(parent.unwrap_or(Path::new(".")))] {
             let Some(directory) = directory else { continue };
             File::open(directory)
                 .and_then(|file| file.sync_all())
@@ -179,10 +166,7 @@ impl Store for SledStore {
 
     fn stats(&self) -> StoreStats {
         let size_bytes = self.data.metadata().map_or(0, |data| data.len());
-        StoreStats {
-            size_bytes,
-            ..self.stats
-        }
+        StoreStats { size_bytes, ..self.stats }
     }
 
     fn close(mut self: Box<Self>) -> Result<(), StoreError> {
@@ -196,10 +180,7 @@ fn has_store(path: &Path) -> Result<bool, StoreError> {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            return Err(StoreError::Foreign {
-                path: path.to_owned(),
-                what: "it is a file".into(),
-            });
+            return Err(StoreError::Foreign { path: path.to_owned(), what: "it is a file".into() });
         }
         Err(error) => return Err(StoreError::from_io(path, "list the directory", &error)),
     };
@@ -237,10 +218,7 @@ fn take_lock(path: &Path) -> Result<File, StoreError> {
                 let pid = holder(&mut file);
                 tries += 1;
                 if tries > RETRIES_OTHER {
-                    return Err(StoreError::Locked {
-                        path: path.to_owned(),
-                        pid,
-                    });
+                    return Err(StoreError::Locked { path: path.to_owned(), pid });
                 }
                 thread::park_timeout(LOCK_RETRY);
             }
@@ -311,10 +289,7 @@ fn guarded<T>(
                 .map(String::as_str)
                 .or_else(|| panic.downcast_ref::<&str>().copied())
                 .unwrap_or("no message");
-            Err(StoreError::corrupt(
-                path,
-                format!("sled panicked during {doing}: {message}"),
-            ))
+            Err(StoreError::corrupt(path, format!("sled panicked during {doing}: {message}")))
         }
     }
 }
@@ -322,10 +297,7 @@ fn guarded<T>(
 fn typed(path: &Path, doing: &'static str, error: sled::Error) -> StoreError {
     match error {
         sled::Error::Io(error) if error.to_string().starts_with("could not acquire lock") => {
-            StoreError::Locked {
-                path: path.to_owned(),
-                pid: None,
-            }
+            StoreError::Locked { path: path.to_owned(), pid: None }
         }
         sled::Error::Io(error)
             if matches!(

@@ -1,9 +1,6 @@
 //! A small world for tests of the memory: graphs by hand, completions in one line.
 
-#![expect(
-    dead_code,
-    reason = "every test binary uses its own part of this module"
-)]
+#![expect(dead_code, reason = "every test binary uses its own part of this module")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,17 +45,11 @@ pub(crate) fn graph(name: &str, tasks: u32) -> Arc<Graph> {
 }
 
 pub(crate) fn bindings() -> Bindings {
-    Bindings {
-        roles: vec![RoleId(0)],
-        quotas: Vec::new(),
-    }
+    Bindings { roles: vec![RoleId(0)], quotas: Vec::new() }
 }
 
 pub(crate) fn task(run: u32, index: u32) -> TaskId {
-    TaskId {
-        run: RunId(run),
-        index: TaskIndex(index),
-    }
+    TaskId { run: RunId(run), index: TaskIndex(index) }
 }
 
 pub(crate) fn completion(
@@ -69,10 +60,7 @@ pub(crate) fn completion(
     Completion {
         task,
         attempt: 1,
-        agent: AgentId {
-            role: RoleId(0),
-            index: 0,
-        },
+        agent: AgentId { role: RoleId(0), index: 0 },
         incarnation: Incarnation::first(BootEpoch(1)),
         token,
         output: Payload::NULL,
@@ -110,12 +98,7 @@ impl World {
     ) -> Result<Self, OpenError> {
         let (memory, recovered) = Memory::open(store, level, Limits::default(), Box::new(|| {}))?;
         let (now, token) = (recovered.last_at.0, FencingToken::floor(recovered.epoch));
-        Ok(Self {
-            memory,
-            recovered,
-            now,
-            token,
-        })
+        Ok(Self { memory, recovered, now, token })
     }
 
     pub(crate) fn now(&mut self) -> Timestamp {
@@ -158,11 +141,7 @@ impl World {
 
     pub(crate) fn submit(&mut self, name: &str, tasks: u32) -> RunId {
         let now = self.now();
-        match self
-            .memory
-            .submit(now, name, graph(name, tasks), &bindings(), 0)
-            .unwrap()
-        {
+        match self.memory.submit(now, name, graph(name, tasks), &bindings(), 0).unwrap() {
             Submitted::New(run) | Submitted::Existing(run) => run,
         }
     }
@@ -178,9 +157,7 @@ impl World {
     pub(crate) fn complete(&mut self, task: TaskId, text: &str) -> CommitVersion {
         let token = self.grant(task);
         let mut transaction = self.begin();
-        transaction
-            .put(format!("done/{}/{}", task.run.0, task.index.0), text)
-            .unwrap();
+        transaction.put(format!("done/{}/{}", task.run.0, task.index.0), text).unwrap();
         let mut completion = completion(task, token, transaction.into_parts());
         completion.output = output(text);
         let now = self.now();

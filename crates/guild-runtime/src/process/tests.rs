@@ -5,17 +5,11 @@ use std::sync::Mutex;
 use super::*;
 
 fn shell(script: &str) -> ExecSpec {
-    ExecSpec {
-        args: vec!["-c".into(), script.into()],
-        ..ExecSpec::new("sh")
-    }
+    ExecSpec { args: vec!["-c".into(), script.into()], ..ExecSpec::new("sh") }
 }
 
 fn on_runtime<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(future)
 }
 
@@ -45,10 +39,7 @@ impl ProcessObserver for Groups {
 
 #[test]
 fn both_outputs_are_captured_and_the_input_arrives() {
-    let spec = ExecSpec {
-        stdin: Bytes::from(vec![b'x'; 1 << 20]),
-        ..shell("wc -c; echo e >&2")
-    };
+    let spec = ExecSpec { stdin: Bytes::from(vec![b'x'; 1 << 20]), ..shell("wc -c; echo e >&2") };
 
     let output = run_now(&spec).unwrap();
 
@@ -59,14 +50,8 @@ fn both_outputs_are_captured_and_the_input_arrives() {
 #[test]
 fn input_goes_on_after_the_process_has_closed_its_outputs() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let script = format!(
-        "exec >&- 2>&-; sleep 0.05; cat > '{}'",
-        file.path().display()
-    );
-    let spec = ExecSpec {
-        stdin: Bytes::from(vec![b'x'; 1 << 20]),
-        ..shell(&script)
-    };
+    let script = format!("exec >&- 2>&-; sleep 0.05; cat > '{}'", file.path().display());
+    let spec = ExecSpec { stdin: Bytes::from(vec![b'x'; 1 << 20]), ..shell(&script) };
 
     run_now(&spec).unwrap();
 
@@ -75,10 +60,7 @@ fn input_goes_on_after_the_process_has_closed_its_outputs() {
 
 #[test]
 fn process_that_does_not_read_its_input_ends_well() {
-    let spec = ExecSpec {
-        stdin: Bytes::from(vec![b'x'; 1 << 20]),
-        ..shell("echo done")
-    };
+    let spec = ExecSpec { stdin: Bytes::from(vec![b'x'; 1 << 20]), ..shell("echo done") };
 
     assert_eq!(run_now(&spec).unwrap().stdout, b"done\n");
 }
@@ -95,55 +77,32 @@ fn status_carries_the_end_of_standard_error_and_may_be_retried() {
 fn signal_is_told_from_a_status() {
     let error = run_now(&shell("kill -9 $$")).unwrap_err();
 
-    assert!(
-        matches!(error, ExecError::Signal { signal: 9, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, ExecError::Signal { signal: 9, .. }), "{error}");
 }
 
 #[test]
 fn missing_and_unexecutable_programs_and_directories_are_not_retried() {
     let missing = run_now(&ExecSpec::new("guild-no-such-program")).unwrap_err();
     let unexecutable = run_now(&ExecSpec::new("/etc/hostname")).unwrap_err();
-    let homeless = ExecSpec {
-        cwd: Some("/no/such/directory".into()),
-        ..shell("true")
-    };
+    let homeless = ExecSpec { cwd: Some("/no/such/directory".into()), ..shell("true") };
     let homeless = run_now(&homeless).unwrap_err();
 
     assert!(matches!(missing, ExecError::NotFound(_)), "{missing}");
-    assert!(
-        matches!(unexecutable, ExecError::NotExecutable(_)),
-        "{unexecutable}"
-    );
-    assert!(
-        matches!(homeless, ExecError::WorkingDirectory(_)),
-        "{homeless}"
-    );
-    assert!(
-        [missing, unexecutable, homeless]
-            .iter()
-            .all(|error| !error.is_retryable())
-    );
+    assert!(matches!(unexecutable, ExecError::NotExecutable(_)), "{unexecutable}");
+    assert!(matches!(homeless, ExecError::WorkingDirectory(_)), "{homeless}");
+    assert!([missing, unexecutable, homeless].iter().all(|error| !error.is_retryable()));
 }
 
 #[test]
 fn too_much_output_on_either_stream_ends_the_process() {
-    let bounded = |script| ExecSpec {
-        stdout_bytes_max: 1_000,
-        stderr_bytes_max: 1_000,
-        ..shell(script)
-    };
+    let bounded =
+        |script| ExecSpec { stdout_bytes_max: 1_000, stderr_bytes_max: 1_000, ..shell(script) };
 
     let out = run_now(&bounded("yes")).unwrap_err();
     let err = run_now(&bounded("yes >&2")).unwrap_err();
     let exact = run_now(&bounded("head -c 1000 /dev/zero")).unwrap();
 
-    assert!(
-        out.to_string()
-            .contains("more than 1000 bytes to its standard output"),
-        "{out}"
-    );
+    assert!(out.to_string().contains("more than 1000 bytes to its standard output"), "{out}");
     assert!(err.to_string().contains("raise stderr_max"), "{err}");
     assert!(!out.is_retryable() && !err.is_retryable());
     assert_eq!(exact.stdout.len(), 1_000);
@@ -153,9 +112,7 @@ fn too_much_output_on_either_stream_ends_the_process() {
 fn child_that_holds_the_pipe_does_not_hang_the_attempt_and_is_killed() {
     let groups = Groups::default();
     on_runtime(async {
-        let output = run(&shell("sleep 1000 & echo done"), &groups)
-            .await
-            .unwrap();
+        let output = run(&shell("sleep 1000 & echo done"), &groups).await.unwrap();
         assert_eq!(output.stdout, b"done\n");
         let seen = groups.0.lock().unwrap().clone();
         assert_eq!(seen.len(), 2);
@@ -170,9 +127,7 @@ fn dropping_the_attempt_kills_the_group_with_all_children() {
     on_runtime(async {
         let spec = shell("sleep 1000 & sh -c 'sleep 1000 & sleep 1000' & wait");
         let limit = Duration::from_millis(50);
-        tokio::time::timeout(limit, run(&spec, &groups))
-            .await
-            .unwrap_err();
+        tokio::time::timeout(limit, run(&spec, &groups)).await.unwrap_err();
         let seen = groups.0.lock().unwrap().clone();
         assert_eq!(seen, [seen[0], -seen[0]]);
         gone(seen[0]).await;

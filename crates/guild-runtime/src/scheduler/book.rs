@@ -22,11 +22,7 @@ impl RunBook {
     /// Opens the book of a run.
     pub(crate) fn new(graph: Arc<Graph>) -> Self {
         let outputs = vec![None; graph.tasks.len()];
-        Self {
-            parts: BTreeMap::from([(0, graph)]),
-            outputs,
-            children: BTreeMap::new(),
-        }
+        Self { parts: BTreeMap::from([(0, graph)]), outputs, children: BTreeMap::new() }
     }
 
     /// Notes the output of a completed task and the tasks that it spawned.
@@ -51,8 +47,7 @@ impl RunBook {
         if count > 0 {
             self.children.insert(parent, (first, count));
             self.parts.insert(first, Arc::clone(graph));
-            self.outputs
-                .resize(self.outputs.len() + graph.tasks.len(), None);
+            self.outputs.resize(self.outputs.len() + graph.tasks.len(), None);
         }
     }
 
@@ -69,14 +64,9 @@ impl RunBook {
         let spec = &graph.tasks[(task.0 - first) as usize];
         let output = |local: TaskIndex| self.outputs.get((local.0 + first) as usize)?.clone();
         let spawned = |local: TaskIndex| {
-            let (child, count) = self
-                .children
-                .get(&TaskIndex(local.0 + first))
-                .copied()
-                .unwrap_or((0, 0));
-            (child..child + count)
-                .map(|index| TaskIndex(index - first))
-                .collect()
+            let (child, count) =
+                self.children.get(&TaskIndex(local.0 + first)).copied().unwrap_or((0, 0));
+            (child..child + count).map(|index| TaskIndex(index - first)).collect()
         };
         spec.input.compose(&output, &spawned)
     }
@@ -99,15 +89,6 @@ impl RunBook {
             }
         }
         let (outputs, children) = (self.outputs, self.children);
-        RunReport {
-            id,
-            name,
-            outcome,
-            tally,
-            makespan_us,
-            outputs,
-            by_name,
-            children,
-        }
+        RunReport { id, name, outcome, tally, makespan_us, outputs, by_name, children }
     }
 }
