@@ -35,6 +35,9 @@ const INNER_AGENTS: u32 = 4;
 /// some six million.
 const EVENTS_IN_MEMORY_MAX: usize = 16 << 20;
 
+/// Bytes of one task's input or output: a task that sums up a map sees all of its outputs.
+const PAYLOAD_BYTES_MAX: usize = 1 << 30;
+
 /// What was asked for, checked.
 struct Plan {
     flow: Arc<Flow>,
@@ -68,6 +71,7 @@ fn plan(arguments: &RunArguments) -> Result<Plan, CommandError> {
     let run = arguments.run.clone().unwrap_or_else(|| flow.name.clone());
     let mut limits = Limits::default();
     limits.events_in_memory_max = EVENTS_IN_MEMORY_MAX;
+    limits.payload_bytes_max = PAYLOAD_BYTES_MAX;
     if run.is_empty() || run.chars().count() > limits.name_chars_max {
         let max = limits.name_chars_max;
         return Err(bad(format!("--run: a name has 1 to {max} characters")));
