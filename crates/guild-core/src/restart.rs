@@ -129,11 +129,11 @@ mod tests {
             ..Default::default()
         };
         let mut ledger = RestartLedger::default();
-        let crash =
-            |ledger: &mut RestartLedger, at| match ledger.crashed(&policy, seconds(at), 0.0) {
-                Verdict::Restart { delay } => delay.as_secs(),
-                Verdict::Quarantine { .. } => unreachable!("the intensity is not reached"),
-            };
+        let crash = |ledger: &mut RestartLedger, at| match ledger.crashed(&policy, seconds(at), 0.0)
+        {
+            Verdict::Restart { delay } => delay.as_secs(),
+            Verdict::Quarantine { .. } => unreachable!("the intensity is not reached"),
+        };
 
         assert_eq!(crash(&mut ledger, 0), 1);
         ledger.running(seconds(1));

@@ -275,6 +275,29 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
+fn a_store_whose_data_file_is_gone_or_unreadable_is_never_taken_for_an_empty_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let mut world = on_sled(&path).unwrap();
+    fill(&mut world, 3);
+    world.memory.close().unwrap();
+
+    let whole = fs::read(path.join("db")).unwrap();
+    let mut flipped = whole.clone();
+    flipped[..200].iter_mut().for_each(|byte| *byte ^= 0xff);
+    for damaged in [None, Some(flipped), Some(Vec::new())] {
+        match damaged {
+            None => fs::remove_file(path.join("db")).unwrap(),
+            Some(bytes) => fs::write(path.join("db"), bytes).unwrap(),
+        }
+        let error = store_error(on_sled(&path));
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+        fs::write(path.join("db"), &whole).unwrap();
+    }
+    on_sled(&path).unwrap();
+}
+
+#[test]
 fn a_torn_snapshot_file_is_removed_before_opening() {
     let directory = tempfile::tempdir().unwrap();
     let mut world = on_sled(directory.path()).unwrap();

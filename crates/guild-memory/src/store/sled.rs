@@ -25,6 +25,8 @@ const CACHE_BYTES: u64 = 64 << 20;
 const FLUSH_EVERY_MS: u64 = 500;
 /// Marks a directory as ours, names the process that uses it, and is what that process locks.
 const LOCK_FILE: &str = "guild.lock";
+/// There once rows were stored.
+const MARK_FILE: &str = "guild.used";
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// A store that this process has just closed: sled lets go of its file a little later (sled#1289).
 const RETRIES_OWN: u32 = 250;
@@ -39,6 +41,8 @@ pub struct SledStore {
     data: File,
     path: PathBuf,
     stats: StoreStats,
+    /// Whether [`MARK_FILE`] says that rows were stored here.
+    is_marked: bool,
     /// Last field: unlocked after sled has let go.
     _lock: File,
 }
@@ -79,13 +83,29 @@ impl SledStore {
             .write(true)
             .open(path.join("db"))
             .map_err(|e| StoreError::from_io(path, "open the data file", &e))?;
-        let mut store =
-            Self { db, data, path: path.to_owned(), stats: StoreStats::default(), _lock: lock };
+        let is_marked = path.join(MARK_FILE).exists();
+        if is_marked && db.is_empty() {
+            // sled takes a file that it cannot read for a new one; never silently empty.
+            let what = "rows were stored here, and the data file is gone or holds none of them";
+            return Err(StoreError::corrupt(path, what));
+        }
+        let stats = StoreStats::default();
+        let mut store = Self { db, data, path: path.to_owned(), stats, is_marked, _lock: lock };
         if is_new {
             store.sync(Durability::Disk)?;
             store.sync_directories()?;
         }
         Ok(store)
+    }
+
+    /// Notes, once, that rows were stored: from now on an empty database is a damaged one.
+    fn mark(&mut self) -> Result<(), StoreError> {
+        File::create(self.path.join(MARK_FILE))
+            .and_then(|file| file.sync_all())
+            .map_err(|e| StoreError::from_io(&self.path, "mark the store as used", &e))?;
+        self.sync_directories()?;
+        self.is_marked = true;
+        Ok(())
     }
 
     /// Makes the names of the new files durable, and that of the directory itself.
@@ -160,6 +180,9 @@ impl Store for SledStore {
                 .sync_data()
                 .map_err(|e| StoreError::from_io(&self.path, "sync the data file", &e))?;
             self.stats.syncs += 1;
+            if !self.is_marked && !self.db.is_empty() {
+                self.mark()?;
+            }
         }
         Ok(())
     }
