@@ -27,7 +27,7 @@ fn open(store: Option<Box<dyn Store>>, durability: Durability) -> Memory {
 }
 
 fn transaction(memory: &Memory, work: impl FnOnce(&mut Transaction)) -> TransactionParts {
-    let mut transaction = Transaction::begin(&memory.snapshots());
+    let mut transaction = Transaction::begin(memory.snapshots());
     work(&mut transaction);
     transaction.into_parts()
 }
