@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::context::Surroundings;
 use crate::events::EventLog;
 use crate::guild::{Drain, ShutdownReport};
-use crate::mailbox::{Inbox, Outlet, Wake};
+use crate::mailbox::{Inbox, Outlet, Wake, recycled};
 use crate::message::{
     ControllerMessage, MemoryMessage, Report, SchedulerMessage, SupervisorMessage,
 };
@@ -83,7 +83,7 @@ impl Controller {
                 ControllerMessage::Shutdown { drain, reply } => self.shutdown(drain, reply),
             }
         }
-        self.batch = batch;
+        self.batch = recycled(batch);
     }
 
     fn open(&mut self, report: Report) {

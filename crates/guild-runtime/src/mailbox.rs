@@ -131,6 +131,16 @@ impl<T> Outlet<T> {
     }
 }
 
+/// Returns an emptied batch for the next turn, without the room that only a burst has needed.
+pub(crate) fn recycled<T>(mut batch: Vec<T>) -> Vec<T> {
+    debug_assert!(batch.is_empty(), "every message of a batch is handled in its turn");
+    batch.shrink_to(ROOM_KEPT);
+    batch
+}
+
+/// Messages for which an inbox keeps room between its turns.
+const ROOM_KEPT: usize = 16_384;
+
 impl<T> Drop for Outlet<T> {
     fn drop(&mut self) {
         // The messages are dropped outside of the lock: their destructors may send answers.

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::context::Surroundings;
 use crate::events::EventLog;
 use crate::guild::{SubmitError, TransactError};
-use crate::mailbox::{Outlet, Wake};
+use crate::mailbox::{Outlet, Wake, recycled};
 use crate::message::{MemoryMessage, SchedulerMessage};
 use crate::run::{RunBoard, RunError, RunReport};
 
@@ -101,7 +101,7 @@ impl MemoryActor {
             self.end_turn();
         }
         batch.clear();
-        self.batch = batch;
+        self.batch = recycled(batch);
         if let Some(reply) = self.closing.take() {
             ignore_absent(reply.send(self.close()));
         }

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::context::Surroundings;
 use crate::host::{HostAddr, Lease};
-use crate::mailbox::{Inbox, Outlet, Wake};
+use crate::mailbox::{Inbox, Outlet, Wake, recycled};
 use crate::message::{
     Assign, ControllerMessage, HandedIn, MemoryMessage, Report, Revoke, SchedulerMessage,
 };
@@ -93,7 +93,7 @@ impl Scheduler {
             self.receive(now, message);
             self.obey(now);
         }
-        self.batch = batch;
+        self.batch = recycled(batch);
         if self.planner.next_wakeup().is_some_and(|at| at <= now) {
             self.step(now, Input::Tick);
             self.obey(now);

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::context::Surroundings;
 use crate::host::HostAddr;
-use crate::mailbox::{Inbox, Outlet, Wake};
+use crate::mailbox::{Inbox, Outlet, Wake, recycled};
 use crate::message::{
     ChildDown, ControllerMessage, MemoryMessage, Report, Retire, Revive, SchedulerMessage,
     SupervisorMessage,
@@ -110,7 +110,7 @@ impl RoleSupervisor {
                 SupervisorMessage::Stop { stopped } => self.stop(stopped),
             }
         }
-        self.batch = batch;
+        self.batch = recycled(batch);
         self.revive_due(now);
         self.arm(context);
     }
