@@ -339,17 +339,25 @@ impl World {
 
     /// The tasks that must have completed before a task: those it depends on and all they spawned.
     fn before(&self, task: TaskId) -> Vec<TaskId> {
-        let mut first = 0;
-        let mut parts = vec![(0, &self.graph)];
-        first += self.graph.tasks.len();
-        for (_, graph) in &self.spawned {
-            parts.push((first, graph));
+        let mut parts = vec![(0, None, &self.graph)];
+        let mut first = self.graph.tasks.len();
+        for (parent, graph) in &self.spawned {
+            parts.push((first, Some(*parent), graph));
             first += graph.tasks.len();
         }
-        let (start, graph) = parts.iter().rev().find(|part| part.0 <= task.index.at()).unwrap();
-        let offset = u32::try_from(*start).unwrap();
+        let (start, _, graph) = parts.iter().rev().find(|part| part.0 <= task.index.at()).unwrap();
         let own = &graph.tasks[task.index.at() - start].after;
-        own.iter().map(|before| task_id(before.0 + offset)).collect()
+        let mut before: Vec<usize> = own.iter().map(|before| before.at() + start).collect();
+        let mut looked_at = 0;
+        while let Some(index) = before.get(looked_at).copied() {
+            looked_at += 1;
+            for (first, parent, graph) in &parts {
+                if parent.is_some_and(|parent| parent.at() == index) {
+                    before.extend(*first..first + graph.tasks.len());
+                }
+            }
+        }
+        before.into_iter().map(|index| task_id(u32::try_from(index).unwrap())).collect()
     }
 }
 
