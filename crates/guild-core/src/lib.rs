@@ -4,6 +4,7 @@
 //! and no sled. Time and random draws are arguments, so every rule is tested without actors and
 //! the same input always gives the same decisions.
 
+mod backoff;
 pub mod draw;
 pub mod event;
 pub mod graph;

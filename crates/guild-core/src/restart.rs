@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::backoff;
 use crate::time::Timestamp;
 
 /// When crashed agents are restarted.
@@ -89,7 +90,9 @@ impl RestartLedger {
         }
         self.crashes.push_back(now);
         self.streak += 1;
-        Verdict::Restart { delay: self.delay(policy, draw) }
+        let bounds = (policy.backoff_first, policy.backoff_max);
+        let delay = backoff::delay(bounds, policy.factor, policy.jitter, self.streak, draw);
+        Verdict::Restart { delay }
     }
 
     /// Notes that the agent runs.
@@ -101,13 +104,6 @@ impl RestartLedger {
     pub fn released(&mut self) {
         self.crashes.clear();
         self.streak = 0;
-    }
-
-    fn delay(&self, policy: &RestartPolicy, draw: f64) -> Duration {
-        let exponent = f64::from(self.streak.saturating_sub(1).min(1_000));
-        let full = (policy.backoff_first.as_secs_f64() * policy.factor.max(1.0).powf(exponent))
-            .min(policy.backoff_max.as_secs_f64());
-        Duration::from_secs_f64(full * (1.0 - policy.jitter.clamp(0.0, 1.0) * draw))
     }
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::backoff;
+
 /// How often and how fast a task is tried again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RetryPolicy {
@@ -46,9 +48,7 @@ impl RetryPolicy {
 
     /// Returns the delay after `failures` failures (from 1); `draw` is in `0.0..1.0`.
     pub fn delay_after(&self, failures: u32, draw: f64) -> Duration {
-        let exponent = f64::from(failures.saturating_sub(1).min(1_000));
-        let full = (self.backoff_first.as_secs_f64() * self.factor.powf(exponent))
-            .min(self.backoff_max.as_secs_f64());
-        Duration::from_secs_f64(full * (1.0 - self.jitter * draw))
+        let bounds = (self.backoff_first, self.backoff_max);
+        backoff::delay(bounds, self.factor, self.jitter, failures, draw)
     }
 }
