@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::agent::TaskError;
 use crate::fault::FaultPoint;
+use crate::incidents::Incidents;
 use crate::mailbox::Inbox;
 use crate::message::{HandedIn, MemoryMessage, SchedulerMessage};
 
@@ -25,6 +26,7 @@ pub(crate) struct Surroundings {
     pub(crate) names: Arc<RwLock<NameTable>>,
     pub(crate) catalog: Catalog,
     pub(crate) faults: Option<Arc<dyn FaultPoint>>,
+    pub(crate) incidents: Incidents,
     pub(crate) stats: Counters,
 }
 
@@ -35,7 +37,6 @@ pub(crate) struct Counters {
     pub(crate) attempts: AtomicU64,
     pub(crate) crashes: AtomicU64,
     pub(crate) restarts: AtomicU64,
-    pub(crate) incidents: AtomicU64,
     pub(crate) faults: AtomicU64,
 }
 

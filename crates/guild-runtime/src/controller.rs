@@ -1,52 +1,23 @@
-//! The root of the tree: opens incidents, and ends the guild in order.
+//! The root of the tree: ends the guild in order.
 
-use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Supervised};
 use actix_rt::{Arbiter, System};
-use guild_core::event::Event;
-use guild_core::incident::Incident;
 use tokio::sync::oneshot;
 
-use crate::clock::Clock;
 use crate::context::Surroundings;
 use crate::events::EventLog;
 use crate::guild::{Drain, ShutdownReport};
 use crate::mailbox::{Inbox, Outlet, Wake, recycled};
-use crate::message::{
-    ControllerMessage, MemoryMessage, Report, SchedulerMessage, SupervisorMessage,
-};
+use crate::message::{ControllerMessage, MemoryMessage, SchedulerMessage, SupervisorMessage};
 use crate::run::{RunBoard, RunError};
-
-/// The recent incidents of a guild; every clone is the same list.
-#[derive(Clone, Default)]
-pub(crate) struct Incidents(Arc<Mutex<VecDeque<Incident>>>);
-
-impl Incidents {
-    /// Returns the incidents in RAM, oldest first.
-    pub(crate) fn list(&self) -> Vec<Incident> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
-    }
-
-    fn open(&self, incident: Incident, incidents_max: usize) {
-        let mut incidents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        incidents.push_back(incident);
-        while incidents.len() > incidents_max {
-            incidents.pop_front();
-        }
-    }
-}
 
 /// The root actor.
 pub(crate) struct Controller {
     inbox: Outlet<ControllerMessage>,
     links: Links,
-    incidents: Incidents,
-    clock: Clock,
-    incidents_opened: u64,
     arbiters: Vec<Arbiter>,
     batch: Vec<ControllerMessage>,
 }
@@ -61,17 +32,13 @@ pub(crate) struct Links {
 }
 
 impl Controller {
-    /// Returns the controller; `incidents_before` were opened before this start.
+    /// Returns the controller of these actors and threads.
     pub(crate) fn new(
         inbox: Outlet<ControllerMessage>,
         links: Links,
-        incidents: Incidents,
-        clock: Clock,
-        incidents_before: u64,
         arbiters: Vec<Arbiter>,
     ) -> Self {
-        let batch = Vec::new();
-        Self { inbox, links, incidents, clock, incidents_opened: incidents_before, arbiters, batch }
+        Self { inbox, links, arbiters, batch: Vec::new() }
     }
 
     fn turn(&mut self) {
@@ -79,46 +46,10 @@ impl Controller {
         self.inbox.take(&mut batch);
         for message in batch.drain(..) {
             match message {
-                ControllerMessage::Report(report) => self.open(*report),
                 ControllerMessage::Shutdown { drain, reply } => self.shutdown(drain, reply),
             }
         }
         self.batch = recycled(batch);
-    }
-
-    fn open(&mut self, report: Report) {
-        self.incidents_opened += 1;
-        let surroundings = &self.links.surroundings;
-        surroundings.stats.incidents.fetch_add(1, Ordering::Relaxed);
-        let number = self.incidents_opened;
-        surroundings.memory.push(MemoryMessage::Record(Event::IncidentOpened {
-            incident: number,
-            severity: report.severity,
-            r#type: report.kind.into(),
-            agent: report.agent.map(|(agent, _)| agent),
-            task: report.task.map(|(task, _)| task),
-            attempt: report.task.map(|(_, attempt)| attempt),
-            fault: report.fault,
-            cause: report.cause,
-            message: report.message.clone(),
-            location: report.location.clone(),
-            action: report.action.clone(),
-        }));
-        let incident = Incident {
-            number,
-            at: self.clock.now(),
-            severity: report.severity,
-            kind: report.kind.to_owned(),
-            cause: report.cause,
-            message: report.message.into(),
-            location: report.location.map(Into::into),
-            agent: report.agent,
-            task: report.task.map(|(task, _)| task),
-            attempt: report.task.map(|(_, attempt)| attempt),
-            fault: report.fault,
-            action: report.action.into(),
-        };
-        self.incidents.open(incident, surroundings.catalog.limits.incidents_in_memory_max);
     }
 
     fn shutdown(&mut self, drain: Drain, reply: oneshot::Sender<Result<ShutdownReport, String>>) {

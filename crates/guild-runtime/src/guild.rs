@@ -17,7 +17,6 @@ use tokio::sync::oneshot;
 
 use crate::builder::GuildBuilder;
 use crate::context::Surroundings;
-use crate::controller::Incidents;
 use crate::events::{EventLog, Events};
 use crate::mailbox::Inbox;
 use crate::message::{ControllerMessage, MemoryMessage};
@@ -31,7 +30,7 @@ pub struct Guild {
     pub(crate) controller: Inbox<ControllerMessage>,
     pub(crate) board: RunBoard,
     pub(crate) events: EventLog,
-    pub(crate) incidents: Incidents,
+    pub(crate) incidents_before: u64,
     pub(crate) agents: u32,
     pub(crate) seed: Seed,
     pub(crate) thread: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
@@ -163,7 +162,7 @@ impl Guild {
 
     /// Returns the recent incidents, oldest first.
     pub fn incidents(&self) -> Vec<Incident> {
-        self.incidents.list()
+        self.surroundings.incidents.list()
     }
 
     /// Returns what happened since the start.
@@ -174,7 +173,7 @@ impl Guild {
             attempts: counters.attempts.load(Ordering::Relaxed),
             crashes: counters.crashes.load(Ordering::Relaxed),
             restarts: counters.restarts.load(Ordering::Relaxed),
-            incidents: counters.incidents.load(Ordering::Relaxed),
+            incidents: self.surroundings.incidents.opened() - self.incidents_before,
             faults: counters.faults.load(Ordering::Relaxed),
             messages: counters.messages.load(Ordering::Relaxed),
         }

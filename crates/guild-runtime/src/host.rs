@@ -121,6 +121,15 @@ struct Revoked {
     tell: bool,
 }
 
+/// What an agent was doing when its life ended.
+#[derive(Clone, Copy, Default)]
+struct Struck {
+    task: Option<(TaskId, u32)>,
+    fault: Option<u64>,
+    /// Whether the scheduler took the task back and so knows of it.
+    revoked: bool,
+}
+
 /// The actor that houses an agent.
 pub(crate) struct AgentHost {
     slot: Rc<Slot>,
@@ -162,7 +171,7 @@ impl AgentHost {
                 let agent = slot.agent;
                 slot.shared.supervisor.push(SupervisorMessage::ChildUp { agent, incarnation });
             }
-            Err(report) => slot.end_life(Some(Cause::Panic), report, None, None, None),
+            Err(report) => slot.end_life(Some(Cause::Panic), report, Struck::default(), None),
         }
     }
 }
@@ -178,8 +187,7 @@ fn cell_crashed(
         slot.revoke(Revoked { token, cause: Some(Cause::AgentLost), tell: false });
     }
     let (resume, parked) = oneshot::channel();
-    slot.tell_scheduler_down(Cause::AgentLost, &report.message);
-    slot.end_life(Some(Cause::AgentLost), report, None, None, Some(resume));
+    slot.end_life(Some(Cause::AgentLost), report, Struck::default(), Some(resume));
     let next = Rc::clone(next);
     Box::pin(async move {
         match parked.await {
@@ -202,23 +210,11 @@ impl Slot {
         }
     }
 
-    fn tell_scheduler_down(&self, cause: Cause, message: &str) {
-        if let Some(incarnation) = self.incarnation.get() {
-            self.shared.surroundings.scheduler.push(SchedulerMessage::Tell(Input::AgentDown {
-                agent: self.agent,
-                incarnation,
-                cause,
-                message: message.into(),
-            }));
-        }
-    }
-
     fn end_life(
         &self,
         cause: Option<Cause>,
         report: PanicReport,
-        task: Option<(TaskId, u32)>,
-        fault: Option<u64>,
+        struck: Struck,
         parked: Option<oneshot::Sender<Incarnation>>,
     ) {
         let Some(incarnation) = self.incarnation.take() else {
@@ -235,8 +231,9 @@ impl Slot {
             cause,
             message: report.message,
             location: report.location,
-            task,
-            fault,
+            task: struck.task,
+            fault: struck.fault,
+            unknown_to_scheduler: !struck.revoked,
             parked,
         })));
     }
@@ -322,6 +319,7 @@ async fn attempt(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, assign: Assi
     };
     slot.running.set(None);
     let task = Some((lease.task, lease.attempt));
+    let struck = Struck { task, fault: fault.get(), revoked: matches!(end, End::Revoked(_)) };
     match end {
         End::Output(output) => {
             match context.into_work(output) {
@@ -333,10 +331,9 @@ async fn attempt(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, assign: Assi
         End::Error(error) if error.is_crash() => {
             let message: Box<str> = error.to_string().into();
             lease.settle();
-            slot.tell_scheduler_down(Cause::Panic, &message);
             slot.drop_behaviour(behaviour);
             let report = PanicReport { message, location: None };
-            slot.end_life(Some(Cause::Panic), report, task, fault.get(), None);
+            slot.end_life(Some(Cause::Panic), report, struck, None);
         }
         End::Error(error) => {
             *slot.behaviour.borrow_mut() = Some(behaviour);
@@ -344,9 +341,8 @@ async fn attempt(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, assign: Assi
         }
         End::Panic(report) => {
             lease.settle();
-            slot.tell_scheduler_down(Cause::Panic, &report.message);
             slot.drop_behaviour(behaviour);
-            slot.end_life(Some(Cause::Panic), report, task, fault.get(), None);
+            slot.end_life(Some(Cause::Panic), report, struck, None);
         }
         End::Revoked(revoked) => {
             lease.settle();
@@ -358,7 +354,7 @@ async fn attempt(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, assign: Assi
                     None => "the attempt was cancelled",
                 };
                 let report = PanicReport { message: message.into(), location: None };
-                slot.end_life(revoked.cause, report, task, fault.get(), None);
+                slot.end_life(revoked.cause, report, struck, None);
             }
         }
     }

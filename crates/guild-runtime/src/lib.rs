@@ -19,6 +19,7 @@ mod fault;
 mod guard;
 mod guild;
 mod host;
+mod incidents;
 mod mailbox;
 mod memory;
 mod message;

@@ -142,6 +142,8 @@ pub(crate) struct ChildDown {
     pub(crate) location: Option<Box<str>>,
     pub(crate) task: Option<(TaskId, u32)>,
     pub(crate) fault: Option<u64>,
+    /// Whether the scheduler has to hear of it; not when it has revoked the lease itself.
+    pub(crate) unknown_to_scheduler: bool,
     /// Where the parked cell waits for its next life; none: send [`Revive`].
     pub(crate) parked: Option<oneshot::Sender<Incarnation>>,
 }
@@ -149,25 +151,9 @@ pub(crate) struct ChildDown {
 /// To the controller.
 #[derive(Debug)]
 pub(crate) enum ControllerMessage {
-    /// From anybody: something failed.
-    Report(Box<Report>),
     /// From the handle: end the guild.
     Shutdown {
         drain: crate::guild::Drain,
         reply: oneshot::Sender<Result<crate::guild::ShutdownReport, String>>,
     },
-}
-
-/// A failure, before it has the number of an incident.
-#[derive(Debug)]
-pub(crate) struct Report {
-    pub(crate) kind: &'static str,
-    pub(crate) severity: guild_core::event::Severity,
-    pub(crate) cause: Cause,
-    pub(crate) message: Box<str>,
-    pub(crate) location: Option<Box<str>>,
-    pub(crate) agent: Option<(AgentId, Incarnation)>,
-    pub(crate) task: Option<(TaskId, u32)>,
-    pub(crate) fault: Option<u64>,
-    pub(crate) action: Box<str>,
 }

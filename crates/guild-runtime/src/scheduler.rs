@@ -20,10 +20,9 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::context::Surroundings;
 use crate::host::{HostAddr, Lease};
-use crate::mailbox::{Inbox, Outlet, Wake, recycled};
-use crate::message::{
-    Assign, ControllerMessage, HandedIn, MemoryMessage, Report, Revoke, SchedulerMessage,
-};
+use crate::incidents::Report;
+use crate::mailbox::{Outlet, Wake, recycled};
+use crate::message::{Assign, HandedIn, MemoryMessage, Revoke, SchedulerMessage};
 use crate::run::RunBoard;
 
 mod book;
@@ -34,7 +33,6 @@ pub(crate) struct Scheduler {
     planner: Planner,
     inbox: Outlet<SchedulerMessage>,
     surroundings: Arc<Surroundings>,
-    controller: Inbox<ControllerMessage>,
     clock: Clock,
     board: RunBoard,
     /// The hosts of each role's agents.
@@ -57,7 +55,6 @@ pub(crate) struct SchedulerParts {
     pub(crate) books: BTreeMap<RunId, RunBook>,
     pub(crate) inbox: Outlet<SchedulerMessage>,
     pub(crate) surroundings: Arc<Surroundings>,
-    pub(crate) controller: Inbox<ControllerMessage>,
     pub(crate) clock: Clock,
     pub(crate) board: RunBoard,
     pub(crate) hosts: Arc<Vec<Vec<HostAddr>>>,
@@ -70,7 +67,6 @@ impl Scheduler {
             planner: parts.planner,
             inbox: parts.inbox,
             surroundings: parts.surroundings,
-            controller: parts.controller,
             clock: parts.clock,
             board: parts.board,
             hosts: parts.hosts,
@@ -154,8 +150,9 @@ impl Scheduler {
         loop {
             let mut decisions = std::mem::take(&mut self.decisions);
             for event in decisions.events.drain(..) {
-                self.report(&event);
+                let incident = self.incident(now, &event);
                 self.to_memory.push(MemoryMessage::Record(event));
+                self.to_memory.extend(incident.map(MemoryMessage::Record));
             }
             for command in decisions.commands.drain(..) {
                 self.carry_out(command, &mut refused);
@@ -240,13 +237,13 @@ impl Scheduler {
 
     /// Opens an incident for a task that is given up; a failed attempt that is tried again has the
     /// incident of its agent, if that went down with it.
-    fn report(&self, event: &Event) {
+    fn incident(&self, now: Timestamp, event: &Event) -> Option<Event> {
         let Event::TaskFailed { task, attempt, agent, incarnation, cause, message, retry_at: None } =
             event
         else {
-            return;
+            return None;
         };
-        self.controller.push(ControllerMessage::Report(Box::new(Report {
+        let report = Report {
             kind: "task_failed",
             severity: Severity::Error,
             cause: *cause,
@@ -256,7 +253,8 @@ impl Scheduler {
             task: Some((*task, *attempt)),
             fault: None,
             action: "given up; tasks that depend on it are skipped".into(),
-        })));
+        };
+        Some(self.surroundings.incidents.open(now, report))
     }
 
     fn input_of(&self, task: TaskId) -> Result<Payload, Box<str>> {

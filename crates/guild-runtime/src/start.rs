@@ -19,15 +19,16 @@ use crate::agent::Factory;
 use crate::builder::StartError;
 use crate::clock::Clock;
 use crate::context::{Counters, Surroundings};
-use crate::controller::{Controller, Incidents, Links};
+use crate::controller::{Controller, Links};
 use crate::events::EventLog;
 use crate::fault::FaultPoint;
 use crate::guard::{Guard, Verdict};
 use crate::guild::Guild;
 use crate::host::{AgentHost, HostAddr, HostShared, host_channel};
+use crate::incidents::{Incidents, Report};
 use crate::mailbox::Inbox;
 use crate::memory::MemoryActor;
-use crate::message::{ControllerMessage, MemoryMessage, Report};
+use crate::message::{ControllerMessage, MemoryMessage};
 use crate::panics::PanicReport;
 use crate::run::{RunBoard, RunError};
 use crate::scheduler::{RunBook, Scheduler, SchedulerParts};
@@ -91,10 +92,11 @@ fn stand_up(mut opened: Opened) -> Guild {
         names: Arc::clone(&opened.names),
         catalog: opened.catalog.clone(),
         faults: opened.faults.clone(),
+        incidents: Incidents::new(limits.incidents_in_memory_max, incidents_before),
         stats: Counters::default(),
     });
     let board = RunBoard::default();
-    let (controller, incidents) = (Inbox::new(), Incidents::default());
+    let controller = Inbox::new();
     let first = Incarnation::first(opened.recovered.epoch);
     let arbiters: Vec<Arbiter> = (0..opened.agent_threads).map(|_| Arbiter::new()).collect();
     let roles = std::mem::take(&mut opened.roles);
@@ -112,7 +114,6 @@ fn stand_up(mut opened: Opened) -> Guild {
             policy: restart.clone(),
             hosts: Arc::clone(&tree.hosts),
             inbox: inbox.outlet(),
-            controller: tree.controller.clone(),
             surroundings: Arc::clone(&tree.surroundings),
             clock,
             seed,
@@ -126,14 +127,14 @@ fn stand_up(mut opened: Opened) -> Guild {
         events: tree.events.clone(),
     };
     let inbox = tree.controller.outlet();
-    let root = Controller::new(inbox, links, incidents.clone(), clock, incidents_before, arbiters);
+    let root = Controller::new(inbox, links, arbiters);
     tree.spawn("controller", root, Verdict::Restart);
     Guild {
         surroundings: tree.surroundings,
         controller: tree.controller,
         board: tree.board,
         events: tree.events,
-        incidents,
+        incidents_before,
         agents,
         seed,
         thread: Arc::new(Mutex::new(None)),
@@ -243,7 +244,6 @@ impl Tree {
             books,
             inbox: self.surroundings.scheduler.outlet(),
             surroundings: Arc::clone(&self.surroundings),
-            controller: self.controller.clone(),
             clock: self.clock,
             board: self.board.clone(),
             hosts: Arc::clone(&self.hosts),
@@ -291,7 +291,8 @@ impl Tree {
     where
         A: Actor<Context = Context<A>> + Supervised,
     {
-        let (controller, board) = (self.controller.clone(), self.board.clone());
+        let (surroundings, board) = (Arc::clone(&self.surroundings), self.board.clone());
+        let clock = self.clock;
         let on_crash = move |report: PanicReport| -> LocalBoxFuture<'static, Verdict> {
             let message = format!("the {name} panicked: {}", report.message);
             tracing::error!(%message, location = ?report.location, "a control actor panicked");
@@ -302,7 +303,7 @@ impl Tree {
                     "the guild takes no more work; start it again on its store"
                 }
             };
-            controller.push(ControllerMessage::Report(Box::new(Report {
+            let report = Report {
                 kind: "controller_failed",
                 severity: Severity::Error,
                 cause: Cause::Panic,
@@ -312,7 +313,9 @@ impl Tree {
                 task: None,
                 fault: None,
                 action: action.into(),
-            })));
+            };
+            let event = surroundings.incidents.open(clock.now(), report);
+            surroundings.memory.push(MemoryMessage::Record(event));
             Box::pin(std::future::ready(verdict))
         };
         actix_rt::spawn(Guard::new(Context::new().into_future(actor), on_crash));

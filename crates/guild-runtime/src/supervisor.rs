@@ -20,10 +20,10 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::context::Surroundings;
 use crate::host::HostAddr;
-use crate::mailbox::{Inbox, Outlet, Wake, recycled};
+use crate::incidents::Report;
+use crate::mailbox::{Outlet, Wake, recycled};
 use crate::message::{
-    ChildDown, ControllerMessage, MemoryMessage, Report, Retire, Revive, SchedulerMessage,
-    SupervisorMessage,
+    ChildDown, MemoryMessage, Retire, Revive, SchedulerMessage, SupervisorMessage,
 };
 
 /// The actor that supervises a role.
@@ -32,7 +32,6 @@ pub(crate) struct RoleSupervisor {
     children: Vec<Child>,
     hosts: Arc<Vec<Vec<HostAddr>>>,
     inbox: Outlet<SupervisorMessage>,
-    controller: Inbox<ControllerMessage>,
     surroundings: Arc<Surroundings>,
     clock: Clock,
     policy: RestartPolicy,
@@ -65,7 +64,6 @@ pub(crate) struct SupervisorParts {
     pub(crate) policy: RestartPolicy,
     pub(crate) hosts: Arc<Vec<Vec<HostAddr>>>,
     pub(crate) inbox: Outlet<SupervisorMessage>,
-    pub(crate) controller: Inbox<ControllerMessage>,
     pub(crate) surroundings: Arc<Surroundings>,
     pub(crate) clock: Clock,
     pub(crate) seed: Seed,
@@ -85,7 +83,6 @@ impl RoleSupervisor {
             children: (0..parts.agents).map(child).collect(),
             hosts: parts.hosts,
             inbox: parts.inbox,
-            controller: parts.controller,
             surroundings: parts.surroundings,
             clock: parts.clock,
             policy: parts.policy,
@@ -167,18 +164,24 @@ impl RoleSupervisor {
                 (until, format!("quarantined until {} us", until.0), true)
             }
         };
-        self.surroundings.memory.push_all(&mut events);
-        self.controller.push(ControllerMessage::Report(Box::new(Report {
+        let report = Report {
             kind: "agent_crashed",
             severity: if quarantined { Severity::Error } else { Severity::Warning },
             cause,
-            message: down.message,
+            message: down.message.clone(),
             location: down.location,
             agent: Some((agent, down.incarnation)),
             task: down.task,
             fault: down.fault,
             action: action.into(),
-        })));
+        };
+        events.push(MemoryMessage::Record(self.surroundings.incidents.open(now, report)));
+        self.surroundings.memory.push_all(&mut events);
+        if down.unknown_to_scheduler {
+            let (incarnation, message) = (down.incarnation, down.message);
+            let input = Input::AgentDown { agent, incarnation, cause, message };
+            self.surroundings.scheduler.push(SchedulerMessage::Tell(input));
+        }
         let delay_us = micros(at.since(now));
         self.schedule(at, agent, Pending { delay_us, quarantined, parked: down.parked });
     }
