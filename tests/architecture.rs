@@ -8,10 +8,14 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Each crate with the crates of this workspace and the secrets that it may depend on.
-const ALLOWED: [(&str, &[&str]); 5] = [
+const ALLOWED: [(&str, &[&str]); 6] = [
     ("guild-core", &[]),
     ("guild-memory", &["guild-core", "sled"]),
     ("guild-runtime", &["guild-core", "guild-memory", "actix", "actix-rt", "tokio"]),
+    (
+        "guild-sim",
+        &["guild-core", "guild-memory", "guild-runtime", "actix-rt", "tokio", "rand", "rand_distr"],
+    ),
     ("guild", &["guild-core", "guild-memory", "guild-runtime"]),
     (
         "guild-cli",
@@ -20,15 +24,15 @@ const ALLOWED: [(&str, &[&str]); 5] = [
             "guild-core",
             "guild-memory",
             "guild-runtime",
+            "guild-sim",
             "tokio",
             "clap",
             "indicatif",
-            "rand",
         ],
     ),
 ];
-const SECRETS: [&str; 8] =
-    ["sled", "actix", "actix-rt", "tokio", "clap", "indicatif", "rand", "actix-web"];
+const SECRETS: [&str; 9] =
+    ["sled", "actix", "actix-rt", "tokio", "clap", "indicatif", "rand", "rand_distr", "actix-web"];
 
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let output = Command::new(env!("CARGO"))

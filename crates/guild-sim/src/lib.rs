@@ -1,0 +1,10 @@
+//! Guild under virtual time: the production code on one thread with a paused clock, seeded faults,
+//! and a verdict by machine.
+//!
+//! Architecture invariant: nothing of Guild is re-implemented in here. A simulation runs the very
+//! actors of `guild-runtime`; the checkers read the event log and nothing else.
+
+pub mod checker;
+pub mod plan;
+pub mod report;
+pub mod workload;

@@ -1,0 +1,1 @@
+//! Says which faults strike where and when: a fault plan is a TOML file of pure data.

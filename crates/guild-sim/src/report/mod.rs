@@ -1,0 +1,1 @@
+//! Draws a simulated run as one self-contained page.

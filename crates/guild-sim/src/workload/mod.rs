@@ -1,0 +1,1 @@
+//! Describes what is simulated: tasks, their durations, roles and quotas.
