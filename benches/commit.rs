@@ -16,8 +16,13 @@ const KEYS: u64 = 10_000;
 const VALUE: [u64; 32] = [1_234_567; 32];
 
 fn open(store: Option<Box<dyn Store>>, durability: Durability) -> Memory {
-    let (mut memory, _) =
-        Memory::open(store, durability, Limits::default(), Box::new(|| {})).unwrap();
+    let (mut memory, _) = Memory::open(
+        store,
+        durability,
+        Limits::default(),
+        guild_memory::Commits::OnThread(Box::new(|| {})),
+    )
+    .unwrap();
     for number in 0..KEYS {
         let parts = transaction(&memory, |memory| memory.put(key(number), &VALUE).unwrap());
         memory.transact(NOW, parts).unwrap();

@@ -11,7 +11,9 @@ use guild_core::draw::Seed;
 use guild_core::graph::{Bindings, Catalog, Graph, GraphBuilder, Task};
 use guild_core::id::{AgentId, BootEpoch, CommitVersion, Incarnation, RoleId, RunId};
 use guild_core::limits::Limits;
-use guild_core::planner::{AttemptResult, Command, Decisions, Input, Planner, PlannerConfig};
+use guild_core::planner::{
+    AttemptResult, Command, Decisions, Input, Planner, PlannerConfig, ReadyOrder,
+};
 use guild_core::time::Timestamp;
 
 const RUN: RunId = RunId(0);
@@ -33,6 +35,7 @@ fn fan(tasks: u32) -> (Arc<Graph>, Bindings) {
 
 fn with_agents(agents: u32) -> Planner {
     let mut planner = Planner::new(PlannerConfig {
+        order: ReadyOrder::default(),
         agents: vec![agents],
         quotas: Vec::new(),
         limits: Limits::default(),

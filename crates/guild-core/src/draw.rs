@@ -17,6 +17,8 @@ pub enum Stream {
     Fault = 3,
     /// Jitter of the retry of a transaction from outside.
     Transact = 4,
+    /// Order of ready tasks, where it is random.
+    Order = 7,
 }
 
 /// The seed of a guild.

@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 
 mod line;
 
-pub use line::{Names, line};
+pub use line::{Names, line, write_line};
 
 use crate::id::{
-    AgentId, CommitVersion, FencingToken, Incarnation, QuotaId, RoleId, RunId, TaskId,
+    AgentId, BootEpoch, CommitVersion, FencingToken, Incarnation, QuotaId, RoleId, RunId, TaskId,
 };
+use crate::planner::ReadyOrder;
 use crate::time::Timestamp;
 
 /// One line of the event log.
@@ -93,11 +94,65 @@ pub struct Tally {
     pub cancelled: u32,
 }
 
+/// Whose time the log tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClockKind {
+    /// The time of the machine.
+    Real,
+    /// The time of a simulation: it stands still while anything can be done.
+    Virtual,
+}
+
+/// How a quota is written in the event log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+#[expect(missing_docs, reason = "fields are the documented fields of the event log")]
+pub enum QuotaTerms {
+    Permits { permits: u32 },
+    Rate { amount: u32, per_us: u64, burst: u32 },
+}
+
+/// What a guild was started with, as far as it explains its log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "fields are the documented fields of the event log")]
+pub struct Setup {
+    pub clock: ClockKind,
+    pub order: ReadyOrder,
+    pub durability: Box<str>,
+    pub roles: Vec<(Box<str>, u32)>,
+    pub quotas: Vec<(Box<str>, QuotaTerms)>,
+    pub commits_in_flight_max: usize,
+    pub interruptions_max: u32,
+    /// Whether faults may be injected.
+    pub faults: bool,
+}
+
+/// What a commit has read and written, when the guild records histories.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reads {
+    /// The snapshot that was read.
+    pub snapshot: CommitVersion,
+    /// Each key with the version that it had; none: it was absent.
+    pub keys: Vec<(String, Option<CommitVersion>)>,
+    /// Each scanned range: its prefix, the last key that was seen (none: all of it), and how many.
+    pub ranges: Vec<(String, Option<String>, u64)>,
+    /// The keys that were written, as `+key`, and those that were removed, as `-key`.
+    pub written: Vec<String>,
+}
+
 /// What happened. The names of variants and fields are the `kind`s and fields of the event log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "fields are the documented fields of the event log")]
 #[non_exhaustive]
 pub enum Event {
+    GuildStarted {
+        epoch: BootEpoch,
+        setup: Box<Setup>,
+    },
+    PhaseStarted {
+        phase: Box<str>,
+    },
     RunSubmitted {
         run: RunId,
         tasks: u32,
@@ -176,9 +231,10 @@ pub enum Event {
     FaultInjected {
         fault: u64,
         r#type: Box<str>,
-        agent: AgentId,
-        task: TaskId,
-        attempt: u32,
+        site: Box<str>,
+        agent: Option<AgentId>,
+        task: Option<TaskId>,
+        attempt: Option<u32>,
     },
     IncidentOpened {
         incident: u64,
@@ -197,6 +253,7 @@ pub enum Event {
         version: CommitVersion,
         task: Option<TaskId>,
         writes: u32,
+        reads: Option<Box<Reads>>,
     },
     QuotaChanged {
         quota: QuotaId,

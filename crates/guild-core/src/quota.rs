@@ -90,6 +90,15 @@ impl Quota {
         true
     }
 
+    /// Changes the number of permits; those that are held stay held. Returns whether that is new:
+    /// a rate has no permits.
+    pub fn set_permits(&mut self, permits: u32) -> bool {
+        match &mut self.spec {
+            QuotaSpec::Permits(known) => std::mem::replace(known, permits) != permits,
+            QuotaSpec::Rate { .. } => false,
+        }
+    }
+
     /// Puts permits back; tokens of a rate are spent for good.
     pub fn put_back(&mut self, amount: u32) {
         self.in_use = self.in_use.saturating_sub(amount);

@@ -5,14 +5,17 @@
 use std::time::Duration;
 
 use guild_core::event::{
-    Cause, EndState, Event, EventRecord, Names, Outcome, Severity, Tally, line,
+    Cause, ClockKind, EndState, Event, EventRecord, Names, Outcome, QuotaTerms, Setup, Severity,
+    Tally, line,
 };
-use guild_core::graph::{Catalog, Expr, Graph, GraphBuilder, GraphError, Task};
+use guild_core::graph::{Catalog, Expr, Graph, GraphBuilder, GraphError, Task, TaskOptions};
 use guild_core::id::{
-    AgentId, CommitVersion, FencingToken, Incarnation, QuotaId, RoleId, RunId, TaskId, TaskIndex,
+    AgentId, BootEpoch, CommitVersion, FencingToken, Incarnation, QuotaId, RoleId, RunId, TaskId,
+    TaskIndex,
 };
 use guild_core::limits::Limits;
 use guild_core::payload::Payload;
+use guild_core::planner::ReadyOrder;
 use guild_core::retry::RetryPolicy;
 use guild_core::time::Timestamp;
 use serde_json::{Value, json};
@@ -123,20 +126,23 @@ fn inputs_are_composed_from_values_outputs_and_spawned_outputs() {
     assert!(Expr::Output(TaskIndex(3)).compose(&|_| None, &spawned).is_err());
 }
 
-struct Plain;
+struct Plain(TaskOptions);
 
 impl Names for Plain {
-    fn run(&self, _: RunId) -> String {
-        "run".into()
+    fn write_run(&self, _: RunId, text: &mut String) {
+        text.push_str("run");
     }
-    fn task(&self, task: TaskId) -> String {
-        format!("t\"{}", task.index.0)
+    fn write_task(&self, task: TaskId, text: &mut String) {
+        text.push_str(&format!("t\"{}", task.index.0));
     }
-    fn role(&self, _: RoleId) -> String {
-        "worker".into()
+    fn role(&self, _: RoleId) -> &str {
+        "worker"
     }
-    fn quota(&self, _: QuotaId) -> String {
-        "api".into()
+    fn quota(&self, _: QuotaId) -> &str {
+        "api"
+    }
+    fn terms(&self, _: TaskId) -> Option<(&TaskOptions, Vec<(&str, u32)>)> {
+        Some((&self.0, vec![("api", 2)]))
     }
 }
 
@@ -152,7 +158,22 @@ fn event_lines_have_the_fields_that_outsiders_rely_on() {
     let at = Timestamp(5);
     let message: Box<str> = "no".into();
     let tally = Tally { completed: 1, failed: 2, skipped: 3, cancelled: 4 };
+    let setup = Setup {
+        clock: ClockKind::Virtual,
+        order: ReadyOrder::Fifo,
+        durability: "disk".into(),
+        roles: vec![("worker".into(), 8)],
+        quotas: vec![("api".into(), QuotaTerms::Permits { permits: 4 })],
+        commits_in_flight_max: 1,
+        interruptions_max: 1,
+        faults: true,
+    };
     let events = [
+        (
+            Event::GuildStarted { epoch: BootEpoch(1), setup: Box::new(setup) },
+            "guild_started: epoch clock order durability roles quotas commits_in_flight_max interruptions_max faults",
+        ),
+        (Event::PhaseStarted { phase: "quiet".into() }, "phase_started: phase"),
         (
             Event::RunSubmitted { run, tasks: 2, edges: 1, seed: 3 },
             "run_submitted: run tasks edges seed",
@@ -168,7 +189,7 @@ fn event_lines_have_the_fields_that_outsiders_rely_on() {
                 after: Box::new([task]),
                 spawned_by: Some(task),
             },
-            "task_added: run task role after spawned_by",
+            "task_added: run task role after spawned_by timeout_us heartbeat_us priority quotas retry expected_us",
         ),
         (Event::TaskReady { task }, "task_ready: run task"),
         (
@@ -219,8 +240,15 @@ fn event_lines_have_the_fields_that_outsiders_rely_on() {
             "stale_result: run task token agent incarnation",
         ),
         (
-            Event::FaultInjected { fault: 1, r#type: "crash".into(), agent, task, attempt },
-            "fault_injected: fault type agent run task attempt",
+            Event::FaultInjected {
+                fault: 1,
+                r#type: "crash".into(),
+                site: "before_perform".into(),
+                agent: Some(agent),
+                task: Some(task),
+                attempt: Some(attempt),
+            },
+            "fault_injected: fault type site agent run task attempt",
         ),
         (
             Event::IncidentOpened {
@@ -239,8 +267,13 @@ fn event_lines_have_the_fields_that_outsiders_rely_on() {
             "incident_opened: incident severity type agent task attempt fault run cause message location action",
         ),
         (
-            Event::MemoryCommitted { version, task: Some(task), writes: 1 },
-            "memory_committed: version task writes run",
+            Event::MemoryCommitted {
+                version,
+                task: Some(task),
+                writes: 1,
+                reads: Some(Box::default()),
+            },
+            "memory_committed: version task writes run snapshot reads ranges keys",
         ),
         (
             Event::QuotaChanged { quota: QuotaId(0), in_use: 1, limit: 2 },
@@ -252,8 +285,17 @@ fn event_lines_have_the_fields_that_outsiders_rely_on() {
         ),
         (Event::RunCancelled { run }, "run_cancelled: run"),
     ];
+    let plain = Plain(TaskOptions {
+        role: 0,
+        retry: RetryPolicy::once(),
+        timeout: Some(Duration::from_secs(1)),
+        heartbeat: Some(Duration::from_secs(2)),
+        priority: -1,
+        quotas: vec![(0, 2)],
+        expected: Duration::from_secs(3),
+    });
     for (event, expected) in events {
-        let text = line(&EventRecord { seq: 1, at, event }, &Plain);
+        let text = line(&EventRecord { seq: 1, at, event }, &plain);
         let parsed: serde_json::Map<String, Value> = serde_json::from_str(&text).unwrap();
         let (kind, fields) = expected.split_once(": ").unwrap();
         assert_eq!(parsed["kind"], kind);

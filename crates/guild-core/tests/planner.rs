@@ -17,7 +17,8 @@ use guild_core::id::{
 };
 use guild_core::limits::Limits;
 use guild_core::planner::{
-    AttemptResult, Command, Decisions, Input, Planner, PlannerConfig, Refusal, RestoredRun,
+    AttemptResult, Command, Decisions, Input, Planner, PlannerConfig, ReadyOrder, Refusal,
+    RestoredRun,
 };
 use guild_core::quota::QuotaSpec;
 use guild_core::retry::RetryPolicy;
@@ -38,6 +39,7 @@ fn catalog() -> Catalog {
 fn config(agents: u32, epoch: u32, validate: bool) -> PlannerConfig {
     let per = Duration::from_millis(10);
     PlannerConfig {
+        order: ReadyOrder::default(),
         agents: vec![agents, agents],
         quotas: vec![QuotaSpec::Permits(PERMITS), QuotaSpec::Rate { amount: 1, per, burst: 2 }],
         limits: Limits::default(),

@@ -1,4 +1,4 @@
-//! Makes groups durable on a thread of its own: whatever came in meanwhile is one batch.
+//! Makes groups durable, on a thread of its own: whatever came in meanwhile is one batch.
 //!
 //! There is no timer: under load the group is what arrived during the last sync, without load it is
 //! one turn. Any error is final (a sync that failed once must never be believed again, see
@@ -52,44 +52,102 @@ impl Shared {
     }
 }
 
-/// The handle of the committer thread.
+/// Where groups are made durable.
+pub enum Commits {
+    /// On a thread of its own; the closure is called there whenever a group has become durable or
+    /// the store has failed.
+    OnThread(Box<dyn Fn() + Send>),
+    /// By whoever calls [`crate::Memory::drive`]: for simulations, where nothing may happen behind
+    /// the back of the caller.
+    Driven,
+}
+
+impl std::fmt::Debug for Commits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::OnThread(_) => "OnThread",
+            Self::Driven => "Driven",
+        })
+    }
+}
+
+#[derive(Debug)]
+enum Worker {
+    Thread(Option<JoinHandle<Result<(), StoreError>>>),
+    /// The store and its level; without the store when it is closed or has failed.
+    Driven(Option<Box<dyn Store>>, Durability),
+}
+
+/// The handle of whoever makes groups durable.
 #[derive(Debug)]
 pub(crate) struct Committer {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<Result<(), StoreError>>>,
+    worker: Worker,
     path: PathBuf,
 }
 
 impl Committer {
-    /// Starts the thread; `notify` is called there after every sync and after a failure.
+    /// Starts a committer for a store.
     pub(crate) fn start(
         store: Box<dyn Store>,
         level: Durability,
-        notify: Box<dyn Fn() + Send>,
+        commits: Commits,
     ) -> Result<Self, StoreError> {
         let shared = Arc::new(Shared::default());
         let path = store.path().to_owned();
-        let thread = thread::Builder::new()
-            .name("guild-committer".into())
-            .spawn({
+        let worker = match commits {
+            Commits::Driven => Worker::Driven(Some(store), level),
+            Commits::OnThread(notify) => {
                 let shared = shared.clone();
-                move || run(&shared, store, level, &*notify)
-            })
-            .map_err(|error| StoreError::from_io(&path, "start the committer thread", &error))?;
-        Ok(Self { shared, thread: Some(thread), path })
+                let thread = thread::Builder::new()
+                    .name("guild-committer".into())
+                    .spawn(move || run(&shared, store, level, &*notify))
+                    .map_err(|error| {
+                        StoreError::from_io(&path, "start the committer thread", &error)
+                    })?;
+                Worker::Thread(Some(thread))
+            }
+        };
+        Ok(Self { shared, worker, path })
     }
 
     /// Hands over a group; waits first while too many bytes wait.
-    pub(crate) fn push(&self, group: GroupNo, batch: WriteBatch) {
+    pub(crate) fn push(&mut self, group: GroupNo, batch: WriteBatch) {
+        if self.shared.lock().batch.size_bytes() > WAITING_BYTES_MAX {
+            self.drive();
+        }
         let mut queue =
             self.shared.wait_while(|queue| queue.batch.size_bytes() > WAITING_BYTES_MAX);
-        if self.failure().is_some() {
+        if self.shared.failure.get().is_some() {
             return;
         }
         queue.batch.append(batch);
         queue.newest = group;
         drop(queue);
         self.shared.work.notify_one();
+    }
+
+    /// Returns whether groups wait that no thread will take.
+    pub(crate) fn needs_driving(&self) -> bool {
+        matches!(&self.worker, Worker::Driven(Some(_), _))
+            && self.failure().is_none()
+            && self.shared.lock().newest > self.stored()
+    }
+
+    /// Makes what waits durable, unless a thread does that.
+    pub(crate) fn drive(&mut self) {
+        if self.needs_driving()
+            && let Worker::Driven(store, level) = &mut self.worker
+            && let Some(engine) = store
+        {
+            let (batch, newest) = {
+                let mut queue = self.shared.lock();
+                (std::mem::take(&mut queue.batch), queue.newest)
+            };
+            if make_durable(&self.shared, engine, *level, &batch, newest).is_err() {
+                abandon(store.take());
+            }
+        }
     }
 
     /// Returns the newest group that has reached the level.
@@ -103,7 +161,8 @@ impl Committer {
     }
 
     /// Waits until a group has reached the level.
-    pub(crate) fn wait(&self, group: GroupNo) -> Result<(), StoreError> {
+    pub(crate) fn wait(&mut self, group: GroupNo) -> Result<(), StoreError> {
+        self.drive();
         drop(self.shared.wait_while(|_| self.stored() < group));
         match self.failure() {
             Some(error) if self.stored() < group => Err(error.clone()),
@@ -113,12 +172,22 @@ impl Committer {
 
     /// Stores what waits, closes the store and ends the thread.
     pub(crate) fn close(&mut self) -> Result<(), StoreError> {
-        let Some(thread) = self.thread.take() else {
-            return Ok(());
-        };
-        self.shared.lock().is_closing = true;
-        self.shared.work.notify_one();
-        thread.join().unwrap_or_else(|_| Err(panicked(&self.path)))
+        self.drive();
+        match &mut self.worker {
+            Worker::Driven(store, _) => match (self.shared.failure.get(), store.take()) {
+                (Some(error), _) => Err(error.clone()),
+                (None, Some(store)) => store.close(),
+                (None, None) => Ok(()),
+            },
+            Worker::Thread(thread) => {
+                let Some(thread) = thread.take() else {
+                    return Ok(());
+                };
+                self.shared.lock().is_closing = true;
+                self.shared.work.notify_one();
+                thread.join().unwrap_or_else(|_| Err(panicked(&self.path)))
+            }
+        }
     }
 }
 
@@ -139,18 +208,7 @@ fn run(
         if newest.0 == shared.stored.load(Ordering::Relaxed) {
             return store.close();
         }
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            store.apply(&batch)?;
-            store.sync(level)
-        }))
-        .unwrap_or_else(|_| Err(panicked(store.path())));
-        match &result {
-            Ok(()) => shared.stored.store(newest.0, Ordering::Release),
-            Err(error) => {
-                tracing::error!(%error, "store failed");
-                shared.failure.get_or_init(|| error.clone());
-            }
-        }
+        let result = make_durable(shared, &mut store, level, &batch, newest);
         // Taking the lock orders this after a waiter's last look at the queue.
         drop(shared.lock());
         shared.progress.notify_all();
@@ -158,17 +216,40 @@ fn run(
             tracing::error!("the committer's notification panicked");
         }
         if result.is_err() {
-            return abandon(store, result);
+            abandon(Some(store));
+            return result;
         }
     }
 }
 
+/// Stores one batch; an error is final.
+fn make_durable(
+    shared: &Shared,
+    store: &mut Box<dyn Store>,
+    level: Durability,
+    batch: &WriteBatch,
+    newest: GroupNo,
+) -> Result<(), StoreError> {
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        store.apply(batch)?;
+        store.sync(level)
+    }))
+    .unwrap_or_else(|_| Err(panicked(store.path())));
+    match &result {
+        Ok(()) => shared.stored.store(newest.0, Ordering::Release),
+        Err(error) => {
+            tracing::error!(%error, "store failed");
+            shared.failure.get_or_init(|| error.clone());
+        }
+    }
+    result
+}
+
 /// Lets go of a store that failed; its own shutdown may panic and must not hide the first error.
-fn abandon(store: Box<dyn Store>, result: Result<(), StoreError>) -> Result<(), StoreError> {
+fn abandon(store: Option<Box<dyn Store>>) {
     if catch_unwind(AssertUnwindSafe(|| drop(store))).is_err() {
         tracing::warn!("store panicked when it was dropped after a failure");
     }
-    result
 }
 
 fn panicked(path: &std::path::Path) -> StoreError {

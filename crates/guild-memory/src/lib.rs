@@ -21,7 +21,7 @@ pub mod store;
 mod transaction;
 
 pub use self::commit::{CommitError, Conflict, Violation};
-pub use self::committer::GroupNo;
+pub use self::committer::{Commits, GroupNo};
 pub use self::memory::{Completion, Memory, OpenError, Recovered, SubmitError, Submitted};
 pub use self::names::NameTable;
 pub use self::recovery::RecoveredRun;

@@ -24,7 +24,7 @@ use self::draft::Draft;
 use self::run::{CLOSED, RunState};
 pub use self::run::{SubmitError, Submitted};
 use crate::commit::Data;
-use crate::committer::{Committer, GroupNo};
+use crate::committer::{Commits, Committer, GroupNo};
 use crate::key;
 use crate::names::NameTable;
 use crate::record::{BootRow, CatalogRow};
@@ -80,6 +80,8 @@ pub struct Recovered {
     pub events: Vec<EventRecord>,
     /// Number of the newest incident; 0: there is none.
     pub incidents: u64,
+    /// Number of the newest injected fault; 0: there is none.
+    pub faults: u64,
     /// The names of all runs and tasks, and of the roles and quotas known so far.
     pub names: NameTable,
 }
@@ -98,6 +100,7 @@ pub struct Memory {
     last_seq: u64,
     records: Vec<EventRecord>,
     sealed: GroupNo,
+    records_histories: bool,
     /// Whether anything happened since the last seal.
     is_dirty: bool,
     /// None without a store.
@@ -108,16 +111,13 @@ pub struct Memory {
 impl Memory {
     /// Opens the memory and returns what the store held. The new boot epoch is durable then.
     ///
-    /// `notify` is called on the committer thread whenever [`acknowledged`](Self::acknowledged) has
-    /// grown there or the store has failed; never without a store.
-    ///
     /// # Errors
     /// The store cannot be used, or does not fit the limits; it is closed again and unchanged.
     pub fn open(
         store: Option<Box<dyn Store>>,
         durability: Durability,
         limits: Limits,
-        notify: Box<dyn Fn() + Send>,
+        commits: Commits,
     ) -> Result<(Self, Recovered), OpenError> {
         let Some(mut store) = store else {
             return Ok(Self::new(None, durability, limits, Loaded::default(), BootEpoch(1)));
@@ -136,7 +136,7 @@ impl Memory {
         boot.put(key::BOOT.to_vec(), meta_row(key::BOOT, &BootRow { epoch }));
         store.apply(&boot)?;
         store.sync(Durability::Disk)?;
-        let committer = Committer::start(store, durability, notify)?;
+        let committer = Committer::start(store, durability, commits)?;
         Ok(Self::new(Some(committer), durability, limits, loaded, epoch))
     }
 
@@ -164,6 +164,7 @@ impl Memory {
             last_seq: loaded.last_seq,
             records: Vec::new(),
             sealed: GroupNo::default(),
+            records_histories: false,
             is_dirty: false,
             draft,
             committer,
@@ -177,6 +178,7 @@ impl Memory {
             runs: loaded.runs,
             events: loaded.recent.into(),
             incidents: loaded.incidents,
+            faults: loaded.faults,
             names,
         };
         (memory, recovered)
@@ -200,6 +202,24 @@ impl Memory {
         let places = intern(&mut self.catalog.quotas, names);
         self.store_catalog()?;
         Ok(places.into_iter().map(QuotaId).collect())
+    }
+
+    /// Says whether `MemoryCommitted` tells what was read and written, for checkers of histories.
+    pub fn record_histories(&mut self, records: bool) {
+        self.records_histories = records;
+    }
+
+    /// Returns whether groups wait for [`Memory::drive`]; never with [`Commits::OnThread`].
+    pub fn needs_driving(&self) -> bool {
+        self.committer.as_ref().is_some_and(Committer::needs_driving)
+    }
+
+    /// Makes what waits durable on this thread, with [`Commits::Driven`]; then
+    /// [`acknowledged`](Self::acknowledged) has grown or the store has failed.
+    pub fn drive(&mut self) {
+        if let Some(committer) = &mut self.committer {
+            committer.drive();
+        }
     }
 
     /// Returns the names of all roles ever used, by id.
@@ -244,7 +264,7 @@ impl Memory {
         }
         self.sealed.0 += 1;
         self.snapshots.publish(self.data.snapshot());
-        if let (Some(draft), Some(committer)) = (&mut self.draft, &self.committer) {
+        if let (Some(draft), Some(committer)) = (&mut self.draft, &mut self.committer) {
             let batch = draft.finish(self.last_seq, self.epoch, self.data.version);
             committer.push(self.sealed, batch);
         }
@@ -280,7 +300,7 @@ impl Memory {
     /// The store failed; the memory is unavailable then.
     pub fn barrier(&mut self) -> Result<(), StoreError> {
         let group = self.seal();
-        self.committer.as_ref().map_or(Ok(()), |committer| committer.wait(group))
+        self.committer.as_mut().map_or(Ok(()), |committer| committer.wait(group))
     }
 
     /// Seals, stores everything at level `Disk`, and closes the store.

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use guild_core::event::Names;
-use guild_core::graph::{Graph, TaskName};
-use guild_core::id::{AgentId, QuotaId, RoleId, RunId, TaskId, TaskIndex};
+use guild_core::graph::{Graph, TaskName, TaskOptions};
+use guild_core::id::{QuotaId, RoleId, RunId, TaskId, TaskIndex};
 
 /// The names of everything in a store.
 #[derive(Clone, Debug, Default)]
@@ -85,7 +85,11 @@ impl NameTable {
         let names = self.runs.get(&run)?;
         let last = names.parts.last()?;
         let tasks = last.first.0 + u32::try_from(last.graph.tasks.len()).ok()?;
-        (0..tasks).map(TaskIndex).find(|index| names.task(*index) == name)
+        (0..tasks).map(TaskIndex).find(|index| {
+            let mut full = String::new();
+            names.write_task(*index, &mut full);
+            full == name
+        })
     }
 }
 
@@ -98,55 +102,64 @@ impl RunNames {
     }
 
     /// From the task up to the root and back: tasks may spawn tasks to any depth.
-    fn task(&self, index: TaskIndex) -> String {
+    fn write_task(&self, index: TaskIndex, text: &mut String) {
         let mut path = Vec::new();
         let mut at = Some(index);
         while let Some(index) = at {
             let Some((part, name)) = self.part(index) else {
-                return format!("#{}", index.0);
+                return number(text, "#", index.0, "");
             };
             path.push(name);
             at = part.parent.filter(|parent| *parent < index);
         }
-        let mut full = String::new();
-        for name in path.into_iter().rev() {
-            match name {
-                TaskName::Named(name) if full.is_empty() => full.push_str(name),
-                TaskName::Named(name) => {
-                    full.push('/');
-                    full.push_str(name);
+        for (depth, name) in path.into_iter().rev().enumerate() {
+            match (name, depth) {
+                (TaskName::Named(name), 0) => text.push_str(name),
+                (TaskName::Named(name), _) => {
+                    text.push('/');
+                    text.push_str(name);
                 }
-                TaskName::Number(number) if full.is_empty() => full = number.to_string(),
-                TaskName::Number(number) => full = format!("{full}[{number}]"),
+                (TaskName::Number(n), 0) => number(text, "", *n, ""),
+                (TaskName::Number(n), _) => number(text, "[", *n, "]"),
             }
         }
-        full
     }
 }
 
-impl Names for NameTable {
-    fn run(&self, run: RunId) -> String {
-        self.runs.get(&run).map_or_else(|| format!("#{}", run.0), |run| run.name.to_string())
-    }
+fn number(text: &mut String, before: &str, number: u32, after: &str) {
+    use std::fmt::Write as _;
+    write!(text, "{before}{number}{after}").expect("a string takes any text");
+}
 
-    fn task(&self, task: TaskId) -> String {
-        match self.runs.get(&task.run) {
-            Some(run) => run.task(task.index),
-            None => format!("#{}", task.index.0),
+impl Names for NameTable {
+    fn write_run(&self, run: RunId, text: &mut String) {
+        match self.runs.get(&run) {
+            Some(run) => text.push_str(&run.name),
+            None => number(text, "#", run.0, ""),
         }
     }
 
-    fn role(&self, role: RoleId) -> String {
-        let name = self.roles.get(usize::from(role.0));
-        name.cloned().unwrap_or_else(|| format!("role#{}", role.0))
+    fn write_task(&self, task: TaskId, text: &mut String) {
+        match self.runs.get(&task.run) {
+            Some(run) => run.write_task(task.index, text),
+            None => number(text, "#", task.index.0, ""),
+        }
     }
 
-    fn agent(&self, agent: AgentId) -> String {
-        format!("{}-{}", self.role(agent.role), agent.index)
+    fn role(&self, role: RoleId) -> &str {
+        self.roles.get(usize::from(role.0)).map_or("?", String::as_str)
     }
 
-    fn quota(&self, quota: QuotaId) -> String {
-        let name = self.quotas.get(usize::from(quota.0));
-        name.cloned().unwrap_or_else(|| format!("quota#{}", quota.0))
+    fn quota(&self, quota: QuotaId) -> &str {
+        self.quotas.get(usize::from(quota.0)).map_or("?", String::as_str)
+    }
+
+    fn terms(&self, task: TaskId) -> Option<(&TaskOptions, Vec<(&str, u32)>)> {
+        let (part, _) = self.runs.get(&task.run)?.part(task.index)?;
+        let options = &part.graph.tasks[(task.index.0 - part.first.0) as usize].options;
+        let name =
+            |place: u16| part.graph.quotas.get(usize::from(place)).map_or("?", |name| &**name);
+        let quotas = options.quotas.iter().map(|(place, amount)| (name(*place), *amount)).collect();
+        Some((options, quotas))
     }
 }

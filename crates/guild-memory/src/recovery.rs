@@ -77,6 +77,7 @@ pub(crate) struct Loaded {
     pub(crate) recent: VecDeque<EventRecord>,
     /// Number of the newest incident; 0: there is none.
     pub(crate) incidents: u64,
+    pub(crate) faults: u64,
 }
 
 impl Loaded {
@@ -202,6 +203,9 @@ fn load_events(
             loaded.last_at = loaded.last_at.max(record.at);
             if let Event::IncidentOpened { incident, .. } = &record.event {
                 loaded.incidents = *incident;
+            }
+            if let Event::FaultInjected { fault, .. } = &record.event {
+                loaded.faults = *fault;
             }
         }
         loaded.recent.extend(records);

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
+use guild_core::event::Reads;
 use guild_core::id::CommitVersion;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -47,6 +48,16 @@ impl TransactionParts {
     /// Returns how many keys change.
     pub fn writes(&self) -> usize {
         self.writes.len()
+    }
+
+    /// Returns what the transaction has read, as a history tells it.
+    pub(crate) fn history(&self) -> Reads {
+        let keys = self.reads.iter().map(|(key, version)| (text(key), *version)).collect();
+        let range = |range: &RangeRead| {
+            (text(&range.prefix), range.last.as_ref().map(|key| text(key)), range.rows as u64)
+        };
+        let ranges = self.ranges.iter().map(range).collect();
+        Reads { snapshot: self.read_at, keys, ranges, written: Vec::new() }
     }
 
     pub(crate) fn has_reads(&self) -> bool {

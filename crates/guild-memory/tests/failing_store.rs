@@ -147,7 +147,7 @@ fn a_boot_that_cannot_be_made_durable_does_not_serve() {
 fn the_owner_is_notified_of_progress_and_of_failure() {
     let (sender, receiver) = std::sync::mpsc::channel();
     let disk = RamDisk::new();
-    let notify = Box::new(move || sender.send(()).unwrap_or(()));
+    let notify = guild_memory::Commits::OnThread(Box::new(move || sender.send(()).unwrap_or(())));
     let (mut memory, _) = guild_memory::Memory::open(
         Some(failing(&disk, Fault::Sync, 2)),
         Durability::Disk,

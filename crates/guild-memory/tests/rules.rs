@@ -118,7 +118,13 @@ fn runs_and_outputs_have_limits() {
     limits.tasks_per_run_max = 3;
     limits.payload_bytes_max = 10;
     limits.name_chars_max = 5;
-    let (mut memory, _) = Memory::open(None, Durability::Memory, limits, Box::new(|| {})).unwrap();
+    let (mut memory, _) = Memory::open(
+        None,
+        Durability::Memory,
+        limits,
+        guild_memory::Commits::OnThread(Box::new(|| {})),
+    )
+    .unwrap();
     let now = Timestamp(0);
     let mut submit = |name: &str, tasks, bindings| match memory.submit(
         now,
@@ -154,7 +160,14 @@ fn runs_and_outputs_have_limits() {
 fn a_value_limit_that_no_store_can_keep_is_refused_at_open() {
     let mut limits = Limits::default();
     limits.value_bytes_max = 1 << 20;
-    let open = |store| Memory::open(store, Durability::Disk, limits.clone(), Box::new(|| {}));
+    let open = |store| {
+        Memory::open(
+            store,
+            Durability::Disk,
+            limits.clone(),
+            guild_memory::Commits::OnThread(Box::new(|| {})),
+        )
+    };
     let refused = open(Some(Box::new(RamStore::new()))).map(|_| ());
     assert_eq!(refused, Err(OpenError::ValueLimit { found: 1 << 20, max: 64 << 10 }));
     open(None).unwrap();

@@ -52,6 +52,7 @@ enum Kind {
     Retryable,
     Fatal,
     Crashed,
+    Gone,
 }
 
 impl TaskError {
@@ -83,12 +84,21 @@ impl TaskError {
         self.kind != Kind::Fatal
     }
 
+    /// The agent has ended, and nobody knows why.
+    pub(crate) fn gone(message: impl fmt::Display) -> Self {
+        Self::new(message, Kind::Gone)
+    }
+
     pub(crate) fn is_crash(&self) -> bool {
-        self.kind == Kind::Crashed
+        matches!(self.kind, Kind::Crashed | Kind::Gone)
     }
 
     pub(crate) fn cause(&self) -> Cause {
-        if self.is_crash() { Cause::Panic } else { Cause::Error }
+        match self.kind {
+            Kind::Crashed => Cause::Panic,
+            Kind::Gone => Cause::AgentLost,
+            Kind::Retryable | Kind::Fatal => Cause::Error,
+        }
     }
 
     pub(crate) fn retry_after(&self) -> Option<Duration> {

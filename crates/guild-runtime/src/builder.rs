@@ -4,22 +4,26 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use guild_core::draw::Seed;
+use guild_core::event::EventRecord;
 use guild_core::graph::Catalog;
 use guild_core::id::RoleId;
 use guild_core::limits::Limits;
+use guild_core::planner::ReadyOrder;
 use guild_core::quota::QuotaSpec;
 use guild_core::restart::RestartPolicy;
 use guild_memory::store::{SledStore, Store};
-use guild_memory::{Durability, Memory, OpenError, StoreError};
+use guild_memory::{Commits, Durability, Memory, NameTable, OpenError, StoreError};
 
 use crate::agent::{Agent, Factory};
 use crate::fault::FaultPoint;
 use crate::guild::Guild;
 use crate::mailbox::Inbox;
+use crate::memory::Observer;
 use crate::message::MemoryMessage;
-use crate::start::{Opened, RoleParts};
+use crate::start::{Opened, RoleParts, Stage};
 
 /// Where the memory is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +33,35 @@ pub enum Storage {
     Ram,
     /// In a sled store in this directory, which is created where it is absent.
     Directory(PathBuf),
+}
+
+impl Storage {
+    fn open(&self) -> Result<Option<Box<dyn Store>>, StoreError> {
+        Ok(match self {
+            Self::Ram => None,
+            Self::Directory(path) => Some(Box::new(SledStore::open(path)?)),
+        })
+    }
+}
+
+/// What a simulation gives to a guild, see [`GuildBuilder::stage`].
+pub struct Staging {
+    /// The store; none: the memory is in RAM only and cannot be recovered.
+    pub store: Option<Box<dyn Store>>,
+    /// How many times longer the timers run than the guild's time. Tokio's timers fire on whole
+    /// milliseconds: 1,000 makes every microsecond of the guild one of them.
+    pub stretch: u32,
+    /// Says how long the next sync of the store takes.
+    pub sync_time: Box<dyn FnMut() -> Duration + Send>,
+}
+
+impl fmt::Debug for Staging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Staging")
+            .field("has_store", &self.store.is_some())
+            .field("stretch", &self.stretch)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a guild did not start; nothing runs then.
@@ -87,6 +120,9 @@ pub struct GuildBuilder {
     validate: bool,
     faults: Option<Arc<dyn FaultPoint>>,
     agent_threads: Option<usize>,
+    order: ReadyOrder,
+    histories: bool,
+    observer: Option<Observer>,
 }
 
 impl fmt::Debug for GuildBuilder {
@@ -113,6 +149,9 @@ impl Default for GuildBuilder {
             validate: false,
             faults: None,
             agent_threads: None,
+            order: ReadyOrder::default(),
+            histories: false,
+            observer: None,
         }
     }
 }
@@ -196,11 +235,54 @@ impl GuildBuilder {
         self
     }
 
+    /// Says which ready task goes first; by default the one with the longest path behind it.
+    #[must_use]
+    pub fn order(mut self, order: ReadyOrder) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// Makes the event log tell what every commit has read and written, for checkers of histories;
+    /// off by default, for the log grows with it.
+    #[must_use]
+    pub fn record_histories(mut self, records: bool) -> Self {
+        self.histories = records;
+        self
+    }
+
+    /// Shows every record of the event log to `observer` as soon as it is durable, in order and
+    /// without a gap. It is called on the control thread, which it must not block.
+    #[must_use]
+    pub fn observe(
+        mut self,
+        observer: impl FnMut(&EventRecord, &NameTable) + Send + 'static,
+    ) -> Self {
+        self.observer = Some(Box::new(observer));
+        self
+    }
+
     /// Starts the guild on threads of its own: it needs no runtime and works within any.
     ///
     /// # Errors
     /// A declaration is wrong, or the store cannot be opened; nothing runs then.
     pub fn start(self) -> Result<Guild, StartError> {
+        let opened = self.open(None)?;
+        crate::start::start(opened)
+    }
+
+    /// Starts the guild on the calling thread, inside of a running actix system, for a simulation:
+    /// every actor is on this thread, no other one is started, and all timers are those of the
+    /// system's runtime, which may be paused.
+    ///
+    /// # Errors
+    /// A declaration is wrong, or the store cannot be opened; nothing runs then.
+    pub fn stage(self, staging: Staging) -> Result<Guild, StartError> {
+        let opened = self.open(Some(staging))?;
+        crate::panics::install_hook();
+        Ok(crate::start::stand_up(opened))
+    }
+
+    fn open(self, staging: Option<Staging>) -> Result<Opened, StartError> {
         self.check()?;
         let durability = self.durability.unwrap_or(match self.storage {
             Storage::Ram => Durability::Memory,
@@ -208,27 +290,24 @@ impl GuildBuilder {
         });
         let memory_inbox = Inbox::<MemoryMessage>::new();
         let notified = memory_inbox.clone();
-        let notify = Box::new(move || notified.push(MemoryMessage::Acknowledged));
-        let store: Option<Box<dyn Store>> = match &self.storage {
-            Storage::Ram => None,
-            Storage::Directory(path) => Some(Box::new(SledStore::open(path)?)),
+        let notify = move || notified.push(MemoryMessage::Acknowledged);
+        let (store, stage, commits) = match staging {
+            Some(Staging { store, stretch, sync_time }) => {
+                (store, Some(Stage { stretch, sync_time }), Commits::Driven)
+            }
+            None => (self.storage.open()?, None, Commits::OnThread(Box::new(notify))),
         };
         let (mut memory, mut recovered) =
-            Memory::open(store, durability, self.limits.clone(), notify)?;
+            Memory::open(store, durability, self.limits.clone(), commits)?;
+        memory.record_histories(self.histories);
         let role_names: Vec<String> = self.roles.iter().map(|role| role.0.clone()).collect();
         let quota_names: Vec<String> = self.quotas.iter().map(|quota| quota.0.clone()).collect();
         let role_ids = memory.intern_roles(&role_names)?;
         let quota_ids = memory.intern_quotas(&quota_names)?;
+        let named = role_names.iter().map(|name| name.as_str().into());
         let catalog = Catalog {
-            roles: role_names
-                .iter()
-                .map(|name| name.as_str().into())
-                .zip(role_ids.iter().copied())
-                .collect(),
-            quotas: self
-                .quotas
-                .iter()
-                .zip(&quota_ids)
+            roles: named.zip(role_ids.iter().copied()).collect(),
+            quotas: (self.quotas.iter().zip(&quota_ids))
                 .map(|((name, spec), id)| (name.as_str().into(), *id, spec.capacity()))
                 .collect(),
             limits: self.limits.clone(),
@@ -244,7 +323,7 @@ impl GuildBuilder {
         names.set_roles(memory.role_names().to_vec());
         names.set_quotas(memory.quota_names().to_vec());
         let names = Arc::new(RwLock::new(names));
-        crate::start::start(Opened {
+        Ok(Opened {
             memory,
             memory_inbox,
             recovered,
@@ -256,7 +335,14 @@ impl GuildBuilder {
             seed: Seed(self.seed),
             validate: self.validate,
             faults: self.faults,
-            agent_threads: self.agent_threads.unwrap_or_else(|| cores.saturating_sub(1).max(1)),
+            order: self.order,
+            durability,
+            observer: self.observer,
+            agent_threads: match &stage {
+                Some(_) => 0,
+                None => self.agent_threads.unwrap_or_else(|| cores.saturating_sub(1).max(1)),
+            },
+            stage,
         })
     }
 

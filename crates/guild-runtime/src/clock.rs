@@ -1,6 +1,10 @@
 //! Tells the time: the only place that reads a clock.
 //!
-//! It reads tokio's clock, so a paused runtime gives virtual time to everything.
+//! It reads tokio's clock, so a paused runtime gives virtual time to everything. Tokio's timers fire
+//! on whole milliseconds; a simulation that needs microseconds stretches its time: one microsecond
+//! of the guild is then one millisecond of the timers.
+
+use std::time::Duration;
 
 use guild_core::time::{Timestamp, micros};
 use tokio::time::Instant;
@@ -10,21 +14,33 @@ use tokio::time::Instant;
 pub(crate) struct Clock {
     started: Instant,
     offset: Timestamp,
+    stretch: u32,
 }
 
 impl Clock {
-    /// Starts a clock that goes on from `offset`.
-    pub(crate) fn continuing(offset: Timestamp) -> Self {
-        Self { started: Instant::now(), offset }
+    /// Starts a clock that goes on from `offset`; `stretch` is the time of the timers in one unit
+    /// of the guild's time.
+    pub(crate) fn continuing(offset: Timestamp, stretch: u32) -> Self {
+        Self { started: Instant::now(), offset, stretch: stretch.max(1) }
     }
 
     /// Returns the time of the store.
     pub(crate) fn now(&self) -> Timestamp {
-        Timestamp(self.offset.0.saturating_add(micros(self.started.elapsed())))
+        let elapsed = micros(self.started.elapsed()) / u64::from(self.stretch);
+        Timestamp(self.offset.0.saturating_add(elapsed))
     }
 
     /// Returns the instant of tokio's clock at a time of the store.
     pub(crate) fn instant(&self, at: Timestamp) -> Instant {
-        self.started + at.since(self.offset)
+        let delay = self.delay(at.since(self.offset));
+        self.started.checked_add(delay).unwrap_or_else(|| self.started + FAR)
+    }
+
+    /// Returns how long the timers have to wait for this much of the guild's time.
+    pub(crate) fn delay(&self, duration: Duration) -> Duration {
+        duration.saturating_mul(self.stretch).min(FAR)
     }
 }
+
+/// Thirty years: what tokio itself takes for never.
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);

@@ -1,19 +1,22 @@
 //! What an attempt may do while it performs: the only hands an agent has.
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
-use guild_core::event::Names;
+use guild_core::event::{Event, Names};
 use guild_core::graph::{Catalog, GraphBuilder, Task};
 use guild_core::id::{AgentId, FencingToken, TaskId, TaskIndex};
 use guild_core::payload::Payload;
 use guild_core::planner::Input;
+use guild_core::time::Timestamp;
 use guild_memory::{NameTable, Snapshots, Transaction};
 use tokio::time::Instant;
 
 use crate::agent::TaskError;
-use crate::fault::FaultPoint;
+use crate::clock::Clock;
+use crate::fault::{Fault, FaultPoint, Hit, Site};
 use crate::incidents::Incidents;
 use crate::mailbox::Inbox;
 use crate::message::{HandedIn, MemoryMessage, SchedulerMessage};
@@ -27,6 +30,7 @@ pub(crate) struct Surroundings {
     pub(crate) catalog: Catalog,
     pub(crate) faults: Option<Arc<dyn FaultPoint>>,
     pub(crate) incidents: Incidents,
+    pub(crate) clock: Clock,
     pub(crate) stats: Counters,
 }
 
@@ -41,6 +45,30 @@ pub(crate) struct Counters {
 }
 
 impl Surroundings {
+    /// Asks chaos what strikes here, and records it with its number.
+    pub(crate) fn strike(
+        &self,
+        site: Site,
+        agent: AgentId,
+        task: Option<(TaskId, u32)>,
+    ) -> Option<(Fault, u64)> {
+        let faults = self.faults.as_ref()?;
+        let now = self.clock.now();
+        let (task, attempt) = (task.map(|(task, _)| task), task.map(|(_, attempt)| attempt));
+        let strike =
+            self.named(|names| faults.strike(&Hit { site, now, agent, task, attempt, names }))?;
+        let number = self.stats.faults.fetch_add(1, Ordering::Relaxed) + 1;
+        self.memory.push(MemoryMessage::Record(Event::FaultInjected {
+            fault: number,
+            r#type: strike.kind.into(),
+            site: site.name().into(),
+            agent: Some(agent),
+            task,
+            attempt,
+        }));
+        Some((strike.fault, number))
+    }
+
     /// Looks something up by name. The table is whole after every write, so a poisoned lock holds
     /// good data.
     pub(crate) fn named<R>(&self, look_up: impl FnOnce(&NameTable) -> R) -> R {
@@ -128,6 +156,17 @@ impl TaskContext {
                 token,
             }));
         }
+    }
+
+    /// Returns the time of the guild: microseconds since the first start of its store.
+    pub fn now(&self) -> Timestamp {
+        self.surroundings.clock.now()
+    }
+
+    /// Waits this long on the guild's clock; in a simulation with microseconds that is exact, where
+    /// tokio's own timers fire on whole milliseconds.
+    pub async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(self.surroundings.clock.delay(duration)).await;
     }
 
     /// Returns when the attempt times out; its future is dropped then.

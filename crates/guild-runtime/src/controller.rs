@@ -19,6 +19,8 @@ pub(crate) struct Controller {
     inbox: Outlet<ControllerMessage>,
     links: Links,
     arbiters: Vec<Arbiter>,
+    /// Whether the thread and its system were started for this guild alone.
+    owns_system: bool,
     batch: Vec<ControllerMessage>,
 }
 
@@ -37,8 +39,9 @@ impl Controller {
         inbox: Outlet<ControllerMessage>,
         links: Links,
         arbiters: Vec<Arbiter>,
+        owns_system: bool,
     ) -> Self {
-        Self { inbox, links, arbiters, batch: Vec::new() }
+        Self { inbox, links, arbiters, owns_system, batch: Vec::new() }
     }
 
     fn turn(&mut self) {
@@ -55,6 +58,7 @@ impl Controller {
     fn shutdown(&mut self, drain: Drain, reply: oneshot::Sender<Result<ShutdownReport, String>>) {
         let links = self.links.clone();
         let arbiters = std::mem::take(&mut self.arbiters);
+        let owns_system = self.owns_system;
         actix_rt::spawn(async move {
             let result = end_in_order(&links, drain, arbiters).await;
             links.board.close(RunError::ShutDown);
@@ -62,7 +66,9 @@ impl Controller {
             if reply.send(result).is_err() {
                 tracing::debug!("nobody waits for the shutdown any more");
             }
-            System::current().stop();
+            if owns_system {
+                System::current().stop();
+            }
         });
     }
 }

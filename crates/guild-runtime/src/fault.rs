@@ -5,44 +5,126 @@
 
 use std::time::Duration;
 
+use futures_util::future::LocalBoxFuture;
 use guild_core::draw::{Seed, Stream};
-use guild_core::id::TaskId;
+use guild_core::event::Names;
+use guild_core::id::{AgentId, TaskId};
+use guild_core::time::Timestamp;
 
-/// Where in the life of an attempt a fault can strike.
+/// Where a fault can strike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Site {
-    /// Before the agent begins.
+    /// An agent begins a life.
+    Started,
+    /// Before the agent begins to perform.
     BeforePerform,
     /// After the agent has finished and before anybody knows.
     AfterPerform,
+    /// While an agent is dropped.
+    Dropped,
+    /// An assignment is on its way to an agent.
+    Assign,
+    /// An agent's host takes an assignment out of its mailbox.
+    Receive,
+    /// A result is on its way to the scheduler.
+    HandIn,
+    /// The memory is about to commit a completion.
+    Commit,
 }
 
-/// What happens to the attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The agent panics.
-    Crash,
-    /// The agent waits for ever; the task's timeout ends it.
-    Hang,
-    /// The agent takes this much longer.
-    Slow(Duration),
-}
-
-impl Fault {
-    /// Returns the fault's name in the event log.
+impl Site {
+    /// Returns the site's name in the event log.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Crash => "crash",
-            Self::Hang => "hang",
-            Self::Slow(_) => "slow",
+            Self::Started => "started",
+            Self::BeforePerform => "before_perform",
+            Self::AfterPerform => "after_perform",
+            Self::Dropped => "dropped",
+            Self::Assign => "assign",
+            Self::Receive => "receive",
+            Self::HandIn => "hand_in",
+            Self::Commit => "commit",
         }
     }
 }
 
-/// Decides which attempts are struck.
+/// What happens there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The code at the site panics.
+    Crash,
+    /// The agent panics this long after it began; only before the work.
+    CrashAfter(Duration),
+    /// The agent waits for ever; the task's timeout ends it.
+    Hang,
+    /// The agent takes this much longer.
+    Slow(Duration),
+    /// Nothing on the agent's thread moves for this long.
+    Stall(Duration),
+    /// The agent ends without a panic.
+    Exit,
+    /// The message is lost.
+    Lose,
+    /// The message arrives twice; only a result can.
+    Repeat,
+    /// The message is this late.
+    Delay(Duration),
+    /// It is refused: the mailbox is full, or the commit conflicts.
+    Refuse,
+    /// The result is another one.
+    Garble,
+}
+
+/// A fault and the name of its kind in the event log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strike {
+    /// What happens.
+    pub fault: Fault,
+    /// What the log calls it.
+    pub kind: &'static str,
+}
+
+/// What is about to happen at a site.
+pub struct Hit<'a> {
+    /// Where.
+    pub site: Site,
+    /// When.
+    pub now: Timestamp,
+    /// Which agent it concerns.
+    pub agent: AgentId,
+    /// Which task, unless the agent has none there.
+    pub task: Option<TaskId>,
+    /// Which try of the task.
+    pub attempt: Option<u32>,
+    /// The names of all of them.
+    pub names: &'a dyn Names,
+}
+
+impl std::fmt::Debug for Hit<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hit")
+            .field("site", &self.site)
+            .field("now", &self.now)
+            .field("agent", &self.agent)
+            .field("task", &self.task)
+            .field("attempt", &self.attempt)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Decides what is struck.
 pub trait FaultPoint: Send + Sync + 'static {
-    /// Returns the fault for this attempt at this site.
-    fn strike(&self, site: Site, task: TaskId, attempt: u32) -> Option<Fault>;
+    /// Returns the fault that strikes here and now. What makes no sense at the site is ignored.
+    fn strike(&self, hit: &Hit<'_>) -> Option<Strike>;
+
+    /// Keeps the current thread from doing anything for this long. A simulation moves its clock
+    /// instead.
+    fn stall(&self, duration: Duration) -> LocalBoxFuture<'static, ()> {
+        Box::pin(async move {
+            #[expect(clippy::disallowed_methods, reason = "to block the thread is the fault")]
+            std::thread::sleep(duration);
+        })
+    }
 }
 
 /// Strikes attempts at random, repeatably by seed.
@@ -115,8 +197,8 @@ impl RandomFaults {
     }
 }
 
-impl FaultPoint for RandomFaults {
-    fn strike(&self, site: Site, task: TaskId, attempt: u32) -> Option<Fault> {
+impl RandomFaults {
+    fn draw(&self, site: Site, task: TaskId, attempt: u32) -> Option<Fault> {
         let entity = u64::from(task.run.0) << 32 | u64::from(task.index.0);
         let draw = self.seed.unit(Stream::Fault, entity, u64::from(attempt));
         let before = site == Site::BeforePerform;
@@ -130,6 +212,21 @@ impl FaultPoint for RandomFaults {
         } else {
             None
         }
+    }
+}
+
+impl FaultPoint for RandomFaults {
+    fn strike(&self, hit: &Hit<'_>) -> Option<Strike> {
+        if !matches!(hit.site, Site::BeforePerform | Site::AfterPerform) {
+            return None;
+        }
+        let fault = self.draw(hit.site, hit.task?, hit.attempt?)?;
+        let kind = match fault {
+            Fault::Crash => "crash",
+            Fault::Hang => "hang",
+            _ => "slow",
+        };
+        Some(Strike { fault, kind })
     }
 }
 
@@ -159,7 +256,7 @@ mod tests {
         for index in 0..10_000 {
             let task = TaskId { run: RunId(1), index: TaskIndex(index) };
             let struck =
-                [Site::BeforePerform, Site::AfterPerform].map(|site| faults.strike(site, task, 1));
+                [Site::BeforePerform, Site::AfterPerform].map(|site| faults.draw(site, task, 1));
             assert!(struck[0].is_none() || struck[1].is_none());
             crashes += struck.iter().filter(|fault| **fault == Some(Fault::Crash)).count();
             hangs += struck.iter().filter(|fault| **fault == Some(Fault::Hang)).count();

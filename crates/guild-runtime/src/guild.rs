@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use guild_core::draw::{Seed, Stream};
-use guild_core::event::EventRecord;
+use guild_core::event::{Event, EventRecord};
 use guild_core::graph::{Graph, GraphBuilder, GraphError};
 use guild_core::id::{CommitVersion, RunId};
 use guild_core::incident::Incident;
+use guild_core::planner::Input;
 use guild_core::retry::RetryPolicy;
 use guild_memory::{CommitError, Snapshot, SubmitError as SubmitRefused, Transaction};
 use tokio::sync::oneshot;
@@ -19,7 +20,7 @@ use crate::builder::GuildBuilder;
 use crate::context::Surroundings;
 use crate::events::{EventLog, Events};
 use crate::mailbox::Inbox;
-use crate::message::{ControllerMessage, MemoryMessage};
+use crate::message::{ControllerMessage, MemoryMessage, SchedulerMessage};
 use crate::run::{Run, RunBoard};
 
 /// A running guild. Every clone is the same guild; it can be used from any thread and runtime, and
@@ -31,6 +32,7 @@ pub struct Guild {
     pub(crate) board: RunBoard,
     pub(crate) events: EventLog,
     pub(crate) incidents_before: u64,
+    pub(crate) faults_before: u64,
     pub(crate) agents: u32,
     pub(crate) seed: Seed,
     pub(crate) thread: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
@@ -174,9 +176,42 @@ impl Guild {
             crashes: counters.crashes.load(Ordering::Relaxed),
             restarts: counters.restarts.load(Ordering::Relaxed),
             incidents: self.surroundings.incidents.opened() - self.incidents_before,
-            faults: counters.faults.load(Ordering::Relaxed),
+            faults: counters.faults.load(Ordering::Relaxed) - self.faults_before,
             messages: counters.messages.load(Ordering::Relaxed),
         }
+    }
+
+    /// Changes how many permits a quota has, from now on; what is held stays held. Returns whether
+    /// the guild has a quota of this name; a rate stays as it is.
+    pub fn set_permits(&self, quota: &str, permits: u32) -> bool {
+        let quotas = &self.surroundings.catalog.quotas;
+        let Some((_, quota, _)) = quotas.iter().find(|(name, ..)| &**name == quota) else {
+            return false;
+        };
+        let input = Input::Permits { quota: *quota, permits };
+        self.surroundings.scheduler.push(SchedulerMessage::Tell(input));
+        true
+    }
+
+    /// Records that a fault strikes which no agent can see (its disk fails, a quota is cut); returns
+    /// its number.
+    pub fn record_fault(&self, kind: &str, site: &str) -> u64 {
+        let number = self.surroundings.stats.faults.fetch_add(1, Ordering::Relaxed) + 1;
+        self.surroundings.memory.push(MemoryMessage::Record(Event::FaultInjected {
+            fault: number,
+            r#type: kind.into(),
+            site: site.into(),
+            agent: None,
+            task: None,
+            attempt: None,
+        }));
+        number
+    }
+
+    /// Records that a phase of an experiment begins, `chaos` or `quiet` say.
+    pub fn record_phase(&self, phase: &str) {
+        let phase = phase.into();
+        self.surroundings.memory.push(MemoryMessage::Record(Event::PhaseStarted { phase }));
     }
 
     /// Returns the shared memory.

@@ -8,13 +8,14 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use actix::{Actor, ActorContext, Addr, Context, Handler, Supervised};
 use futures_util::future::LocalBoxFuture;
-use guild_core::event::{Cause, Event};
+use guild_core::event::Cause;
 use guild_core::id::{AgentId, FencingToken, Incarnation, TaskId};
+use guild_core::payload::Payload;
 use guild_core::planner::{AttemptResult, Input};
 use tokio::sync::oneshot;
 use tracing::Instrument;
@@ -25,8 +26,7 @@ use crate::fault::{Fault, Site};
 use crate::guard::{Guard, Verdict};
 use crate::mailbox::Inbox;
 use crate::message::{
-    Assign, ChildDown, HandedIn, MemoryMessage, Retire, Revive, Revoke, SchedulerMessage,
-    SupervisorMessage,
+    Assign, ChildDown, HandedIn, Retire, Revive, Revoke, SchedulerMessage, SupervisorMessage,
 };
 use crate::panics::{PanicReport, caught, drop_caught, poll_caught};
 
@@ -71,6 +71,26 @@ impl Lease {
         }
     }
 
+    /// Hands in a copy; the lease goes on.
+    fn repeat(&self, work: HandedIn) {
+        let (agent, incarnation, task, token) =
+            (self.agent, self.incarnation, self.task, self.token);
+        if let Some(scheduler) = &self.scheduler {
+            let work = Box::new(work);
+            scheduler.push(SchedulerMessage::HandIn { agent, incarnation, task, token, work });
+        }
+    }
+
+    /// Gives back a lease whose agent had no room for it; the agent is not to blame.
+    pub(crate) fn refuse(mut self) {
+        self.finish(AttemptResult::Failed {
+            cause: Cause::AgentLost,
+            message: "the mailbox of the agent was full".into(),
+            retryable: true,
+            retry_after: None,
+        });
+    }
+
     fn finish(&mut self, result: AttemptResult) {
         let (agent, incarnation, task, token) =
             (self.agent, self.incarnation, self.task, self.token);
@@ -110,6 +130,8 @@ struct Slot {
     running: Cell<Option<FencingToken>>,
     revoked: Cell<Option<Revoked>>,
     waker: RefCell<Option<Waker>>,
+    /// Number of the fault that struck last, until its consequence is reported.
+    fault: Cell<Option<u64>>,
     shared: Arc<HostShared>,
 }
 
@@ -129,6 +151,9 @@ struct Struck {
     /// Whether the scheduler took the task back and so knows of it.
     revoked: bool,
 }
+
+/// A life that ends because the scheduler took its task back.
+const REVOKED: Struck = Struck { task: None, fault: None, revoked: true };
 
 /// The actor that houses an agent.
 pub(crate) struct AgentHost {
@@ -152,6 +177,7 @@ impl AgentHost {
             running: Cell::new(None),
             revoked: Cell::new(None),
             waker: RefCell::new(None),
+            fault: Cell::new(None),
             shared,
         });
         let next = Rc::new(Cell::new(Some(first)));
@@ -163,7 +189,13 @@ impl AgentHost {
     fn begin(&self, incarnation: Incarnation) {
         let slot = &self.slot;
         slot.incarnation.set(Some(incarnation));
-        match caught(|| slot.shared.factory.make()) {
+        let struck = slot.shared.surroundings.strike(Site::Started, slot.agent, None);
+        let fault = struck.map(|(_, number)| number);
+        let make = || match struck {
+            Some((Fault::Crash, number)) => panic!("injected crash {number}"),
+            Some(_) | None => slot.shared.factory.make(),
+        };
+        match caught(make) {
             Ok(behaviour) => {
                 *slot.behaviour.borrow_mut() = Some(behaviour);
                 // The supervisor records it and then tells the scheduler, so that the log shows an
@@ -171,7 +203,10 @@ impl AgentHost {
                 let agent = slot.agent;
                 slot.shared.supervisor.push(SupervisorMessage::ChildUp { agent, incarnation });
             }
-            Err(report) => slot.end_life(Some(Cause::Panic), report, Struck::default(), None),
+            Err(report) => {
+                let struck = Struck { fault, ..Struck::default() };
+                slot.end_life(Some(Cause::Panic), report, struck, None);
+            }
         }
     }
 }
@@ -187,7 +222,8 @@ fn cell_crashed(
         slot.revoke(Revoked { token, cause: Some(Cause::AgentLost), tell: false });
     }
     let (resume, parked) = oneshot::channel();
-    slot.end_life(Some(Cause::AgentLost), report, Struck::default(), Some(resume));
+    let struck = Struck { fault: slot.fault.take(), ..Struck::default() };
+    slot.end_life(Some(Cause::AgentLost), report, struck, Some(resume));
     let next = Rc::clone(next);
     Box::pin(async move {
         match parked.await {
@@ -274,7 +310,15 @@ impl Handler<Revoke> for AgentHost {
     type Result = ();
 
     fn handle(&mut self, message: Revoke, _: &mut Context<Self>) {
-        self.slot.revoke(Revoked { token: message.token, cause: message.cause, tell: true });
+        let (slot, Revoke { token, incarnation, cause }) = (&self.slot, message);
+        if slot.running.get() == Some(token) {
+            slot.revoke(Revoked { token, cause, tell: true });
+        } else if slot.incarnation.get() == Some(incarnation) && slot.running.get().is_none() {
+            // The scheduler has given up this life though its attempt is over: the result was lost
+            // or crossed the revocation. It waits for the next life, so this one has to end.
+            let fault = slot.fault.take();
+            slot.end_life(cause, revocation(cause), Struck { fault, ..REVOKED }, None);
+        }
     }
 }
 
@@ -283,6 +327,13 @@ impl Handler<Assign> for AgentHost {
 
     fn handle(&mut self, assign: Assign, _: &mut Context<Self>) {
         let slot = &self.slot;
+        let subject = Some((assign.lease.task, assign.lease.attempt));
+        if let Some((Fault::Crash, number)) =
+            slot.shared.surroundings.strike(Site::Receive, slot.agent, subject)
+        {
+            slot.fault.set(Some(number));
+            panic!("injected crash {number}");
+        }
         if slot.incarnation.get() != Some(assign.lease.incarnation) || slot.running.get().is_some()
         {
             // Dropping the lease hands the task back to the scheduler.
@@ -298,7 +349,7 @@ impl Handler<Assign> for AgentHost {
 
 /// How the guarded future of an attempt ended.
 enum End {
-    Output(guild_core::payload::Payload),
+    Output(Payload),
     Error(TaskError),
     Panic(PanicReport),
     Revoked(Revoked),
@@ -311,21 +362,23 @@ async fn attempt(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, assign: Assi
         (lease.agent, lease.task, lease.attempt, lease.token),
         deadline,
     );
-    let fault = Cell::new(None);
+    slot.fault.set(None);
     let end = {
         let span = context.span();
-        let work = perform(&mut *behaviour, input, &mut context, &fault).instrument(span);
+        let work = perform(&mut *behaviour, input, &mut context, &slot).instrument(span);
         run_until_revoked(&slot, lease.token, work).await
     };
     slot.running.set(None);
     let task = Some((lease.task, lease.attempt));
-    let struck = Struck { task, fault: fault.get(), revoked: matches!(end, End::Revoked(_)) };
+    let struck = Struck { task, fault: slot.fault.take(), revoked: matches!(end, End::Revoked(_)) };
     match end {
         End::Output(output) => {
             match context.into_work(output) {
-                Ok(work) => lease.hand_in(work),
+                Ok(work) => hand_in(&slot, lease, work),
                 Err(error) => lease.finish(failed(&error)),
             }
+            // What happens from here on is the consequence of a fault that is still under way.
+            slot.fault.set(struck.fault);
             *slot.behaviour.borrow_mut() = Some(behaviour);
         }
         End::Error(error) if error.is_crash() => {
@@ -333,7 +386,7 @@ async fn attempt(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, assign: Assi
             lease.settle();
             slot.drop_behaviour(behaviour);
             let report = PanicReport { message, location: None };
-            slot.end_life(Some(Cause::Panic), report, struck, None);
+            slot.end_life(Some(error.cause()), report, struck, None);
         }
         End::Error(error) => {
             *slot.behaviour.borrow_mut() = Some(behaviour);
@@ -348,16 +401,20 @@ async fn attempt(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, assign: Assi
             lease.settle();
             slot.drop_behaviour(behaviour);
             if revoked.tell {
-                let message = match revoked.cause {
-                    Some(Cause::Heartbeat) => "no heartbeat in time",
-                    Some(_) => "the attempt took longer than its timeout",
-                    None => "the attempt was cancelled",
-                };
-                let report = PanicReport { message: message.into(), location: None };
-                slot.end_life(revoked.cause, report, struck, None);
+                slot.end_life(revoked.cause, revocation(revoked.cause), struck, None);
             }
         }
     }
+}
+
+/// What a revoked life tells its supervisor.
+fn revocation(cause: Option<Cause>) -> PanicReport {
+    let message = match cause {
+        Some(Cause::Heartbeat) => "no heartbeat in time",
+        Some(_) => "the attempt took longer than its timeout",
+        None => "the attempt was cancelled",
+    };
+    PanicReport { message: message.into(), location: None }
 }
 
 fn failed(error: &TaskError) -> AttemptResult {
@@ -371,7 +428,14 @@ fn failed(error: &TaskError) -> AttemptResult {
 
 impl Slot {
     fn drop_behaviour(&self, behaviour: Box<dyn Behaviour>) {
-        if let Err(report) = drop_caught(behaviour) {
+        let struck = self.shared.surroundings.strike(Site::Dropped, self.agent, None);
+        let dropped = caught(move || {
+            drop(behaviour);
+            if let Some((Fault::Crash, number)) = struck {
+                panic!("injected crash {number}");
+            }
+        });
+        if let Err(report) = dropped {
             tracing::warn!(agent = self.agent.index, message = %report.message, "agent panicked while it was dropped");
         }
     }
@@ -380,45 +444,82 @@ impl Slot {
 /// The agent's work, with the faults that chaos wants.
 async fn perform(
     behaviour: &mut dyn Behaviour,
-    input: guild_core::payload::Payload,
+    input: Payload,
     context: &mut TaskContext,
-    fault: &Cell<Option<u64>>,
-) -> Result<guild_core::payload::Payload, TaskError> {
-    strike(Site::BeforePerform, context, fault).await;
-    let output = behaviour.perform(input, context).await?;
-    strike(Site::AfterPerform, context, fault).await;
+    slot: &Slot,
+) -> Result<Payload, TaskError> {
+    let bomb = strike(Site::BeforePerform, context, slot).await?;
+    let output = match bomb {
+        None => behaviour.perform(input, context).await?,
+        Some((delay, number)) => {
+            let delay = slot.shared.surroundings.clock.delay(delay);
+            let work = behaviour.perform(input, context);
+            match tokio::time::timeout(delay, work).await {
+                Ok(output) => output?,
+                Err(_) => panic!("injected crash {number}"),
+            }
+        }
+    };
+    strike(Site::AfterPerform, context, slot).await?;
     Ok(output)
 }
 
-async fn strike(site: Site, context: &TaskContext, number: &Cell<Option<u64>>) {
+/// Carries out the fault that strikes an attempt here; returns a crash that strikes it later.
+async fn strike(
+    site: Site,
+    context: &TaskContext,
+    slot: &Slot,
+) -> Result<Option<(Duration, u64)>, TaskError> {
     let surroundings = context.surroundings();
-    let Some(faults) = &surroundings.faults else {
-        return;
+    let subject = Some((context.task_id(), context.attempt()));
+    let Some((fault, number)) = surroundings.strike(site, slot.agent, subject) else {
+        return Ok(None);
     };
-    let Some(fault) = faults.strike(site, context.task_id(), context.attempt()) else {
-        return;
-    };
-    let n = surroundings.stats.faults.fetch_add(1, Ordering::Relaxed) + 1;
-    number.set(Some(n));
-    surroundings.memory.push(MemoryMessage::Record(Event::FaultInjected {
-        fault: n,
-        r#type: fault.name().into(),
-        agent: context.agent_id(),
-        task: context.task_id(),
-        attempt: context.attempt(),
-    }));
+    slot.fault.set(Some(number));
     match fault {
-        Fault::Crash => panic!("injected crash {n}"),
+        Fault::Crash => panic!("injected crash {number}"),
+        Fault::CrashAfter(delay) => return Ok(Some((delay, number))),
+        Fault::Exit => return Err(TaskError::gone(format_args!("injected exit {number}"))),
         Fault::Hang => std::future::pending().await,
-        Fault::Slow(delay) => tokio::time::sleep(delay).await,
+        Fault::Slow(delay) => tokio::time::sleep(surroundings.clock.delay(delay)).await,
+        Fault::Stall(delay) => {
+            if let Some(faults) = &surroundings.faults {
+                faults.stall(surroundings.clock.delay(delay)).await;
+            }
+        }
+        Fault::Lose | Fault::Repeat | Fault::Delay(_) | Fault::Refuse | Fault::Garble => {
+            tracing::debug!(site = site.name(), "fault strikes where it can do nothing");
+        }
     }
+    Ok(None)
+}
+
+/// Sends the result of an attempt on its way, through what chaos does to messages.
+fn hand_in(slot: &Slot, mut lease: Lease, mut work: HandedIn) {
+    let surroundings = &slot.shared.surroundings;
+    let subject = Some((lease.task, lease.attempt));
+    match surroundings.strike(Site::HandIn, slot.agent, subject).map(|(fault, _)| fault) {
+        Some(Fault::Lose) => return lease.settle(),
+        Some(Fault::Repeat) => lease.repeat(work.clone()),
+        Some(Fault::Garble) => work.output = Payload::encode("garbled").unwrap_or(Payload::NULL),
+        Some(Fault::Delay(delay)) => {
+            let delay = surroundings.clock.delay(delay);
+            actix_rt::spawn(async move {
+                tokio::time::sleep(delay).await;
+                lease.hand_in(work);
+            });
+            return;
+        }
+        Some(_) | None => {}
+    }
+    lease.hand_in(work);
 }
 
 /// Polls the work under a catch until it ends or its lease is revoked; drops it under a catch too.
 async fn run_until_revoked(
     slot: &Slot,
     token: FencingToken,
-    work: impl Future<Output = Result<guild_core::payload::Payload, TaskError>>,
+    work: impl Future<Output = Result<Payload, TaskError>>,
 ) -> End {
     let mut work = std::pin::pin!(Some(work));
     let end = poll_fn(|cx| {

@@ -31,10 +31,10 @@ mod start;
 mod supervisor;
 
 pub use agent::{Agent, TaskError};
-pub use builder::{GuildBuilder, StartError, Storage};
+pub use builder::{GuildBuilder, Staging, StartError, Storage};
 pub use context::TaskContext;
 pub use events::{Events, Lagged};
-pub use fault::{ChaosError, Fault, FaultPoint, RandomFaults, Site};
+pub use fault::{ChaosError, Fault, FaultPoint, Hit, RandomFaults, Site, Strike};
 pub use guild::{
     Drain, Guild, MemoryHandle, ShutdownError, ShutdownReport, Stats, SubmitError, TransactError,
 };

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Supervised};
 use guild_core::event::EventRecord;
@@ -18,6 +19,7 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::context::Surroundings;
 use crate::events::EventLog;
+use crate::fault::{Fault, Site};
 use crate::guild::{SubmitError, TransactError};
 use crate::mailbox::{Outlet, Wake, recycled};
 use crate::message::{MemoryMessage, SchedulerMessage};
@@ -32,6 +34,10 @@ pub(crate) struct MemoryActor {
     board: RunBoard,
     events: EventLog,
     seed: u64,
+    /// How long a sync takes, where the groups are made durable by this actor.
+    sync_time: Option<SyncTime>,
+    is_syncing: bool,
+    observer: Option<Observer>,
     batch: Vec<MemoryMessage>,
     /// Answers of this turn.
     turn: Group,
@@ -40,6 +46,23 @@ pub(crate) struct MemoryActor {
     failed: bool,
     closing: Option<oneshot::Sender<Result<(), String>>>,
 }
+
+/// What the memory actor is built from.
+pub(crate) struct MemoryParts {
+    pub(crate) memory: Memory,
+    pub(crate) surroundings: Arc<Surroundings>,
+    pub(crate) board: RunBoard,
+    pub(crate) events: EventLog,
+    pub(crate) seed: u64,
+    pub(crate) sync_time: Option<SyncTime>,
+    pub(crate) observer: Option<Observer>,
+}
+
+/// Tells how long the next sync of a simulated disk takes.
+pub(crate) type SyncTime = Box<dyn FnMut() -> Duration + Send>;
+
+/// Sees every record that is durable, in order.
+pub(crate) type Observer = Box<dyn FnMut(&EventRecord, &NameTable) + Send>;
 
 /// An answer to the handle, told whether what it says is durable.
 type Reply = Box<dyn FnOnce(Result<(), String>) + Send>;
@@ -64,23 +87,18 @@ impl Group {
 
 impl MemoryActor {
     /// Returns the actor for an opened memory.
-    pub(crate) fn new(
-        memory: Memory,
-        inbox: Outlet<MemoryMessage>,
-        surroundings: Arc<Surroundings>,
-        clock: Clock,
-        board: RunBoard,
-        events: EventLog,
-        seed: u64,
-    ) -> Self {
+    pub(crate) fn new(parts: MemoryParts) -> Self {
         Self {
-            memory: Some(memory),
-            inbox,
-            surroundings,
-            clock,
-            board,
-            events,
-            seed,
+            memory: Some(parts.memory),
+            inbox: parts.surroundings.memory.outlet(),
+            clock: parts.surroundings.clock,
+            surroundings: parts.surroundings,
+            board: parts.board,
+            events: parts.events,
+            seed: parts.seed,
+            sync_time: parts.sync_time,
+            is_syncing: false,
+            observer: parts.observer,
             batch: Vec::new(),
             turn: Group::default(),
             waiting: VecDeque::new(),
@@ -127,6 +145,15 @@ impl MemoryActor {
         if !self.turn.is_empty() {
             let group = memory.seal();
             self.waiting.push_back((group, std::mem::take(&mut self.turn)));
+        }
+        if memory.needs_driving() && !self.is_syncing {
+            self.is_syncing = true;
+            let delay = self.sync_time.as_mut().map_or(Duration::ZERO, |time| time());
+            let (delay, inbox) = (self.clock.delay(delay), self.inbox.inbox());
+            actix_rt::spawn(async move {
+                tokio::time::sleep(delay).await;
+                inbox.push(MemoryMessage::SyncOver);
+            });
         }
         let acknowledged = memory.acknowledged();
         let failure = memory.failure().map(ToString::to_string);
@@ -183,7 +210,12 @@ impl MemoryActor {
                 }));
             }
             MemoryMessage::Acknowledged => {}
+            MemoryMessage::SyncOver => {
+                self.is_syncing = false;
+                memory.drive();
+            }
             MemoryMessage::Pause { delay, done } => {
+                let delay = self.clock.delay(delay);
                 actix_rt::spawn(async move {
                     tokio::time::sleep(delay).await;
                     ignore_absent(done.send(()));
@@ -197,6 +229,15 @@ impl MemoryActor {
         let (task, token) = (completion.task, completion.token);
         let output = completion.output.clone();
         let spawned = completion.spawned.clone();
+        let (agent, attempt) = (completion.agent, completion.attempt);
+        if let Some((Fault::Refuse, number)) =
+            self.surroundings.strike(Site::Commit, agent, Some((task, attempt)))
+        {
+            let message = format!("injected conflict {number}").into();
+            let refusal = Refusal::Conflict { message };
+            let input = Input::CommitRefused { task, token, refusal };
+            return self.turn.to_scheduler.push(SchedulerMessage::Tell(input));
+        }
         let answer = match memory.complete(self.clock.now(), completion) {
             Ok(version) => {
                 if let Some((graph, _)) = &spawned
@@ -222,7 +263,12 @@ impl MemoryActor {
         change(&mut self.surroundings.names.write().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn tell(&self, mut group: Group) {
+    fn tell(&mut self, mut group: Group) {
+        if let Some(observer) = &mut self.observer {
+            self.surroundings.named(|names| {
+                group.records.iter().for_each(|record| observer(record, names));
+            });
+        }
         self.surroundings
             .stats
             .messages

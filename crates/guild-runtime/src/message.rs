@@ -20,7 +20,7 @@ use crate::run::RunReport;
 pub(crate) type Spawned = Option<(Arc<Graph>, Bindings)>;
 
 /// What an attempt hands in for its commit.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct HandedIn {
     pub(crate) output: Payload,
     pub(crate) transaction: TransactionParts,
@@ -79,6 +79,8 @@ pub(crate) enum MemoryMessage {
     Acknowledged,
     /// From the handle: answer after this delay.
     Pause { delay: std::time::Duration, done: oneshot::Sender<()> },
+    /// From the simulated disk: a sync has taken its time.
+    SyncOver,
     /// From the controller: flush everything and close the store.
     Close { reply: oneshot::Sender<Result<(), String>> },
 }
@@ -94,9 +96,11 @@ impl Message for Assign {
     type Result = ();
 }
 
-/// To an agent's host: drop the task of this token, and the life that performed it.
+/// To an agent's host: drop the task of this token, and end the life that performs it or has
+/// performed it without the scheduler's knowledge.
 pub(crate) struct Revoke {
     pub(crate) token: FencingToken,
+    pub(crate) incarnation: Incarnation,
     pub(crate) cause: Option<Cause>,
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use actix::prelude::SendError;
 use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle, Supervised};
 use guild_core::event::{Cause, Event, Names, Severity};
 use guild_core::id::{AgentId, RunId, TaskId};
@@ -19,6 +20,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::context::Surroundings;
+use crate::fault::{Fault, Site};
 use crate::host::{HostAddr, Lease};
 use crate::incidents::Report;
 use crate::mailbox::{Outlet, Wake, recycled};
@@ -185,10 +187,10 @@ impl Scheduler {
                     }
                 }
             }
-            Command::Revoke { agent, token, cause, .. } => {
+            Command::Revoke { agent, incarnation, token, cause, .. } => {
                 self.count(1);
                 if let Some(host) = self.host(agent)
-                    && let Err(error) = host.try_send(Revoke { token, cause })
+                    && let Err(error) = host.try_send(Revoke { token, incarnation, cause })
                 {
                     tracing::warn!(%error, agent = agent.index, "revocation was not delivered");
                 }
@@ -227,11 +229,23 @@ impl Scheduler {
         let deadline = self.clock.instant(self.clock.now().after(timeout));
         self.surroundings.stats.attempts.fetch_add(1, Ordering::Relaxed);
         self.count(1);
-        if let Some(host) = self.host(lease.agent)
-            && let Err(error) = host.try_send(Assign { lease, input, deadline })
-        {
-            // Dropping the message drops its lease, which hands the task back.
-            tracing::debug!(%error, "assignment was not delivered");
+        let (agent, subject) = (lease.agent, Some((lease.task, lease.attempt)));
+        let fault = self.surroundings.strike(Site::Assign, agent, subject);
+        let Some(host) = self.host(agent) else {
+            return;
+        };
+        let assign = Assign { lease, input, deadline };
+        match fault {
+            Some((Fault::Lose, _)) => assign.lease.void(),
+            Some((Fault::Refuse, _)) => assign.lease.refuse(),
+            Some((Fault::Delay(delay), _)) => {
+                let (host, delay) = (host.clone(), self.clock.delay(delay));
+                actix_rt::spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    deliver(&host, assign);
+                });
+            }
+            Some(_) | None => deliver(host, assign),
         }
     }
 
@@ -299,12 +313,22 @@ impl Scheduler {
             }
             context.cancel_future(handle);
         }
-        let delay = at.since(self.clock.now());
+        let delay = self.clock.delay(at.since(self.clock.now()));
         let handle = context.run_later(delay, |scheduler, context| {
             scheduler.timer = None;
             scheduler.turn(context);
         });
         self.timer = Some((at, handle));
+    }
+}
+
+fn deliver(host: &HostAddr, assign: Assign) {
+    match host.try_send(assign) {
+        Ok(()) => {}
+        // The agent lives and is only slow to read: it must not be taken for one that is gone.
+        Err(SendError::Full(assign)) => assign.lease.refuse(),
+        // Dropping the message drops its lease, which hands the task back.
+        Err(SendError::Closed(_)) => tracing::debug!("assignment was not delivered"),
     }
 }
 

@@ -1,19 +1,21 @@
 //! Starts the tree: memory, scheduler, supervisors, agents, in this order.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
 
 use actix::{Actor, Context, Supervised};
 use actix_rt::{Arbiter, System};
 use futures_util::future::LocalBoxFuture;
 use guild_core::draw::Seed;
-use guild_core::event::{Cause, Severity};
+use guild_core::event::{Cause, ClockKind, Event, QuotaTerms, Setup, Severity};
 use guild_core::graph::Catalog;
 use guild_core::id::{AgentId, Incarnation, QuotaId, RoleId};
-use guild_core::planner::{Decisions, Planner, PlannerConfig, RestoredRun};
+use guild_core::planner::{Decisions, Planner, PlannerConfig, ReadyOrder, RestoredRun};
 use guild_core::quota::QuotaSpec;
 use guild_core::restart::RestartPolicy;
-use guild_memory::{Memory, NameTable, Recovered};
+use guild_core::time::micros;
+use guild_memory::{Durability, Memory, NameTable, Recovered};
 
 use crate::agent::Factory;
 use crate::builder::StartError;
@@ -27,7 +29,7 @@ use crate::guild::Guild;
 use crate::host::{AgentHost, HostAddr, HostShared, host_channel};
 use crate::incidents::{Incidents, Report};
 use crate::mailbox::Inbox;
-use crate::memory::MemoryActor;
+use crate::memory::{MemoryActor, MemoryParts, Observer, SyncTime};
 use crate::message::{ControllerMessage, MemoryMessage};
 use crate::panics::PanicReport;
 use crate::run::{RunBoard, RunError};
@@ -38,6 +40,12 @@ use crate::supervisor::{RoleSupervisor, SupervisorParts};
 pub(crate) struct RoleParts {
     pub(crate) agents: u32,
     pub(crate) factory: Factory,
+}
+
+/// What is different on the stage of a simulation.
+pub(crate) struct Stage {
+    pub(crate) stretch: u32,
+    pub(crate) sync_time: SyncTime,
 }
 
 /// A checked declaration over an opened memory.
@@ -53,6 +61,10 @@ pub(crate) struct Opened {
     pub(crate) seed: Seed,
     pub(crate) validate: bool,
     pub(crate) faults: Option<Arc<dyn FaultPoint>>,
+    pub(crate) order: ReadyOrder,
+    pub(crate) durability: Durability,
+    pub(crate) observer: Option<Observer>,
+    pub(crate) stage: Option<Stage>,
     pub(crate) agent_threads: usize,
 }
 
@@ -79,10 +91,17 @@ pub(crate) fn start(opened: Opened) -> Result<Guild, StartError> {
     Ok(guild)
 }
 
-fn stand_up(mut opened: Opened) -> Guild {
-    let clock = Clock::continuing(opened.recovered.last_at);
+/// Starts all actors on the calling thread, whose system is running, and its agents on threads of
+/// their own, if any.
+pub(crate) fn stand_up(mut opened: Opened) -> Guild {
+    let stretch = opened.stage.as_ref().map_or(1, |stage| stage.stretch);
+    let clock = Clock::continuing(opened.recovered.last_at, stretch);
+    let setup = Box::new(setup(&opened));
+    let epoch = opened.recovered.epoch;
+    opened.memory.record(clock.now(), Event::GuildStarted { epoch, setup });
+    let owns_system = opened.stage.is_none();
     let limits = opened.catalog.limits.clone();
-    let incidents_before = opened.recovered.incidents;
+    let (incidents_before, faults_before) = (opened.recovered.incidents, opened.recovered.faults);
     let events =
         EventLog::new(limits.events_in_memory_max, std::mem::take(&mut opened.recovered.events));
     let surroundings = Arc::new(Surroundings {
@@ -93,7 +112,8 @@ fn stand_up(mut opened: Opened) -> Guild {
         catalog: opened.catalog.clone(),
         faults: opened.faults.clone(),
         incidents: Incidents::new(limits.incidents_in_memory_max, incidents_before),
-        stats: Counters::default(),
+        clock,
+        stats: Counters { faults: AtomicU64::new(faults_before), ..Counters::default() },
     });
     let board = RunBoard::default();
     let controller = Inbox::new();
@@ -127,7 +147,7 @@ fn stand_up(mut opened: Opened) -> Guild {
         events: tree.events.clone(),
     };
     let inbox = tree.controller.outlet();
-    let root = Controller::new(inbox, links, arbiters);
+    let root = Controller::new(inbox, links, arbiters, owns_system);
     tree.spawn("controller", root, Verdict::Restart);
     Guild {
         surroundings: tree.surroundings,
@@ -135,9 +155,37 @@ fn stand_up(mut opened: Opened) -> Guild {
         board: tree.board,
         events: tree.events,
         incidents_before,
+        faults_before,
         agents,
         seed,
         thread: Arc::new(Mutex::new(None)),
+    }
+}
+
+/// Returns what the first line of the log tells of this start.
+fn setup(opened: &Opened) -> Setup {
+    let limits = &opened.catalog.limits;
+    let role = |(name, id): &(Arc<str>, RoleId)| {
+        (Box::from(&**name), opened.roles.get(id).map_or(0, |role| role.agents))
+    };
+    let quota = |(name, id, _): &(Arc<str>, QuotaId, u32)| {
+        let terms = match opened.quotas.get(id)? {
+            QuotaSpec::Permits(permits) => QuotaTerms::Permits { permits: *permits },
+            QuotaSpec::Rate { amount, per, burst } => {
+                QuotaTerms::Rate { amount: *amount, per_us: micros(*per), burst: *burst }
+            }
+        };
+        Some((Box::from(&**name), terms))
+    };
+    Setup {
+        clock: if opened.stage.is_some() { ClockKind::Virtual } else { ClockKind::Real },
+        order: opened.order,
+        durability: opened.durability.name().into(),
+        roles: opened.catalog.roles.iter().map(role).collect(),
+        quotas: opened.catalog.quotas.iter().filter_map(quota).collect(),
+        commits_in_flight_max: limits.commits_in_flight_max,
+        interruptions_max: limits.interruptions_max,
+        faults: opened.faults.is_some(),
     }
 }
 
@@ -221,6 +269,7 @@ impl Tree {
             limits: opened.catalog.limits.clone(),
             seed: opened.seed,
             epoch: opened.recovered.epoch,
+            order: opened.order,
             validate: opened.validate,
         });
         let mut decisions = Decisions::default();
@@ -228,15 +277,15 @@ impl Tree {
         for run in opened.recovered.runs {
             self.restore(run, &mut planner, &mut decisions, &mut books);
         }
-        let memory = MemoryActor::new(
-            opened.memory,
-            self.surroundings.memory.outlet(),
-            Arc::clone(&self.surroundings),
-            self.clock,
-            self.board.clone(),
-            self.events.clone(),
-            opened.seed.0,
-        );
+        let memory = MemoryActor::new(MemoryParts {
+            memory: opened.memory,
+            surroundings: Arc::clone(&self.surroundings),
+            board: self.board.clone(),
+            events: self.events.clone(),
+            seed: opened.seed.0,
+            sync_time: opened.stage.map(|stage| stage.sync_time),
+            observer: opened.observer,
+        });
         self.spawn("memory", memory, Verdict::Stop);
         let scheduler = Scheduler::new(SchedulerParts {
             planner,

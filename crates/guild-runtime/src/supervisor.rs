@@ -253,7 +253,8 @@ impl RoleSupervisor {
             }
             context.cancel_future(handle);
         }
-        let handle = context.run_later(at.since(self.clock.now()), |supervisor, context| {
+        let delay = self.clock.delay(at.since(self.clock.now()));
+        let handle = context.run_later(delay, |supervisor, context| {
             supervisor.timer = None;
             supervisor.turn(context);
         });

@@ -1,283 +1,504 @@
 //! Writes events as outsiders read them: one JSON object per line, with names instead of numbers.
 
-use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::time::Duration;
 
-use super::{Event, EventRecord};
+use serde::Serialize;
+
+use super::{Event, EventRecord, Reads};
+use crate::graph::TaskOptions;
 use crate::id::{AgentId, QuotaId, RoleId, RunId, TaskId};
+use crate::limits::Limits;
+use crate::retry::RetryPolicy;
+use crate::time::micros;
 
 /// Knows the names of things.
 pub trait Names {
-    /// Returns the name of a run.
-    fn run(&self, run: RunId) -> String;
-    /// Returns the full name of a task within its run.
-    fn task(&self, task: TaskId) -> String;
+    /// Appends the name of a run.
+    fn write_run(&self, run: RunId, text: &mut String);
+    /// Appends the full name of a task within its run.
+    fn write_task(&self, task: TaskId, text: &mut String);
     /// Returns the name of a role.
-    fn role(&self, role: RoleId) -> String;
+    fn role(&self, role: RoleId) -> &str;
     /// Returns the name of a quota.
-    fn quota(&self, quota: QuotaId) -> String;
+    fn quota(&self, quota: QuotaId) -> &str;
+    /// Returns what a task asks for, and the names of its quotas with their amounts; none for an
+    /// unknown task.
+    fn terms(&self, task: TaskId) -> Option<(&TaskOptions, Vec<(&str, u32)>)>;
+
+    /// Returns the name of a run.
+    fn run(&self, run: RunId) -> String {
+        let mut text = String::new();
+        self.write_run(run, &mut text);
+        text
+    }
+
+    /// Returns the full name of a task within its run.
+    fn task(&self, task: TaskId) -> String {
+        let mut text = String::new();
+        self.write_task(task, &mut text);
+        text
+    }
+
     /// Returns the name of an agent: its role and its number.
     fn agent(&self, agent: AgentId) -> String {
         format!("{}-{}", self.role(agent.role), agent.index)
     }
 }
 
-/// Writes one record as one line of the event log, without the line break.
+/// Returns one record as one line of the event log, without the line break.
 pub fn line(record: &EventRecord, names: &dyn Names) -> String {
-    let (kind, fields) = fields(&record.event, names);
-    let mut text =
-        format!("{{\"seq\":{},\"at_us\":{},\"kind\":\"{kind}\"", record.seq, record.at.0);
-    for (name, value) in fields {
-        text.push_str(&format!(",\"{name}\":{value}"));
-    }
-    text.push('}');
+    let mut text = String::with_capacity(160);
+    write_line(record, names, &mut text);
     text
 }
 
-type Fields = Vec<(&'static str, Value)>;
-
-/// Puts the run of a task in front of its other fields.
-fn of_task(task: TaskId, names: &dyn Names, more: Fields) -> Fields {
-    let mut fields = vec![("run", json!(names.run(task.run))), ("task", json!(names.task(task)))];
-    fields.extend(more);
-    fields
+/// Appends one record as one line of the event log, without the line break.
+pub fn write_line(record: &EventRecord, names: &dyn Names, text: &mut String) {
+    let mut line = Line { text, names, scratch: String::new() };
+    line.text.push_str("{\"seq\":");
+    line.digits(record.seq);
+    line.number("at_us", record.at.0);
+    line.event(&record.event);
+    line.text.push('}');
 }
 
-fn fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
-    match event {
-        Event::RunSubmitted { .. } | Event::RunCancelled { .. } | Event::RunEnded { .. } => {
-            run_fields(event, names)
-        }
-        Event::AgentStarted { .. }
-        | Event::AgentCrashed { .. }
-        | Event::AgentRestarted { .. }
-        | Event::AgentQuarantined { .. }
-        | Event::AgentReleased { .. } => agent_fields(event, names),
-        Event::TaskAdded { .. } | Event::TaskReady { .. } | Event::TaskEnded { .. } => {
-            task_fields(event, names)
-        }
-        Event::TaskAssigned { .. }
-        | Event::TaskCompleted { .. }
-        | Event::TaskFailed { .. }
-        | Event::StaleResult { .. } => attempt_fields(event, names),
-        Event::IncidentOpened { .. } => incident_fields(event, names),
-        Event::FaultInjected { .. }
-        | Event::MemoryCommitted { .. }
-        | Event::QuotaChanged { .. } => other_fields(event, names),
-    }
+/// A line that is being written.
+struct Line<'a> {
+    text: &'a mut String,
+    names: &'a dyn Names,
+    /// A name before its special characters are escaped.
+    scratch: String,
 }
 
-fn run_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
-    match event {
-        Event::RunSubmitted { run, tasks, edges, seed } => (
-            "run_submitted",
-            vec![
-                ("run", json!(names.run(*run))),
-                ("tasks", json!(tasks)),
-                ("edges", json!(edges)),
-                ("seed", json!(seed)),
-            ],
-        ),
-        Event::RunEnded { run, outcome, tally, makespan_us } => (
-            "run_ended",
-            vec![
-                ("run", json!(names.run(*run))),
-                ("outcome", json!(outcome)),
-                ("completed", json!(tally.completed)),
-                ("failed", json!(tally.failed)),
-                ("skipped", json!(tally.skipped)),
-                ("cancelled", json!(tally.cancelled)),
-                ("makespan_us", json!(makespan_us)),
-            ],
-        ),
-        Event::RunCancelled { run } => ("run_cancelled", vec![("run", json!(names.run(*run)))]),
-        _ => unreachable!("only events of runs come here"),
-    }
-}
-
-fn agent_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
-    match event {
-        Event::AgentStarted { agent, role, incarnation } => (
-            "agent_started",
-            vec![
-                ("agent", json!(names.agent(*agent))),
-                ("role", json!(names.role(*role))),
-                ("incarnation", json!(incarnation)),
-            ],
-        ),
-        Event::AgentCrashed { agent, incarnation, cause, message, task } => {
-            let mut fields = vec![
-                ("agent", json!(names.agent(*agent))),
-                ("incarnation", json!(incarnation)),
-                ("cause", json!(cause)),
-                ("message", json!(message)),
-            ];
-            if let Some(task) = task {
-                fields.push(("task", json!(names.task(*task))));
-                fields.push(("run", json!(names.run(task.run))));
+impl Line<'_> {
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::GuildStarted { .. } | Event::PhaseStarted { .. } => self.guild(event),
+            Event::RunSubmitted { .. } | Event::RunCancelled { .. } | Event::RunEnded { .. } => {
+                self.run_event(event);
             }
-            ("agent_crashed", fields)
+            Event::AgentStarted { .. }
+            | Event::AgentCrashed { .. }
+            | Event::AgentRestarted { .. }
+            | Event::AgentQuarantined { .. }
+            | Event::AgentReleased { .. } => self.agent_event(event),
+            Event::TaskAdded { .. } | Event::TaskReady { .. } | Event::TaskEnded { .. } => {
+                self.task_event(event);
+            }
+            Event::TaskAssigned { .. }
+            | Event::TaskCompleted { .. }
+            | Event::TaskFailed { .. }
+            | Event::StaleResult { .. } => self.attempt_event(event),
+            Event::FaultInjected { .. } | Event::IncidentOpened { .. } => self.failure(event),
+            Event::MemoryCommitted { .. } | Event::QuotaChanged { .. } => self.shared(event),
         }
-        Event::AgentRestarted { agent, incarnation, delay_us } => (
-            "agent_restarted",
-            vec![
-                ("agent", json!(names.agent(*agent))),
-                ("incarnation", json!(incarnation)),
-                ("delay_us", json!(delay_us)),
-            ],
-        ),
-        Event::AgentQuarantined { agent, reason, until } => (
-            "agent_quarantined",
-            vec![
-                ("agent", json!(names.agent(*agent))),
-                ("reason", json!(reason)),
-                ("until_us", json!(until)),
-            ],
-        ),
-        Event::AgentReleased { agent, reason } => (
-            "agent_released",
-            vec![
-                ("agent", json!(names.agent(*agent))),
-                ("reason", json!(reason)),
-                ("until_us", Value::Null),
-            ],
-        ),
-        _ => unreachable!("only events of agents come here"),
+    }
+
+    fn guild(&mut self, event: &Event) {
+        match event {
+            Event::GuildStarted { epoch, setup } => {
+                self.kind("guild_started");
+                self.number("epoch", u64::from(epoch.0));
+                self.json("clock", &setup.clock);
+                self.json("order", &setup.order);
+                self.text("durability", &setup.durability);
+                self.json("roles", &Pairs(&setup.roles));
+                self.json("quotas", &Pairs(&setup.quotas));
+                self.number("commits_in_flight_max", setup.commits_in_flight_max as u64);
+                self.number("interruptions_max", u64::from(setup.interruptions_max));
+                self.json("faults", &setup.faults);
+            }
+            Event::PhaseStarted { phase } => {
+                self.kind("phase_started");
+                self.text("phase", phase);
+            }
+            _ => unreachable!("only events of the whole guild come here"),
+        }
+    }
+
+    fn run_event(&mut self, event: &Event) {
+        match event {
+            Event::RunSubmitted { run, tasks, edges, seed } => {
+                self.kind("run_submitted");
+                self.run(*run);
+                self.number("tasks", u64::from(*tasks));
+                self.number("edges", u64::from(*edges));
+                self.number("seed", *seed);
+            }
+            Event::RunEnded { run, outcome, tally, makespan_us } => {
+                self.kind("run_ended");
+                self.run(*run);
+                self.json("outcome", outcome);
+                self.number("completed", u64::from(tally.completed));
+                self.number("failed", u64::from(tally.failed));
+                self.number("skipped", u64::from(tally.skipped));
+                self.number("cancelled", u64::from(tally.cancelled));
+                self.number("makespan_us", *makespan_us);
+            }
+            Event::RunCancelled { run } => {
+                self.kind("run_cancelled");
+                self.run(*run);
+            }
+            _ => unreachable!("only events of runs come here"),
+        }
+    }
+
+    fn agent_event(&mut self, event: &Event) {
+        match event {
+            Event::AgentStarted { agent, role, incarnation } => {
+                self.kind("agent_started");
+                self.agent(*agent);
+                let names = self.names;
+                self.text("role", names.role(*role));
+                self.number("incarnation", incarnation.0);
+            }
+            Event::AgentCrashed { agent, incarnation, cause, message, task } => {
+                self.kind("agent_crashed");
+                self.agent(*agent);
+                self.number("incarnation", incarnation.0);
+                self.json("cause", cause);
+                self.text("message", message);
+                if let Some(task) = task {
+                    self.task("task", *task);
+                    self.run(task.run);
+                }
+            }
+            Event::AgentRestarted { agent, incarnation, delay_us } => {
+                self.kind("agent_restarted");
+                self.agent(*agent);
+                self.number("incarnation", incarnation.0);
+                self.number("delay_us", *delay_us);
+            }
+            Event::AgentQuarantined { agent, reason, until } => {
+                self.kind("agent_quarantined");
+                self.agent(*agent);
+                self.text("reason", reason);
+                self.optional("until_us", until.map(|until| until.0));
+            }
+            Event::AgentReleased { agent, reason } => {
+                self.kind("agent_released");
+                self.agent(*agent);
+                self.text("reason", reason);
+                self.optional("until_us", None);
+            }
+            _ => unreachable!("only events of agents come here"),
+        }
+    }
+
+    fn task_event(&mut self, event: &Event) {
+        match event {
+            Event::TaskAdded { task, role, after, spawned_by } => {
+                self.kind("task_added");
+                self.of_task(*task);
+                let names = self.names;
+                self.text("role", names.role(*role));
+                self.key("after");
+                self.text.push('[');
+                for (place, before) in after.iter().enumerate() {
+                    if place > 0 {
+                        self.text.push(',');
+                    }
+                    self.task_name(*before);
+                }
+                self.text.push(']');
+                if let Some(parent) = spawned_by {
+                    self.task("spawned_by", *parent);
+                }
+                if let Some((options, quotas)) = names.terms(*task) {
+                    self.terms(options, &quotas);
+                }
+            }
+            Event::TaskReady { task } => {
+                self.kind("task_ready");
+                self.of_task(*task);
+            }
+            Event::TaskEnded { task, state } => {
+                self.kind("task_ended");
+                self.of_task(*task);
+                self.json("state", state);
+            }
+            _ => unreachable!("only events of tasks come here"),
+        }
+    }
+
+    /// What a task asks for, as far as it is not what every task gets.
+    fn terms(&mut self, options: &TaskOptions, quotas: &[(&str, u32)]) {
+        if let Some(timeout) = options.timeout
+            && timeout != Limits::default().task_timeout
+        {
+            self.number("timeout_us", micros(timeout));
+        }
+        if let Some(heartbeat) = options.heartbeat {
+            self.number("heartbeat_us", micros(heartbeat));
+        }
+        if options.priority != 0 {
+            self.json("priority", &options.priority);
+        }
+        if !quotas.is_empty() {
+            self.json("quotas", &Pairs(quotas));
+        }
+        if options.retry != RetryPolicy::default() {
+            self.json("retry", &Retry::from(&options.retry));
+        }
+        if options.expected != Duration::from_secs(1) {
+            self.number("expected_us", micros(options.expected));
+        }
+    }
+
+    fn attempt_event(&mut self, event: &Event) {
+        match event {
+            Event::TaskAssigned { task, attempt, agent, incarnation, token } => {
+                self.kind("task_assigned");
+                self.of_task(*task);
+                self.number("attempt", u64::from(*attempt));
+                self.agent(*agent);
+                self.number("incarnation", incarnation.0);
+                self.number("token", token.0);
+            }
+            Event::TaskCompleted { task, attempt, agent, incarnation, token, version } => {
+                self.kind("task_completed");
+                self.of_task(*task);
+                self.number("attempt", u64::from(*attempt));
+                self.agent(*agent);
+                self.number("incarnation", incarnation.0);
+                self.number("token", token.0);
+                self.number("version", version.0);
+            }
+            Event::TaskFailed { task, attempt, agent, incarnation, cause, message, retry_at } => {
+                self.kind("task_failed");
+                self.of_task(*task);
+                self.number("attempt", u64::from(*attempt));
+                self.agent(*agent);
+                self.number("incarnation", incarnation.0);
+                self.json("cause", cause);
+                self.text("message", message);
+                self.optional("retry_at_us", retry_at.map(|at| at.0));
+            }
+            Event::StaleResult { task, token, agent, incarnation } => {
+                self.kind("stale_result");
+                self.of_task(*task);
+                self.number("token", token.0);
+                self.agent(*agent);
+                self.number("incarnation", incarnation.0);
+            }
+            _ => unreachable!("only events of attempts come here"),
+        }
+    }
+
+    fn failure(&mut self, event: &Event) {
+        match event {
+            Event::FaultInjected { fault, r#type, site, agent, task, attempt } => {
+                self.kind("fault_injected");
+                self.number("fault", *fault);
+                self.text("type", r#type);
+                self.text("site", site);
+                self.optional_agent(*agent);
+                if let Some(task) = task {
+                    self.run(task.run);
+                }
+                self.optional_task(*task);
+                self.optional("attempt", attempt.map(u64::from));
+            }
+            Event::IncidentOpened {
+                incident,
+                severity,
+                r#type,
+                agent,
+                task,
+                attempt,
+                fault,
+                cause,
+                message,
+                location,
+                action,
+            } => {
+                self.kind("incident_opened");
+                self.number("incident", *incident);
+                self.json("severity", severity);
+                self.text("type", r#type);
+                self.optional_agent(*agent);
+                self.optional_task(*task);
+                self.optional("attempt", attempt.map(u64::from));
+                if let Some(fault) = fault {
+                    self.number("fault", *fault);
+                }
+                if let Some(task) = task {
+                    self.run(task.run);
+                }
+                self.json("cause", cause);
+                self.text("message", message);
+                self.json("location", location);
+                self.text("action", action);
+            }
+            _ => unreachable!("only failures come here"),
+        }
+    }
+
+    fn shared(&mut self, event: &Event) {
+        match event {
+            Event::MemoryCommitted { version, task, writes, reads } => {
+                self.kind("memory_committed");
+                self.number("version", version.0);
+                self.optional_task(*task);
+                self.number("writes", u64::from(*writes));
+                if let Some(task) = task {
+                    self.run(task.run);
+                }
+                if let Some(reads) = reads {
+                    let Reads { snapshot, keys, ranges, written } = &**reads;
+                    self.number("snapshot", snapshot.0);
+                    self.json("reads", keys);
+                    self.json("ranges", ranges);
+                    self.json("keys", written);
+                }
+            }
+            Event::QuotaChanged { quota, in_use, limit } => {
+                self.kind("quota_changed");
+                let names = self.names;
+                self.text("quota", names.quota(*quota));
+                self.number("in_use", u64::from(*in_use));
+                self.number("limit", u64::from(*limit));
+            }
+            _ => unreachable!("only events of memory and quotas come here"),
+        }
+    }
+
+    fn kind(&mut self, kind: &str) {
+        self.key("kind");
+        self.text.push('"');
+        self.text.push_str(kind);
+        self.text.push('"');
+    }
+
+    fn key(&mut self, key: &str) {
+        self.text.push_str(",\"");
+        self.text.push_str(key);
+        self.text.push_str("\":");
+    }
+
+    fn digits(&mut self, number: u64) {
+        write!(self.text, "{number}").expect("a string takes any text");
+    }
+
+    fn number(&mut self, key: &str, number: u64) {
+        self.key(key);
+        self.digits(number);
+    }
+
+    fn optional(&mut self, key: &str, number: Option<u64>) {
+        match number {
+            Some(number) => self.number(key, number),
+            None => self.null(key),
+        }
+    }
+
+    fn null(&mut self, key: &str) {
+        self.key(key);
+        self.text.push_str("null");
+    }
+
+    fn text(&mut self, key: &str, text: &str) {
+        self.key(key);
+        quote(self.text, text);
+    }
+
+    fn json(&mut self, key: &str, value: &impl Serialize) {
+        self.key(key);
+        let value = serde_json::to_string(value).expect("a field of an event has a JSON form");
+        self.text.push_str(&value);
+    }
+
+    fn run(&mut self, run: RunId) {
+        self.key("run");
+        let names = self.names;
+        self.named(|text| names.write_run(run, text));
+    }
+
+    /// Puts the run of a task in front of its other fields.
+    fn of_task(&mut self, task: TaskId) {
+        self.run(task.run);
+        self.task("task", task);
+    }
+
+    fn task(&mut self, key: &str, task: TaskId) {
+        self.key(key);
+        self.task_name(task);
+    }
+
+    fn task_name(&mut self, task: TaskId) {
+        let names = self.names;
+        self.named(|text| names.write_task(task, text));
+    }
+
+    fn optional_task(&mut self, task: Option<TaskId>) {
+        match task {
+            Some(task) => self.task("task", task),
+            None => self.null("task"),
+        }
+    }
+
+    fn agent(&mut self, agent: AgentId) {
+        self.key("agent");
+        let names = self.names;
+        self.named(|text| {
+            write!(text, "{}-{}", names.role(agent.role), agent.index)
+                .expect("a string takes any text");
+        });
+    }
+
+    fn optional_agent(&mut self, agent: Option<AgentId>) {
+        match agent {
+            Some(agent) => self.agent(agent),
+            None => self.null("agent"),
+        }
+    }
+
+    fn named(&mut self, write: impl FnOnce(&mut String)) {
+        self.scratch.clear();
+        write(&mut self.scratch);
+        quote(self.text, &self.scratch);
     }
 }
 
-fn task_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
-    match event {
-        Event::TaskAdded { task, role, after, spawned_by } => {
-            let after: Vec<String> = after.iter().map(|task| names.task(*task)).collect();
-            let mut more = vec![("role", json!(names.role(*role))), ("after", json!(after))];
-            if let Some(parent) = spawned_by {
-                more.push(("spawned_by", json!(names.task(*parent))));
-            }
-            ("task_added", of_task(*task, names, more))
-        }
-        Event::TaskReady { task } => ("task_ready", of_task(*task, names, Vec::new())),
-        Event::TaskEnded { task, state } => {
-            ("task_ended", of_task(*task, names, vec![("state", json!(state))]))
-        }
-        _ => unreachable!("only events of tasks come here"),
+/// Appends a JSON string; most names need no escapes.
+fn quote(line: &mut String, text: &str) {
+    if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+        line.push('"');
+        line.push_str(text);
+        line.push('"');
+    } else {
+        line.push_str(&serde_json::to_string(text).expect("a text has a JSON form"));
     }
 }
 
-fn attempt_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
-    match event {
-        Event::TaskAssigned { task, attempt, agent, incarnation, token } => {
-            let more = vec![
-                ("attempt", json!(attempt)),
-                ("agent", json!(names.agent(*agent))),
-                ("incarnation", json!(incarnation)),
-                ("token", json!(token)),
-            ];
-            ("task_assigned", of_task(*task, names, more))
-        }
-        Event::TaskCompleted { task, attempt, agent, incarnation, token, version } => {
-            let more = vec![
-                ("attempt", json!(attempt)),
-                ("agent", json!(names.agent(*agent))),
-                ("incarnation", json!(incarnation)),
-                ("token", json!(token)),
-                ("version", json!(version)),
-            ];
-            ("task_completed", of_task(*task, names, more))
-        }
-        Event::TaskFailed { task, attempt, agent, incarnation, cause, message, retry_at } => {
-            let more = vec![
-                ("attempt", json!(attempt)),
-                ("agent", json!(names.agent(*agent))),
-                ("incarnation", json!(incarnation)),
-                ("cause", json!(cause)),
-                ("message", json!(message)),
-                ("retry_at_us", json!(retry_at)),
-            ];
-            ("task_failed", of_task(*task, names, more))
-        }
-        Event::StaleResult { task, token, agent, incarnation } => {
-            let more = vec![
-                ("token", json!(token)),
-                ("agent", json!(names.agent(*agent))),
-                ("incarnation", json!(incarnation)),
-            ];
-            ("stale_result", of_task(*task, names, more))
-        }
-        _ => unreachable!("only events of attempts come here"),
+/// Pairs as a JSON object, in their order.
+struct Pairs<'a, K, V>(&'a [(K, V)]);
+
+impl<K: Serialize, V: Serialize> Serialize for Pairs<'_, K, V> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
     }
 }
 
-fn incident_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
-    match event {
-        Event::IncidentOpened {
-            incident,
-            severity,
-            r#type,
-            agent,
-            task,
-            attempt,
-            fault,
-            cause,
-            message,
-            location,
-            action,
-        } => {
-            let mut fields = vec![
-                ("incident", json!(incident)),
-                ("severity", json!(severity)),
-                ("type", json!(r#type)),
-                ("agent", json!(agent.map(|agent| names.agent(agent)))),
-                ("task", json!(task.map(|task| names.task(task)))),
-                ("attempt", json!(attempt)),
-            ];
-            if let Some(fault) = fault {
-                fields.push(("fault", json!(fault)));
-            }
-            if let Some(task) = task {
-                fields.push(("run", json!(names.run(task.run))));
-            }
-            fields.push(("cause", json!(cause)));
-            fields.push(("message", json!(message)));
-            fields.push(("location", json!(location)));
-            fields.push(("action", json!(action)));
-            ("incident_opened", fields)
-        }
-        _ => unreachable!("only incidents come here"),
-    }
+/// A retry policy with its units in the names.
+#[derive(Serialize)]
+struct Retry {
+    attempts_max: u32,
+    backoff_first_us: u64,
+    backoff_max_us: u64,
+    factor: f64,
+    jitter: f64,
 }
 
-fn other_fields(event: &Event, names: &dyn Names) -> (&'static str, Fields) {
-    match event {
-        Event::FaultInjected { fault, r#type, agent, task, attempt } => (
-            "fault_injected",
-            vec![
-                ("fault", json!(fault)),
-                ("type", json!(r#type)),
-                ("agent", json!(names.agent(*agent))),
-                ("run", json!(names.run(task.run))),
-                ("task", json!(names.task(*task))),
-                ("attempt", json!(attempt)),
-            ],
-        ),
-        Event::MemoryCommitted { version, task, writes } => {
-            let mut fields = vec![
-                ("version", json!(version)),
-                ("task", json!(task.map(|task| names.task(task)))),
-                ("writes", json!(writes)),
-            ];
-            if let Some(task) = task {
-                fields.push(("run", json!(names.run(task.run))));
-            }
-            ("memory_committed", fields)
+impl From<&RetryPolicy> for Retry {
+    fn from(policy: &RetryPolicy) -> Self {
+        Self {
+            attempts_max: policy.attempts_max,
+            backoff_first_us: micros(policy.backoff_first),
+            backoff_max_us: micros(policy.backoff_max),
+            factor: policy.factor,
+            jitter: policy.jitter,
         }
-        Event::QuotaChanged { quota, in_use, limit } => (
-            "quota_changed",
-            vec![
-                ("quota", json!(names.quota(*quota))),
-                ("in_use", json!(in_use)),
-                ("limit", json!(limit)),
-            ],
-        ),
-        _ => unreachable!("every other event has a place above"),
     }
 }

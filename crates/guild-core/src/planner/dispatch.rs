@@ -3,6 +3,9 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap};
 
+use serde::{Deserialize, Serialize};
+
+use crate::draw::Stream;
 use crate::event::Event;
 use crate::id::{AgentId, QuotaId, RoleId, TaskId};
 use crate::quota::{Quota, QuotaSpec};
@@ -12,7 +15,20 @@ use super::agents::{AgentState, Lease};
 use super::run::{Holder, Status};
 use super::{Command, Decisions, Planner, Timer};
 
-/// A task in a ready heap: higher priority first, then the longer path behind it, then the older.
+/// Which ready task goes first; a higher priority always does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReadyOrder {
+    /// The one with the longest chain of expected durations behind it, then the oldest.
+    #[default]
+    CriticalPath,
+    /// The one that has been ready longest.
+    Fifo,
+    /// Any, drawn by the seed of the guild.
+    Random,
+}
+
+/// A task in a ready heap: higher priority first, then the higher rank, then the older.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReadyTask {
     pub(super) priority: i32,
@@ -54,8 +70,11 @@ impl QuotaPool {
 impl Planner {
     /// Puts a task into the ready heap of its role.
     pub(super) fn make_ready(&mut self, task: TaskId, out: &mut Decisions) {
+        self.made_ready += 1;
+        let place = self.made_ready;
         if let Some(run) = self.run_mut(task.run) {
             run.set(task.index, Status::Ready);
+            run.tasks[task.index.at()].ready_since = place;
             out.events.push(Event::TaskReady { task });
             self.enqueue(task);
         }
@@ -67,7 +86,15 @@ impl Planner {
         };
         let role = run.role(task.index);
         let priority = run.spec(task.index).options.priority;
-        let rank = run.tasks[task.index.at()].rank;
+        let state = &run.tasks[task.index.at()];
+        let rank = match self.order {
+            ReadyOrder::CriticalPath => state.rank,
+            ReadyOrder::Fifo => u64::MAX - state.ready_since,
+            ReadyOrder::Random => {
+                let entity = u64::from(task.run.0) << 32 | u64::from(task.index.0);
+                self.seed.bits(Stream::Order, entity, u64::from(state.attempts))
+            }
+        };
         if let Some(pool) = self.roles.get_mut(role) {
             pool.ready.push(ReadyTask { priority, rank, task });
         }
@@ -176,6 +203,23 @@ impl Planner {
             }
         }
         self.arm_quota(now, quota);
+    }
+
+    /// Changes how many permits a quota has; a rate keeps its rate.
+    pub(super) fn set_permits(
+        &mut self,
+        now: Timestamp,
+        quota: QuotaId,
+        permits: u32,
+        out: &mut Decisions,
+    ) {
+        let place = usize::from(quota.0);
+        if let Some(pool) = self.quotas.get_mut(place)
+            && pool.quota.set_permits(permits)
+        {
+            out.events.push(quota_changed(place, &pool.quota, now));
+            self.dirty_quotas.push(place);
+        }
     }
 
     fn arm_quota(&mut self, now: Timestamp, quota: usize) {

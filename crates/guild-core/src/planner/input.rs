@@ -6,7 +6,9 @@ use std::time::Duration;
 use crate::event::{Cause, Event, Outcome, Tally};
 use crate::graph::{Bindings, Graph};
 use crate::history::RunHistory;
-use crate::id::{AgentId, CommitVersion, FencingToken, Incarnation, RunId, TaskId, TaskIndex};
+use crate::id::{
+    AgentId, CommitVersion, FencingToken, Incarnation, QuotaId, RunId, TaskId, TaskIndex,
+};
 
 /// What happened to the guild.
 #[derive(Clone, Debug)]
@@ -45,6 +47,8 @@ pub enum Input {
     },
     /// The memory refused a completion.
     CommitRefused { task: TaskId, token: FencingToken, refusal: Refusal },
+    /// A quota has another number of permits from now on; those that are held stay held.
+    Permits { quota: QuotaId, permits: u32 },
     /// A person wants a run to end.
     Cancel { run: RunId },
     /// Time passed.

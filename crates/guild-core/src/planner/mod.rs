@@ -24,6 +24,7 @@ mod validate;
 
 use agents::RolePool;
 use dispatch::QuotaPool;
+pub use dispatch::ReadyOrder;
 pub use input::{AttemptResult, Command, Decisions, Input, Progress, Refusal, RestoredRun};
 use run::{Run, Status};
 
@@ -40,6 +41,8 @@ pub struct PlannerConfig {
     pub seed: Seed,
     /// Start of the process on its store; the floor of all tokens.
     pub epoch: BootEpoch,
+    /// Which ready task goes first.
+    pub order: ReadyOrder,
     /// Whether every invariant is checked after every step (slow; on in all tests).
     pub validate: bool,
 }
@@ -60,6 +63,7 @@ enum Timer {
 pub struct Planner {
     limits: Limits,
     seed: Seed,
+    order: ReadyOrder,
     checked: bool,
     /// By [`RunId`]; runs that were forgotten are `None`.
     runs: Vec<Option<Box<Run>>>,
@@ -69,6 +73,8 @@ pub struct Planner {
     timers: BinaryHeap<Reverse<(Timestamp, Timer)>>,
     dirty_roles: Vec<usize>,
     dirty_quotas: Vec<usize>,
+    /// How many times a task became ready; numbers them for [`ReadyOrder::Fifo`].
+    made_ready: u64,
     running: usize,
     committing: usize,
     paused: bool,
@@ -81,6 +87,7 @@ impl Planner {
             token: FencingToken::floor(config.epoch),
             limits: config.limits,
             seed: config.seed,
+            order: config.order,
             checked: config.validate,
             runs: Vec::new(),
             roles: config.agents.into_iter().map(RolePool::new).collect(),
@@ -88,6 +95,7 @@ impl Planner {
             timers: BinaryHeap::new(),
             dirty_roles: Vec::new(),
             dirty_quotas: Vec::new(),
+            made_ready: 0,
             running: 0,
             committing: 0,
             paused: false,
@@ -115,6 +123,7 @@ impl Planner {
             Input::CommitRefused { task, token, refusal } => {
                 self.refused(now, task, token, refusal, out);
             }
+            Input::Permits { quota, permits } => self.set_permits(now, quota, permits, out),
             Input::Cancel { run } => self.cancel(now, run, out),
             Input::Tick => {}
         }

@@ -66,6 +66,8 @@ pub(super) struct TaskState {
     pub(super) avoid: Option<AgentId>,
     pub(super) holder: Option<Holder>,
     pub(super) rank: u64,
+    /// Number of the moment when it became ready.
+    pub(super) ready_since: u64,
 }
 
 /// The submitted graph or one that a task spawned.
@@ -133,6 +135,7 @@ impl Run {
             avoid: None,
             holder: None,
             rank: rank.saturating_add(behind),
+            ready_since: 0,
         }));
         if let Some(parent) = parent {
             self.tasks[parent.at()].children_open +=

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use guild_core::event::Event;
+use guild_core::event::{Event, Reads};
 use guild_core::graph::{Bindings, Graph};
 use guild_core::id::{AgentId, CommitVersion, FencingToken, Incarnation, TaskId, TaskIndex};
 use guild_core::payload::Payload;
@@ -58,9 +58,10 @@ impl Memory {
         }
         let spawned = spawned.filter(|(graph, _)| !graph.tasks.is_empty());
         self.check_completion(task, &output, spawned.as_ref()).map_err(CommitError::Invalid)?;
+        let history = self.history_of(&transaction);
         let changes = self.data.prepare(transaction, &self.limits)?;
 
-        let version = self.apply(now, changes, Some(task));
+        let version = self.apply(now, changes, Some(task), history);
         if let Some(fence) = self.fence(task) {
             *fence = CLOSED;
         }
@@ -91,11 +92,12 @@ impl Memory {
     ) -> Result<CommitVersion, CommitError> {
         self.check_available()?;
         let as_of = if transaction.has_reads() { transaction.read_at } else { self.data.version };
+        let history = self.history_of(&transaction);
         let changes = self.data.prepare(transaction, &self.limits)?;
         if changes.is_empty() {
             return Ok(as_of);
         }
-        Ok(self.apply(now, changes, None))
+        Ok(self.apply(now, changes, None, history))
     }
 
     fn apply(
@@ -103,8 +105,12 @@ impl Memory {
         now: Timestamp,
         changes: Vec<Change>,
         writer: Option<TaskId>,
+        mut history: Option<Box<Reads>>,
     ) -> CommitVersion {
         let writes = u32::try_from(changes.len()).unwrap_or(u32::MAX);
+        if let Some(history) = &mut history {
+            history.written = changes.iter().map(written).collect();
+        }
         let mut draft = self.draft.as_mut();
         let version = self.data.apply(changes, writer, |key, old, new| {
             if let Some(draft) = &mut draft {
@@ -113,7 +119,8 @@ impl Memory {
         });
         self.is_dirty = true;
         if writes > 0 {
-            self.record(now, Event::MemoryCommitted { version, task: writer, writes });
+            let reads = history;
+            self.record(now, Event::MemoryCommitted { version, task: writer, writes, reads });
         }
         version
     }
@@ -149,6 +156,11 @@ impl Memory {
         self.check_tasks(run.tasks, run.edges, graph, bindings)
     }
 
+    /// Returns what a transaction has read, where histories are recorded.
+    fn history_of(&self, transaction: &TransactionParts) -> Option<Box<Reads>> {
+        self.records_histories.then(|| Box::new(transaction.history()))
+    }
+
     fn check_available(&self) -> Result<(), CommitError> {
         match self.unavailable() {
             None => Ok(()),
@@ -159,4 +171,10 @@ impl Memory {
     pub(super) fn unavailable(&self) -> Option<String> {
         self.failure().map(StoreError::to_string)
     }
+}
+
+/// Returns how a history names a change.
+fn written((key, value): &Change) -> String {
+    let sign = if value.is_some() { '+' } else { '-' };
+    format!("{sign}{}", String::from_utf8_lossy(key))
 }

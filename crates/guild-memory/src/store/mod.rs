@@ -26,6 +26,17 @@ pub enum Durability {
     Disk,
 }
 
+impl Durability {
+    /// Returns the level's name in the event log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Process => "process",
+            Self::Disk => "disk",
+        }
+    }
+}
+
 /// Rows that change together: all of them after a crash, or none.
 #[derive(Clone, Debug, Default)]
 pub struct WriteBatch {

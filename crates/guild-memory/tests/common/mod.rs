@@ -96,7 +96,12 @@ impl World {
         store: Option<Box<dyn Store>>,
         level: Durability,
     ) -> Result<Self, OpenError> {
-        let (memory, recovered) = Memory::open(store, level, Limits::default(), Box::new(|| {}))?;
+        let (memory, recovered) = Memory::open(
+            store,
+            level,
+            Limits::default(),
+            guild_memory::Commits::OnThread(Box::new(|| {})),
+        )?;
         let (now, token) = (recovered.last_at.0, FencingToken::floor(recovered.epoch));
         Ok(Self { memory, recovered, now, token })
     }
