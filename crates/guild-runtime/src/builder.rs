@@ -14,6 +14,7 @@ use guild_core::limits::Limits;
 use guild_core::planner::ReadyOrder;
 use guild_core::quota::QuotaSpec;
 use guild_core::restart::RestartPolicy;
+use guild_core::time::Timestamp;
 use guild_memory::store::{SledStore, Store};
 use guild_memory::{Commits, Durability, Memory, NameTable, OpenError, StoreError};
 
@@ -51,6 +52,8 @@ pub struct Staging {
     /// How many times longer the timers run than the guild's time. Tokio's timers fire on whole
     /// milliseconds: 1,000 makes every microsecond of the guild one of them.
     pub stretch: u32,
+    /// The time at which the guild starts, unless its store has seen a later one.
+    pub not_before: Timestamp,
     /// Says how long the next sync of the store takes.
     pub sync_time: Box<dyn FnMut() -> Duration + Send>,
 }
@@ -251,7 +254,8 @@ impl GuildBuilder {
     }
 
     /// Shows every record of the event log to `observer` as soon as it is durable, in order and
-    /// without a gap. It is called on the control thread, which it must not block.
+    /// without a gap; first those that the store holds already, as far as they are kept in RAM
+    /// ([`Limits::events_in_memory_max`]). It is called on the control thread, which it must not block.
     #[must_use]
     pub fn observe(
         mut self,
@@ -292,8 +296,9 @@ impl GuildBuilder {
         let notified = memory_inbox.clone();
         let notify = move || notified.push(MemoryMessage::Acknowledged);
         let (store, stage, commits) = match staging {
-            Some(Staging { store, stretch, sync_time }) => {
-                (store, Some(Stage { stretch, sync_time }), Commits::Driven)
+            Some(Staging { store, stretch, sync_time, not_before }) => {
+                let stage = Stage { stretch, sync_time, not_before };
+                (store, Some(stage), Commits::Driven)
             }
             None => (self.storage.open()?, None, Commits::OnThread(Box::new(notify))),
         };

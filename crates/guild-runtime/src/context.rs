@@ -69,6 +69,16 @@ impl Surroundings {
         Some((strike.fault, number))
     }
 
+    /// Returns how long a message to or from an agent is on its way.
+    pub(crate) fn latency(&self, site: Site, agent: AgentId, of: (TaskId, u32)) -> Duration {
+        let Some(faults) = &self.faults else {
+            return Duration::ZERO;
+        };
+        let now = self.clock.now();
+        let (task, attempt) = (Some(of.0), Some(of.1));
+        self.named(|names| faults.latency(&Hit { site, now, agent, task, attempt, names }))
+    }
+
     /// Looks something up by name. The table is whole after every write, so a poisoned lock holds
     /// good data.
     pub(crate) fn named<R>(&self, look_up: impl FnOnce(&NameTable) -> R) -> R {

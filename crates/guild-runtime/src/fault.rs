@@ -117,6 +117,12 @@ pub trait FaultPoint: Send + Sync + 'static {
     /// Returns the fault that strikes here and now. What makes no sense at the site is ignored.
     fn strike(&self, hit: &Hit<'_>) -> Option<Strike>;
 
+    /// Returns how long a message is on its way to or from an agent. That is no fault; a simulation
+    /// draws it so that it sees more than one order of events.
+    fn latency(&self, _: &Hit<'_>) -> Duration {
+        Duration::ZERO
+    }
+
     /// Keeps the current thread from doing anything for this long. A simulation moves its clock
     /// instead.
     fn stall(&self, duration: Duration) -> LocalBoxFuture<'static, ()> {

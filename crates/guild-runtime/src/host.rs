@@ -497,22 +497,23 @@ async fn strike(
 /// Sends the result of an attempt on its way, through what chaos does to messages.
 fn hand_in(slot: &Slot, mut lease: Lease, mut work: HandedIn) {
     let surroundings = &slot.shared.surroundings;
-    let subject = Some((lease.task, lease.attempt));
-    match surroundings.strike(Site::HandIn, slot.agent, subject).map(|(fault, _)| fault) {
+    let of = (lease.task, lease.attempt);
+    let mut latency = surroundings.latency(Site::HandIn, slot.agent, of);
+    match surroundings.strike(Site::HandIn, slot.agent, Some(of)).map(|(fault, _)| fault) {
         Some(Fault::Lose) => return lease.settle(),
         Some(Fault::Repeat) => lease.repeat(work.clone()),
         Some(Fault::Garble) => work.output = Payload::encode("garbled").unwrap_or(Payload::NULL),
-        Some(Fault::Delay(delay)) => {
-            let delay = surroundings.clock.delay(delay);
-            actix_rt::spawn(async move {
-                tokio::time::sleep(delay).await;
-                lease.hand_in(work);
-            });
-            return;
-        }
+        Some(Fault::Delay(delay)) => latency = delay,
         Some(_) | None => {}
     }
-    lease.hand_in(work);
+    if latency.is_zero() {
+        return lease.hand_in(work);
+    }
+    let latency = surroundings.clock.delay(latency);
+    actix_rt::spawn(async move {
+        tokio::time::sleep(latency).await;
+        lease.hand_in(work);
+    });
 }
 
 /// Polls the work under a catch until it ends or its lease is revoked; drops it under a catch too.

@@ -238,15 +238,23 @@ impl Scheduler {
         match fault {
             Some((Fault::Lose, _)) => assign.lease.void(),
             Some((Fault::Refuse, _)) => assign.lease.refuse(),
-            Some((Fault::Delay(delay), _)) => {
-                let (host, delay) = (host.clone(), self.clock.delay(delay));
-                actix_rt::spawn(async move {
-                    tokio::time::sleep(delay).await;
-                    deliver(&host, assign);
-                });
+            Some((Fault::Delay(delay), _)) => self.deliver_late(host, assign, delay),
+            Some(_) | None => {
+                let of = (task, assign.lease.attempt);
+                match self.surroundings.latency(Site::Assign, agent, of) {
+                    Duration::ZERO => deliver(host, assign),
+                    latency => self.deliver_late(host, assign, latency),
+                }
             }
-            Some(_) | None => deliver(host, assign),
         }
+    }
+
+    fn deliver_late(&self, host: &HostAddr, assign: Assign, delay: Duration) {
+        let (host, delay) = (host.clone(), self.clock.delay(delay));
+        actix_rt::spawn(async move {
+            tokio::time::sleep(delay).await;
+            deliver(&host, assign);
+        });
     }
 
     /// Opens an incident for a task that is given up; a failed attempt that is tried again has the

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use actix::{Actor, Context, Supervised};
 use actix_rt::{Arbiter, System};
@@ -14,7 +14,7 @@ use guild_core::id::{AgentId, Incarnation, QuotaId, RoleId};
 use guild_core::planner::{Decisions, Planner, PlannerConfig, ReadyOrder, RestoredRun};
 use guild_core::quota::QuotaSpec;
 use guild_core::restart::RestartPolicy;
-use guild_core::time::micros;
+use guild_core::time::{Timestamp, micros};
 use guild_memory::{Durability, Memory, NameTable, Recovered};
 
 use crate::agent::Factory;
@@ -46,6 +46,7 @@ pub(crate) struct RoleParts {
 pub(crate) struct Stage {
     pub(crate) stretch: u32,
     pub(crate) sync_time: SyncTime,
+    pub(crate) not_before: Timestamp,
 }
 
 /// A checked declaration over an opened memory.
@@ -95,11 +96,16 @@ pub(crate) fn start(opened: Opened) -> Result<Guild, StartError> {
 /// their own, if any.
 pub(crate) fn stand_up(mut opened: Opened) -> Guild {
     let stretch = opened.stage.as_ref().map_or(1, |stage| stage.stretch);
-    let clock = Clock::continuing(opened.recovered.last_at, stretch);
+    let not_before = opened.stage.as_ref().map(|stage| stage.not_before).unwrap_or_default();
+    let clock = Clock::continuing(opened.recovered.last_at.max(not_before), stretch);
     let setup = Box::new(setup(&opened));
     let epoch = opened.recovered.epoch;
     opened.memory.record(clock.now(), Event::GuildStarted { epoch, setup });
     let owns_system = opened.stage.is_none();
+    if let Some(observer) = &mut opened.observer {
+        let names = opened.names.read().unwrap_or_else(PoisonError::into_inner);
+        opened.recovered.events.iter().for_each(|record| observer(record, &names));
+    }
     let limits = opened.catalog.limits.clone();
     let (incidents_before, faults_before) = (opened.recovered.incidents, opened.recovered.faults);
     let events =

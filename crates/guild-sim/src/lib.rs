@@ -5,6 +5,10 @@
 //! actors of `guild-runtime`; the checkers read the event log and nothing else.
 
 pub mod checker;
+pub mod digest;
 pub mod plan;
 pub mod report;
 pub mod workload;
+pub mod world;
+
+pub use world::{World, WorldBuilder, WorldError};

@@ -1,0 +1,237 @@
+//! Says what a world is made of.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use guild_core::draw::{Seed, Stream};
+use guild_core::limits::Limits;
+use guild_core::planner::ReadyOrder;
+use guild_core::quota::QuotaSpec;
+use guild_core::restart::RestartPolicy;
+use guild_memory::Durability;
+use guild_runtime::{Agent, FaultPoint, GuildBuilder, StartError};
+
+use super::World;
+use super::disk::Disk;
+use super::log::{Log, LogReader};
+
+/// How fine the time of a world is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resolution {
+    /// Agents may use `tokio::time` as in production; timers fire on whole milliseconds.
+    #[default]
+    Millisecond,
+    /// Timers fire on whole microseconds, for agents that wait by
+    /// [`TaskContext::sleep`](guild_runtime::TaskContext::sleep) alone: what they wait for by
+    /// `tokio::time` passes a thousand times too fast.
+    Microsecond,
+}
+
+impl Resolution {
+    pub(super) fn stretch(self) -> u32 {
+        match self {
+            Self::Millisecond => 1,
+            Self::Microsecond => 1_000,
+        }
+    }
+}
+
+/// Where a world keeps its memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Medium {
+    /// In RAM: nothing survives a crash of the process, and nothing is spent on it.
+    #[default]
+    Ram,
+    /// On a simulated disk with this level of durability, whose syncs take this long. It forgets
+    /// what was not synced when the power fails.
+    Disk {
+        /// What an acknowledgement promises.
+        durability: Durability,
+        /// The shortest and the longest time of a sync.
+        sync: (Duration, Duration),
+    },
+}
+
+/// Adds a role to a builder, as often as the world starts again.
+pub(super) type AddRole = Box<dyn Fn(GuildBuilder) -> GuildBuilder>;
+
+/// Collects what a [`World`] is made of.
+pub struct WorldBuilder {
+    pub(super) seed: u64,
+    pub(super) roles: Vec<AddRole>,
+    pub(super) quotas: Vec<(String, QuotaSpec)>,
+    pub(super) restart: RestartPolicy,
+    pub(super) order: ReadyOrder,
+    pub(super) limits: Limits,
+    pub(super) faults: Option<Arc<dyn FaultPoint>>,
+    pub(super) resolution: Resolution,
+    pub(super) medium: Medium,
+    pub(super) histories: bool,
+    pub(super) validate: bool,
+    pub(super) time_limit: Duration,
+    keeps_lines: bool,
+    readers: Vec<Box<dyn LogReader>>,
+}
+
+impl fmt::Debug for WorldBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorldBuilder")
+            .field("seed", &self.seed)
+            .field("medium", &self.medium)
+            .finish_non_exhaustive()
+    }
+}
+
+impl WorldBuilder {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut limits = Limits::default();
+        // Readers of a world see each record as it is made; the ring is for recovery only.
+        limits.events_in_memory_max = 1 << 16;
+        Self {
+            seed,
+            roles: Vec::new(),
+            quotas: Vec::new(),
+            restart: RestartPolicy::default(),
+            order: ReadyOrder::default(),
+            limits,
+            faults: None,
+            resolution: Resolution::default(),
+            medium: Medium::default(),
+            histories: false,
+            validate: false,
+            time_limit: TIME_LIMIT,
+            keeps_lines: false,
+            readers: Vec::new(),
+        }
+    }
+
+    /// Declares a role: its name, how many agents it has, and what builds one of them.
+    #[must_use]
+    pub fn role<A: Agent>(
+        mut self,
+        name: impl Into<String>,
+        agents: u32,
+        factory: impl Fn() -> A + Send + Sync + 'static,
+    ) -> Self {
+        let (name, factory) = (name.into(), Arc::new(factory));
+        self.roles.push(Box::new(move |guild| {
+            let factory = Arc::clone(&factory);
+            guild.role(name.clone(), agents, move || factory())
+        }));
+        self
+    }
+
+    /// Declares a quota that tasks share.
+    #[must_use]
+    pub fn quota(mut self, name: impl Into<String>, spec: QuotaSpec) -> Self {
+        self.quotas.push((name.into(), spec));
+        self
+    }
+
+    /// Sets when crashed agents are restarted.
+    #[must_use]
+    pub fn restart(mut self, policy: RestartPolicy) -> Self {
+        self.restart = policy;
+        self
+    }
+
+    /// Says which ready task goes first.
+    #[must_use]
+    pub fn order(mut self, order: ReadyOrder) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// Sets the bounds.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Lets faults strike.
+    #[must_use]
+    pub fn faults(mut self, faults: Arc<dyn FaultPoint>) -> Self {
+        self.faults = Some(faults);
+        self
+    }
+
+    /// Sets how fine time is.
+    #[must_use]
+    pub fn resolution(mut self, resolution: Resolution) -> Self {
+        self.resolution = resolution;
+        self
+    }
+
+    /// Says where the memory is kept.
+    #[must_use]
+    pub fn medium(mut self, medium: Medium) -> Self {
+        self.medium = medium;
+        self
+    }
+
+    /// Makes the log tell what each commit has read and written, for the checker of histories.
+    #[must_use]
+    pub fn record_histories(mut self, records: bool) -> Self {
+        self.histories = records;
+        self
+    }
+
+    /// Checks every invariant of the planner after every step; slow.
+    #[must_use]
+    pub fn validate(mut self, validate: bool) -> Self {
+        self.validate = validate;
+        self
+    }
+
+    /// Sets after how much virtual time a wait is given up; ten years by default.
+    #[must_use]
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.time_limit = limit;
+        self
+    }
+
+    /// Keeps the lines of the log, so that [`World::log`] returns them.
+    #[must_use]
+    pub fn keep_log(mut self) -> Self {
+        self.keeps_lines = true;
+        self
+    }
+
+    /// Shows every record of the log and its line to a reader.
+    #[must_use]
+    pub fn reader(mut self, reader: impl LogReader + 'static) -> Self {
+        self.readers.push(Box::new(reader));
+        self
+    }
+
+    /// Starts the world at time 0.
+    ///
+    /// # Errors
+    /// A declaration is wrong; nothing runs then.
+    pub fn start(mut self) -> Result<World, StartError> {
+        let log = Log::new(self.keeps_lines, std::mem::take(&mut self.readers));
+        let disk = match &self.medium {
+            Medium::Ram => None,
+            Medium::Disk { .. } => Some(Disk::default()),
+        };
+        World::open(self, log, disk)
+    }
+
+    /// Returns what draws the time of each sync.
+    pub(super) fn sync_time(&self) -> Box<dyn FnMut() -> Duration + Send> {
+        let (shortest, longest) = match self.medium {
+            Medium::Ram => (Duration::ZERO, Duration::ZERO),
+            Medium::Disk { sync, .. } => sync,
+        };
+        let (seed, mut n) = (Seed(self.seed), 0);
+        Box::new(move || {
+            n += 1;
+            shortest + longest.saturating_sub(shortest).mul_f64(seed.unit(Stream::Sync, 0, n))
+        })
+    }
+}
+
+/// What a world takes for never: a wait that long has no end.
+const TIME_LIMIT: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);

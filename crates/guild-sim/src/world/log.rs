@@ -1,0 +1,163 @@
+//! Keeps the event log of a world: one canonical text, its running hash, and who reads along.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use guild_core::event::{Event, EventRecord, write_line};
+use guild_memory::NameTable;
+use tokio::sync::Notify;
+
+use crate::digest::Fnv1a;
+
+/// Reads every record with its line, in order.
+pub trait LogReader: Send {
+    /// Takes the next record; `line` has no line break.
+    fn record(&mut self, record: &EventRecord, line: &str);
+}
+
+impl<F: FnMut(&EventRecord, &str) + Send> LogReader for F {
+    fn record(&mut self, record: &EventRecord, line: &str) {
+        self(record, line);
+    }
+}
+
+/// The log of a world; every clone is the same log. It outlives the guild that writes it.
+#[derive(Clone)]
+pub(super) struct Log(Arc<Shared>);
+
+struct Shared {
+    sink: Mutex<Sink>,
+    /// Told when the event number that somebody waits for is there.
+    reached: Notify,
+}
+
+struct Sink {
+    seq: u64,
+    hash: Fnv1a,
+    keeps_lines: bool,
+    lines: Vec<String>,
+    line: String,
+    readers: Vec<Box<dyn LogReader>>,
+    awaited: Option<u64>,
+    counts: Counts,
+}
+
+/// What a log holds, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Lines.
+    pub events: u64,
+    /// Attempts that were assigned.
+    pub attempts: u64,
+    /// Lives of agents that ended badly.
+    pub crashes: u64,
+    /// Lives that followed one.
+    pub restarts: u64,
+    /// Agents that were quarantined.
+    pub quarantines: u64,
+    /// Incidents that were opened.
+    pub incidents: u64,
+    /// Faults that were injected.
+    pub faults: u64,
+    /// Times that the whole process started again.
+    pub recoveries: u64,
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").field("seq", &self.sink().seq).finish_non_exhaustive()
+    }
+}
+
+impl Log {
+    pub(super) fn new(keeps_lines: bool, readers: Vec<Box<dyn LogReader>>) -> Self {
+        let sink = Sink {
+            seq: 0,
+            hash: Fnv1a::default(),
+            keeps_lines,
+            lines: Vec::new(),
+            line: String::new(),
+            readers,
+            awaited: None,
+            counts: Counts::default(),
+        };
+        Self(Arc::new(Shared { sink: Mutex::new(sink), reached: Notify::new() }))
+    }
+
+    /// Adds the next record; one that is known from before a recovery is passed over.
+    pub(super) fn add(&self, record: &EventRecord, names: &NameTable) {
+        let mut sink = self.sink();
+        if record.seq <= sink.seq {
+            return;
+        }
+        sink.add(record, names);
+        if sink.awaited.is_some_and(|seq| seq <= record.seq) {
+            sink.awaited = None;
+            self.0.reached.notify_one();
+        }
+    }
+
+    /// Waits until the log has this event.
+    pub(super) async fn reach(&self, seq: u64) {
+        {
+            let mut sink = self.sink();
+            if sink.seq >= seq {
+                return;
+            }
+            sink.awaited = Some(seq);
+        }
+        self.0.reached.notified().await;
+    }
+
+    pub(super) fn seq(&self) -> u64 {
+        self.sink().seq
+    }
+
+    pub(super) fn hash(&self) -> u64 {
+        self.sink().hash.value()
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.sink().counts
+    }
+
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.sink().lines.clone()
+    }
+
+    fn sink(&self) -> MutexGuard<'_, Sink> {
+        self.0.sink.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sink {
+    fn add(&mut self, record: &EventRecord, names: &NameTable) {
+        self.seq = record.seq;
+        self.line.clear();
+        write_line(record, names, &mut self.line);
+        self.hash = self.hash.update(self.line.as_bytes()).update(b"\n");
+        self.counts.add(&record.event);
+        for reader in &mut self.readers {
+            reader.record(record, &self.line);
+        }
+        if self.keeps_lines {
+            self.lines.push(self.line.clone());
+        }
+    }
+}
+
+impl Counts {
+    fn add(&mut self, event: &Event) {
+        self.events += 1;
+        match event {
+            Event::GuildStarted { epoch, .. } => self.recoveries = u64::from(epoch.0) - 1,
+            Event::TaskAssigned { .. } => self.attempts += 1,
+            Event::AgentCrashed { .. } => self.crashes += 1,
+            Event::AgentRestarted { .. } => self.restarts += 1,
+            Event::AgentQuarantined { .. } => self.quarantines += 1,
+            Event::IncidentOpened { .. } => self.incidents += 1,
+            Event::FaultInjected { .. } => self.faults += 1,
+            _ => {}
+        }
+    }
+}

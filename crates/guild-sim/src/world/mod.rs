@@ -1,0 +1,400 @@
+//! Runs a whole guild in virtual time, on one thread, from a seed.
+//!
+//! A [`World`] holds the production code: controller, scheduler, memory, supervisors and agents are
+//! the actors of `guild-runtime`, under a runtime whose clock jumps to the next timer whenever
+//! nothing is left to do. Agents are tested in it in an ordinary `#[test]`.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use guild_core::graph::Task;
+//! use guild_runtime::{Agent, TaskContext, TaskError};
+//! use guild_sim::World;
+//!
+//! struct Sleeper;
+//!
+//! impl Agent for Sleeper {
+//!     type Input = u64;
+//!     type Output = String;
+//!
+//!     async fn perform(&mut self, hours: u64, context: &mut TaskContext) -> Result<String, TaskError> {
+//!         context.sleep(Duration::from_secs(3_600 * hours)).await;
+//!         Ok("rested".to_owned())
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut world = World::with_seed(7).role("sleeper", 2, || Sleeper).start()?;
+//! let mut graph = world.graph("night");
+//! graph.add(Task::new("long", "sleeper").input(&8).timeout(Duration::from_secs(36_000)));
+//! graph.add(Task::new("short", "sleeper").input(&1).timeout(Duration::from_secs(36_000)));
+//!
+//! let run = world.submit(graph.build()?)?;
+//! let report = world.run_until_ended(&run)?;
+//!
+//! assert_eq!(report.output::<String>("long")?, "rested");
+//! assert_eq!(world.now().0, 8 * 3_600_000_000);
+//! # Ok(())
+//! # }
+//! ```
+
+mod builder;
+mod disk;
+mod log;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_rt::{System, SystemRunner};
+use guild_core::graph::{Graph, GraphBuilder};
+use guild_core::id::CommitVersion;
+use guild_core::incident::Incident;
+use guild_core::retry::RetryPolicy;
+use guild_core::time::Timestamp;
+use guild_memory::store::Crash;
+use guild_memory::{Snapshot, Transaction, TransactionError};
+use guild_runtime::{
+    Drain, Guild, Run, RunError, RunReport, Staging, StartError, Stats, SubmitError, TransactError,
+};
+use serde::de::DeserializeOwned;
+
+pub use self::builder::{Medium, Resolution, WorldBuilder};
+use self::disk::Disk;
+pub use self::disk::DiskFault;
+use self::log::Log;
+pub use self::log::{Counts, LogReader};
+
+/// Why something did not come to its end in a world.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorldError {
+    /// A graph was refused.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// The guild could not start again after a crash.
+    #[error("the guild does not start again: {0}")]
+    Restart(#[from] StartError),
+    /// The run's guild ended before the run did.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The run of a graph that was never submitted.
+    #[error("no run `{0}` was submitted to this world")]
+    UnknownRun(String),
+    /// The time limit passed.
+    #[error("nothing came to its end within {0:?} of virtual time: something waits for ever")]
+    Stuck(Duration),
+    /// There is no disk that could hold anything after a crash.
+    #[error("a world in RAM keeps nothing after a crash: give it a disk by `medium`")]
+    NoDisk,
+}
+
+/// A submitted run, by its name: it is the same run after a crash of the process.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RunName(Arc<str>);
+
+impl fmt::Display for RunName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One life of the process.
+struct Life {
+    guild: Guild,
+    started: tokio::time::Instant,
+    offset: Timestamp,
+    system: SystemRunner,
+}
+
+/// A guild in virtual time.
+pub struct World {
+    parts: WorldBuilder,
+    log: Log,
+    disk: Option<Disk>,
+    /// None only while one life gives way to the next.
+    life: Option<Life>,
+    submitted: Vec<(RunName, Graph)>,
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("World").field("seed", &self.parts.seed).finish_non_exhaustive()
+    }
+}
+
+impl World {
+    /// Returns a builder of a world whose random draws all come from this seed.
+    pub fn with_seed(seed: u64) -> WorldBuilder {
+        WorldBuilder::new(seed)
+    }
+
+    fn open(parts: WorldBuilder, log: Log, disk: Option<Disk>) -> Result<Self, StartError> {
+        let life = Life::begin(&parts, &log, disk.as_ref(), Timestamp(0))?;
+        Ok(Self { parts, log, disk, life: Some(life), submitted: Vec::new() })
+    }
+
+    /// Returns a builder of a graph that knows this world's roles, quotas and limits.
+    pub fn graph(&self, name: impl Into<String>) -> GraphBuilder {
+        self.guild().graph(name)
+    }
+
+    /// Submits a graph; the name of the graph is the key, as with [`Guild::submit`].
+    ///
+    /// # Errors
+    /// The graph is refused.
+    pub fn submit(&mut self, graph: Graph) -> Result<RunName, WorldError> {
+        let name = RunName(graph.name.as_str().into());
+        let guild = self.guild().clone();
+        let submission = graph.clone();
+        self.block_on(async move { guild.submit(submission).await })?;
+        if !self.submitted.iter().any(|(known, _)| *known == name) {
+            self.submitted.push((name.clone(), graph));
+        }
+        Ok(name)
+    }
+
+    /// Lets time pass until the run has ended.
+    ///
+    /// # Errors
+    /// [`WorldError::Stuck`] when the time limit passes first; the run goes on then.
+    pub fn run_until_ended(&mut self, run: &RunName) -> Result<Arc<RunReport>, WorldError> {
+        let run = self.find(run)?;
+        let limit = self.parts.time_limit;
+        self.within(limit, async move { run.wait().await })?.map_err(WorldError::Run)
+    }
+
+    /// Lets time pass until all submitted runs have ended and nothing happens for a second.
+    ///
+    /// # Errors
+    /// [`WorldError::Stuck`] when the time limit passes first.
+    pub fn run_until_quiet(&mut self) -> Result<(), WorldError> {
+        let names: Vec<RunName> = self.submitted.iter().map(|(name, _)| name.clone()).collect();
+        for name in names {
+            self.run_until_ended(&name)?;
+        }
+        loop {
+            let before = self.log.seq();
+            self.run_for(Duration::from_secs(1));
+            if self.log.seq() == before {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Lets this much time pass.
+    pub fn run_for(&mut self, duration: Duration) {
+        let delay = self.stretched(duration);
+        self.block_on(async move { tokio::time::sleep(delay).await });
+    }
+
+    /// Lets time pass until the log has this many events.
+    ///
+    /// # Errors
+    /// [`WorldError::Stuck`] when the time limit passes first.
+    pub fn run_until_event(&mut self, seq: u64) -> Result<(), WorldError> {
+        let log = self.log.clone();
+        let limit = self.parts.time_limit;
+        self.within(limit, async move { log.reach(seq).await })
+    }
+
+    /// Runs a future in the time of the world.
+    pub fn block_on<F: Future>(&mut self, future: F) -> F::Output {
+        self.life().system.block_on(future)
+    }
+
+    /// Runs a future in the time of the world, but not longer than this.
+    ///
+    /// # Errors
+    /// [`WorldError::Stuck`] when the time passes first; the future is dropped then.
+    pub fn within<F: Future>(
+        &mut self,
+        limit: Duration,
+        future: F,
+    ) -> Result<F::Output, WorldError> {
+        let delay = self.stretched(limit);
+        self.block_on(async move { tokio::time::timeout(delay, future).await })
+            .map_err(|_| WorldError::Stuck(limit))
+    }
+
+    /// Ends the process as a crash does, and starts it again on what the disk has kept.
+    ///
+    /// # Errors
+    /// The world has no disk, or the guild does not start again on it.
+    pub fn crash(&mut self, crash: Crash) -> Result<(), WorldError> {
+        let disk = self.disk.clone().ok_or(WorldError::NoDisk)?;
+        disk.crash(crash);
+        let now = self.now();
+        // Whatever the old life still does while it is dropped, the disk sees no more of it.
+        self.life = None;
+        self.life = Some(Life::begin(&self.parts, &self.log, Some(&disk), now)?);
+        for (_, graph) in self.submitted.clone() {
+            let guild = self.guild().clone();
+            self.block_on(async move { guild.submit(graph).await })?;
+        }
+        Ok(())
+    }
+
+    /// Makes the disk fail the next time it is written to: the guild takes nothing more, until it
+    /// is started again by [`World::crash`].
+    ///
+    /// # Errors
+    /// The world has no disk.
+    pub fn fail_disk(&mut self, fault: DiskFault) -> Result<(), WorldError> {
+        self.disk.as_ref().ok_or(WorldError::NoDisk)?.fail(fault);
+        Ok(())
+    }
+
+    /// Returns how many batches of the disk a power cut could still lose.
+    pub fn unsynced_batches(&self) -> usize {
+        self.disk.as_ref().map_or(0, Disk::unsynced_batches)
+    }
+
+    /// Returns the virtual time.
+    pub fn now(&self) -> Timestamp {
+        match &self.life {
+            None => Timestamp::default(),
+            Some(life) => {
+                let passed = (tokio_now(life) - life.started) / self.parts.resolution.stretch();
+                life.offset.after(passed)
+            }
+        }
+    }
+
+    /// Returns the handle of the guild; after a crash it is another one.
+    pub fn guild(&self) -> &Guild {
+        match &self.life {
+            Some(life) => &life.guild,
+            None => unreachable!("a world is between two lives only while it starts the second"),
+        }
+    }
+
+    /// Returns the newest snapshot of the shared memory.
+    pub fn snapshot(&self) -> Snapshot {
+        self.guild().memory().snapshot()
+    }
+
+    /// Returns the value of a key of the shared memory now; none when it is absent.
+    ///
+    /// # Errors
+    /// The value is of another type.
+    pub fn value<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, TransactionError> {
+        Transaction::begin(self.snapshot()).get(key)
+    }
+
+    /// Runs a transaction from outside on the shared memory.
+    ///
+    /// # Errors
+    /// As [`guild_runtime::MemoryHandle::transact`].
+    pub fn transact<R, E>(
+        &mut self,
+        work: impl FnMut(&mut Transaction) -> Result<R, E>,
+    ) -> Result<(R, CommitVersion), TransactError<E>> {
+        let memory = self.guild().memory();
+        self.block_on(async move { memory.transact(&RetryPolicy::default(), work).await })
+    }
+
+    /// Returns the incidents of this life of the process, oldest first.
+    pub fn incidents(&self) -> Vec<Incident> {
+        self.guild().incidents()
+    }
+
+    /// Returns what happened in this life of the process.
+    pub fn stats(&self) -> Stats {
+        self.guild().stats()
+    }
+
+    /// Returns what the whole log holds, counted.
+    pub fn counts(&self) -> Counts {
+        self.log.counts()
+    }
+
+    /// Returns the lines of the log, if [`WorldBuilder::keep_log`] was asked for.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lines()
+    }
+
+    /// Returns the hash of the log: FNV-1a over its lines, each with its line break.
+    pub fn log_hash(&self) -> u64 {
+        self.log.hash()
+    }
+
+    /// Ends the guild in order.
+    pub fn shut_down(mut self) {
+        let guild = self.guild().clone();
+        if let Err(error) = self.block_on(async move { guild.shutdown(Drain::Now).await }) {
+            tracing::debug!(%error, "guild of a world did not end cleanly");
+        }
+    }
+
+    fn find(&self, run: &RunName) -> Result<Run, WorldError> {
+        self.guild().run(&run.0).ok_or_else(|| WorldError::UnknownRun(run.0.to_string()))
+    }
+
+    fn life(&mut self) -> &mut Life {
+        match &mut self.life {
+            Some(life) => life,
+            None => unreachable!("a world is between two lives only while it starts the second"),
+        }
+    }
+
+    fn stretched(&self, duration: Duration) -> Duration {
+        duration.saturating_mul(self.parts.resolution.stretch()).min(FAR)
+    }
+}
+
+/// Thirty years: what tokio itself takes for never.
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
+fn tokio_now(life: &Life) -> tokio::time::Instant {
+    let _entered = life.system.runtime().tokio_runtime().enter();
+    tokio::time::Instant::now()
+}
+
+impl Life {
+    fn begin(
+        parts: &WorldBuilder,
+        log: &Log,
+        disk: Option<&Disk>,
+        offset: Timestamp,
+    ) -> Result<Self, StartError> {
+        let system = System::with_tokio_rt(|| {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .expect("a runtime without I/O needs nothing that could fail")
+        });
+        let staging = Staging {
+            store: disk.map(Disk::open),
+            stretch: parts.resolution.stretch(),
+            sync_time: parts.sync_time(),
+            not_before: offset,
+        };
+        let mut builder = Guild::builder()
+            .seed(parts.seed)
+            .order(parts.order)
+            .limits(parts.limits.clone())
+            .restart(parts.restart.clone())
+            .record_histories(parts.histories)
+            .validate(parts.validate);
+        for add in &parts.roles {
+            builder = add(builder);
+        }
+        for (name, spec) in &parts.quotas {
+            builder = builder.quota(name.clone(), spec.clone());
+        }
+        if let Some(faults) = &parts.faults {
+            builder = builder.faults(Arc::clone(faults));
+        }
+        if let Medium::Disk { durability, .. } = parts.medium {
+            builder = builder.durability(durability);
+        }
+        let log = log.clone();
+        builder = builder.observe(move |record, names| log.add(record, names));
+        let (guild, started) =
+            system.block_on(async { (builder.stage(staging), tokio::time::Instant::now()) });
+        Ok(Self { guild: guild?, started, offset, system })
+    }
+}

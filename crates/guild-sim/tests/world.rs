@@ -1,0 +1,173 @@
+//! A whole guild in virtual time: what a user of [`World`] sees.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use guild_core::event::Outcome;
+use guild_core::graph::{Graph, Task};
+use guild_core::planner::ReadyOrder;
+use guild_core::restart::RestartPolicy;
+use guild_core::retry::RetryPolicy;
+use guild_memory::Durability;
+use guild_memory::store::Crash;
+use guild_runtime::{Agent, TaskContext, TaskError};
+use guild_sim::world::{DiskFault, Medium, Resolution};
+use guild_sim::{World, WorldBuilder, WorldError};
+
+struct AlwaysPanics;
+
+impl Agent for AlwaysPanics {
+    type Input = ();
+    type Output = ();
+
+    async fn perform(&mut self, (): (), _: &mut TaskContext) -> Result<(), TaskError> {
+        panic!("no luck");
+    }
+}
+
+/// Waits, counts itself in the shared memory, and answers with its time.
+struct Worker;
+
+impl Agent for Worker {
+    type Input = u64;
+    type Output = u64;
+
+    async fn perform(&mut self, us: u64, context: &mut TaskContext) -> Result<u64, TaskError> {
+        context.sleep(Duration::from_micros(us)).await;
+        context.memory().add("done", 1)?;
+        Ok(us)
+    }
+}
+
+fn one_task(world: &World, role: &str) -> Graph {
+    let mut graph = world.graph("one");
+    graph.add(Task::new("task", role).retry(RetryPolicy::immediately(10)));
+    graph.build().unwrap()
+}
+
+fn chain(world: &World, name: &str, tasks: u32, us: u64) -> Graph {
+    let mut graph = world.graph(name);
+    let mut last = None;
+    for number in 0..tasks {
+        let mut task = Task::numbered(number, "worker").input(&us);
+        if let Some(last) = last {
+            task = task.after(last);
+        }
+        last = Some(graph.add(task));
+    }
+    graph.build().unwrap()
+}
+
+fn on_disk(seed: u64) -> WorldBuilder {
+    let sync = (Duration::from_millis(1), Duration::from_millis(5));
+    World::with_seed(seed)
+        .role("worker", 4, || Worker)
+        .medium(Medium::Disk { durability: Durability::Disk, sync })
+        .keep_log()
+        .validate(true)
+}
+
+#[test]
+fn agent_that_exceeds_its_restart_intensity_is_quarantined() {
+    let policy = RestartPolicy { intensity: 3, ..RestartPolicy::default() };
+    let mut world =
+        World::with_seed(7).role("flaky", 1, || AlwaysPanics).restart(policy).start().unwrap();
+
+    let run = world.submit(one_task(&world, "flaky")).unwrap();
+    world.run_for(Duration::from_secs(5));
+
+    assert_eq!(world.counts().restarts, 3);
+    assert_eq!(world.counts().quarantines, 1);
+    assert_eq!(world.incidents().len(), 4);
+    assert_eq!(world.run_until_ended(&run).unwrap().outcome(), Outcome::Failed);
+}
+
+#[test]
+fn hours_pass_in_no_time_and_to_the_microsecond() {
+    let mut world = World::with_seed(1)
+        .role("worker", 1, || Worker)
+        .resolution(Resolution::Microsecond)
+        .start()
+        .unwrap();
+
+    let run = world.submit(chain(&world, "hours", 24, 599_000_007)).unwrap();
+    let report = world.run_until_ended(&run).unwrap();
+
+    assert_eq!(report.makespan_us(), 24 * 599_000_007);
+}
+
+#[test]
+fn what_waits_for_ever_is_told_and_not_waited_for() {
+    let mut world = World::with_seed(1)
+        .role("worker", 1, || Worker)
+        .time_limit(Duration::from_secs(60))
+        .start()
+        .unwrap();
+
+    let run = world.submit(chain(&world, "long", 1, 500_000_000)).unwrap();
+
+    assert!(matches!(world.run_until_ended(&run), Err(WorldError::Stuck(_))));
+}
+
+#[test]
+fn run_goes_on_after_a_kill_at_any_event_and_counts_every_task_once() {
+    let mut undisturbed = on_disk(3).start().unwrap();
+    let run = undisturbed.submit(chain(&undisturbed, "chain", 8, 2_000)).unwrap();
+    undisturbed.run_until_ended(&run).unwrap();
+    for seq in 1..=undisturbed.counts().events {
+        let mut world = on_disk(3).start().unwrap();
+        let run = world.submit(chain(&world, "chain", 8, 2_000)).unwrap();
+        world.run_until_event(seq).unwrap();
+
+        world.crash(Crash::PowerCut { batches_kept: 0 }).unwrap();
+
+        let report = world.run_until_ended(&run).unwrap();
+        assert_eq!(report.outcome(), Outcome::Completed);
+        assert_eq!(world.value::<i64>("done").unwrap(), Some(8), "killed at {seq}");
+        check_order(&world.log());
+    }
+}
+
+fn check_order(log: &[String]) {
+    let numbers: Vec<u64> = log.iter().map(|line| number(line, "seq")).collect();
+    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+    let times: Vec<u64> = log.iter().map(|line| number(line, "at_us")).collect();
+    assert!(times.is_sorted(), "time goes on after a crash");
+}
+
+fn number(line: &str, field: &str) -> u64 {
+    let value: serde_json::Value = serde_json::from_str(line).unwrap();
+    value[field].as_u64().unwrap()
+}
+
+#[test]
+fn failing_disk_ends_the_guild_and_a_restart_goes_on() {
+    for fault in
+        [DiskFault::BeforeWrite, DiskFault::AfterSync, DiskFault::Unsynced, DiskFault::Full]
+    {
+        let mut world = on_disk(5).start().unwrap();
+        let run = world.submit(chain(&world, "chain", 8, 2_000)).unwrap();
+        world.run_for(Duration::from_millis(7));
+        world.fail_disk(fault).unwrap();
+        assert!(matches!(world.run_until_ended(&run), Err(WorldError::Run(_))), "{fault:?}");
+
+        world.crash(Crash::PowerCut { batches_kept: 1 }).unwrap();
+
+        assert_eq!(world.run_until_ended(&run).unwrap().outcome(), Outcome::Completed);
+        assert_eq!(world.value::<i64>("done").unwrap(), Some(8), "{fault:?}");
+    }
+}
+
+#[test]
+fn same_seed_gives_the_same_log_and_another_seed_another_one() {
+    let play = |seed| {
+        let mut world = on_disk(seed).order(ReadyOrder::Random).start().unwrap();
+        let run = world.submit(chain(&world, "chain", 8, 2_000)).unwrap();
+        world.run_until_ended(&run).unwrap();
+        (world.log(), world.log_hash())
+    };
+
+    assert_eq!(play(1), play(1));
+    assert_ne!(play(1).1, play(2).1);
+}
