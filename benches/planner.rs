@@ -36,6 +36,7 @@ fn fan(tasks: u32) -> (Arc<Graph>, Bindings) {
 fn with_agents(agents: u32) -> Planner {
     let mut planner = Planner::new(PlannerConfig {
         order: ReadyOrder::default(),
+        commits_at_once: false,
         agents: vec![agents],
         quotas: Vec::new(),
         limits: Limits::default(),

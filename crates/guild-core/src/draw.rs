@@ -17,6 +17,8 @@ pub enum Stream {
     Fault = 3,
     /// Jitter of the retry of a transaction from outside.
     Transact = 4,
+    /// How long a simulated task takes.
+    Duration = 5,
     /// How long a sync of a simulated disk takes.
     Sync = 8,
     /// Order of ready tasks, where it is random.

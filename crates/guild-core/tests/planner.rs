@@ -40,6 +40,7 @@ fn config(agents: u32, epoch: u32, validate: bool) -> PlannerConfig {
     let per = Duration::from_millis(10);
     PlannerConfig {
         order: ReadyOrder::default(),
+        commits_at_once: agents.is_multiple_of(2),
         agents: vec![agents, agents],
         quotas: vec![QuotaSpec::Permits(PERMITS), QuotaSpec::Rate { amount: 1, per, burst: 2 }],
         limits: Limits::default(),

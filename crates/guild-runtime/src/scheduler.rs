@@ -92,10 +92,7 @@ impl Scheduler {
             self.obey(now);
         }
         self.batch = recycled(batch);
-        if self.planner.next_wakeup().is_some_and(|at| at <= now) {
-            self.step(now, Input::Tick);
-            self.obey(now);
-        }
+        self.settle(now);
         self.end_turn(context);
     }
 
@@ -121,18 +118,18 @@ impl Scheduler {
                 if let Input::Submit { run, graph, .. } = &input {
                     self.books.insert(*run, RunBook::new(Arc::clone(graph)));
                 }
-                self.step(now, input);
+                self.take(now, input);
             }
             SchedulerMessage::HandIn { agent, incarnation, task, token, work } => {
                 self.handed_in = Some(work);
                 let result = AttemptResult::Done;
-                self.step(now, Input::Finished { agent, incarnation, task, token, result });
+                self.take(now, Input::Finished { agent, incarnation, task, token, result });
             }
             SchedulerMessage::Committed { task, token, version, output, spawned } => {
                 if let Some(book) = self.books.get_mut(&task.run) {
                     book.completed(task.index, output, spawned.as_ref().map(|(graph, _)| graph));
                 }
-                self.step(now, Input::Committed { task, token, version, spawned });
+                self.take(now, Input::Committed { task, token, version, spawned });
             }
             SchedulerMessage::Drain { idle } => {
                 self.planner.pause();
@@ -142,8 +139,19 @@ impl Scheduler {
         }
     }
 
-    fn step(&mut self, now: Timestamp, input: Input) {
-        self.planner.step(now, input, &mut self.decisions);
+    fn take(&mut self, now: Timestamp, input: Input) {
+        self.planner.take(now, input, &mut self.decisions);
+    }
+
+    /// Gives out what is ready, once everything that came in is known.
+    fn settle(&mut self, now: Timestamp) {
+        loop {
+            self.planner.settle(now, &mut self.decisions);
+            if self.decisions.is_empty() {
+                break;
+            }
+            self.obey(now);
+        }
     }
 
     /// Carries out what the planner decided; an assignment that fails is a new input.
@@ -164,7 +172,7 @@ impl Scheduler {
                 break;
             }
             for input in refused.drain(..) {
-                self.step(now, input);
+                self.take(now, input);
             }
         }
         // Handed in for a task that the planner did not ask for: a stale result.

@@ -276,6 +276,7 @@ impl Tree {
             seed: opened.seed,
             epoch: opened.recovered.epoch,
             order: opened.order,
+            commits_at_once: opened.durability == Durability::Memory,
             validate: opened.validate,
         });
         let mut decisions = Decisions::default();

@@ -8,7 +8,9 @@ pub mod checker;
 pub mod digest;
 pub mod plan;
 pub mod report;
+mod simulate;
 pub mod workload;
 pub mod world;
 
+pub use simulate::{SimulateError, Simulated, Simulation};
 pub use world::{World, WorldBuilder, WorldError};

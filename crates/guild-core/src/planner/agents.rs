@@ -36,6 +36,8 @@ pub(super) enum AgentState {
     Down,
     Idle,
     Busy(Lease),
+    /// Its result is being committed, and it is not free before that is over.
+    Committing,
 }
 
 /// A task in the hands of an agent.
@@ -73,7 +75,7 @@ impl RolePool {
         match before {
             AgentState::Down => self.live_count += 1,
             AgentState::Idle => self.idle_count -= 1,
-            AgentState::Busy(_) => {}
+            AgentState::Busy(_) | AgentState::Committing => {}
         }
         match (&slot.state, slot.incarnation) {
             (AgentState::Down, _) => self.live_count -= 1,
@@ -82,7 +84,7 @@ impl RolePool {
                 self.idle.push_back((index, incarnation));
             }
             (AgentState::Idle, None) => unreachable!("an idle agent lives"),
-            (AgentState::Busy(_), _) => {}
+            (AgentState::Busy(_) | AgentState::Committing, _) => {}
         }
     }
 

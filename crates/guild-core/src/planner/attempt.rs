@@ -69,7 +69,7 @@ impl Planner {
         }
         let lost = match &slot.state {
             AgentState::Busy(lease) => Some(lease.task),
-            AgentState::Down | AgentState::Idle => None,
+            AgentState::Down | AgentState::Idle | AgentState::Committing => None,
         };
         pool.set(agent.index, AgentState::Down);
         self.touch(role);
@@ -126,6 +126,7 @@ impl Planner {
         // An assignment that never began says that its agent is gone; its next life will tell.
         let state = match result {
             AttemptResult::NotStarted => AgentState::Down,
+            AttemptResult::Done if self.commits_at_once => AgentState::Committing,
             AttemptResult::Done | AttemptResult::Failed { .. } => AgentState::Idle,
         };
         self.roles[role].set(agent.index, state);
@@ -196,11 +197,25 @@ impl Planner {
             && self.holder(task).is_some_and(|holder| holder.token == token);
         if commits {
             self.committing -= 1;
+            self.free_committer(task);
             if self.committing + 1 == self.limits.commits_in_flight_max {
                 (0..self.roles.len()).for_each(|role| self.touch(role));
             }
         }
         commits
+    }
+
+    /// Frees the agent whose result has been committed, unless it was free at once or has died.
+    fn free_committer(&mut self, task: TaskId) {
+        let Some(Holder { agent, incarnation, .. }) = self.holder(task) else {
+            return;
+        };
+        let role = usize::from(agent.role.0);
+        let slot = &self.roles[role].agents[agent.index as usize];
+        if slot.state == AgentState::Committing && slot.incarnation == Some(incarnation) {
+            self.roles[role].set(agent.index, AgentState::Idle);
+            self.touch(role);
+        }
     }
 
     fn holder(&self, task: TaskId) -> Option<Holder> {

@@ -151,3 +151,10 @@ pub struct RestoredRun {
     /// What the log says of its tasks.
     pub history: RunHistory,
 }
+
+impl Decisions {
+    /// Returns whether there is nothing to do and nothing to record.
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty() && self.events.is_empty()
+    }
+}

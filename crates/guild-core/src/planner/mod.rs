@@ -41,6 +41,10 @@ pub struct PlannerConfig {
     pub seed: Seed,
     /// Start of the process on its store; the floor of all tokens.
     pub epoch: BootEpoch,
+    /// Whether a commit is answered at once, as without a store. An agent is then free when its
+    /// result is committed, so that the tasks behind it take part when its next one is chosen;
+    /// otherwise it is free when it has handed in, and nobody waits for the disk.
+    pub commits_at_once: bool,
     /// Which ready task goes first.
     pub order: ReadyOrder,
     /// Whether every invariant is checked after every step (slow; on in all tests).
@@ -64,6 +68,7 @@ pub struct Planner {
     limits: Limits,
     seed: Seed,
     order: ReadyOrder,
+    commits_at_once: bool,
     checked: bool,
     /// By [`RunId`]; runs that were forgotten are `None`.
     runs: Vec<Option<Box<Run>>>,
@@ -88,6 +93,7 @@ impl Planner {
             limits: config.limits,
             seed: config.seed,
             order: config.order,
+            commits_at_once: config.commits_at_once,
             checked: config.validate,
             runs: Vec::new(),
             roles: config.agents.into_iter().map(RolePool::new).collect(),
@@ -102,11 +108,18 @@ impl Planner {
         }
     }
 
-    /// Takes one input at `now` and appends what is to be done and recorded.
+    /// Takes one input at `now` and appends what is to be done and recorded; then settles.
     ///
     /// # Panics
     /// An invariant is broken while `validate` is on: a bug in the planner.
     pub fn step(&mut self, now: Timestamp, input: Input, out: &mut Decisions) {
+        self.take(now, input, out);
+        self.settle(now, out);
+    }
+
+    /// Takes one input at `now` and appends what it means; nothing is assigned before
+    /// [`settle`](Self::settle), so that what happens at one time is known when it is decided.
+    pub fn take(&mut self, now: Timestamp, input: Input, out: &mut Decisions) {
         match input {
             Input::Submit { run, graph, bindings } => self.submit(now, run, graph, bindings, out),
             Input::AgentReady { agent, incarnation } => self.agent_ready(agent, incarnation),
@@ -127,6 +140,13 @@ impl Planner {
             Input::Cancel { run } => self.cancel(now, run, out),
             Input::Tick => {}
         }
+    }
+
+    /// Does what is due at `now`, and gives ready tasks to idle agents.
+    ///
+    /// # Panics
+    /// An invariant is broken while `validate` is on: a bug in the planner.
+    pub fn settle(&mut self, now: Timestamp, out: &mut Decisions) {
         self.fire_timers(now, out);
         self.dispatch(now, out);
         self.check();

@@ -21,6 +21,7 @@ impl Planner {
                 match &slot.state {
                     AgentState::Down => continue,
                     AgentState::Idle => idle += 1,
+                    AgentState::Committing => {}
                     AgentState::Busy(lease) => {
                         let twice = leases.insert(lease.task, lease.token.0).is_some();
                         ensure(!twice, || format!("{:?} has two leases", lease.task))?;

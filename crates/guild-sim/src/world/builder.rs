@@ -201,8 +201,12 @@ impl WorldBuilder {
 
     /// Shows every record of the log and its line to a reader.
     #[must_use]
-    pub fn reader(mut self, reader: impl LogReader + 'static) -> Self {
-        self.readers.push(Box::new(reader));
+    pub fn reader(self, reader: impl LogReader + 'static) -> Self {
+        self.boxed_reader(Box::new(reader))
+    }
+
+    pub(crate) fn boxed_reader(mut self, reader: Box<dyn LogReader>) -> Self {
+        self.readers.push(reader);
         self
     }
 

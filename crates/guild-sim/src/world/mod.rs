@@ -344,8 +344,8 @@ impl World {
     }
 }
 
-/// Thirty years: what tokio itself takes for never.
-const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+/// A hundred thousand years: further than any timer reaches.
+const FAR: Duration = Duration::from_secs(100_000 * 365 * 24 * 60 * 60);
 
 fn tokio_now(life: &Life) -> tokio::time::Instant {
     let _entered = life.system.runtime().tokio_runtime().enter();
