@@ -44,7 +44,7 @@ pub use guild_core::id::{
 pub use guild_core::incident::Incident;
 pub use guild_core::limits::Limits;
 pub use guild_core::payload::Payload;
-pub use guild_core::planner::Progress;
+pub use guild_core::planner::{Progress, ReadyOrder};
 pub use guild_core::quota::QuotaSpec;
 pub use guild_core::restart::RestartPolicy;
 pub use guild_core::retry::RetryPolicy;

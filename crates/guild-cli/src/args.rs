@@ -19,6 +19,8 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 some task failed, 2 bad input (n
 pub(crate) enum Command {
     /// Run a flow, or resume it where it stopped
     Run(RunArguments),
+    /// Run a workflow in virtual time: hours in seconds, the same for the same seed
+    Simulate(SimulateArguments),
     /// Check a flow file and change nothing
     Validate {
         /// The flow file
@@ -109,6 +111,65 @@ pub(crate) struct RunArguments {
     /// How to print the summary
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimulateArguments {
+    /// A flow file, or a workflow in WfFormat (JSON, schema 1.4 to 1.6; .gz too)
+    pub(crate) workflow: PathBuf,
+    /// Give a variable of the flow another value
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) settings: Vec<String>,
+    /// Agents of each role [default: what the flow says; 16 for a workflow]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) agents: Option<u32>,
+    /// Seed of all random draws (durations, delays, chaos)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Which ready task goes first
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) policy: Policy,
+    /// Inject faults: the probability of each per attempt, such as crash=0.05,hang=0.01,slow=0.1
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) chaos: Option<String>,
+    /// Write the event log to this file, one JSON object per line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) events: Option<PathBuf>,
+    /// Simulate once for each of these values: agents=4,16,64 or policy=fifo,random; all
+    /// combinations, on all cores
+    #[arg(long, value_name = "KEY=VALUES")]
+    pub(crate) sweep: Vec<String>,
+    /// Simulate each combination with this many seeds, from --seed on
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) seeds: Option<u64>,
+    /// Write the rows of the sweep to this file instead of below the table
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
+    /// How to print the summary
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+/// Which ready task goes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Policy {
+    /// The one with the longest path behind it
+    #[default]
+    CriticalPath,
+    /// The one that has been ready longest
+    Fifo,
+    /// Any, drawn by the seed
+    Random,
+}
+
+impl std::fmt::Display for Policy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::CriticalPath => "critical-path",
+            Self::Fifo => "fifo",
+            Self::Random => "random",
+        })
+    }
 }
 
 #[derive(Debug, Args)]

@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use guild::Progress;
+use guild::{Event, EventRecord, Progress};
+use guild_sim::world::LogReader;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// Time between two looks at the progress.
@@ -55,4 +56,75 @@ impl Bar {
             bar.finish_and_clear();
         }
     }
+}
+
+/// A bar of a simulation; it shows virtual time beside real time. Every clone is the same bar.
+#[derive(Clone, Debug)]
+pub(crate) struct VirtualBar {
+    bar: Option<ProgressBar>,
+    ended: u64,
+    added: u64,
+    seen: u64,
+}
+
+/// Events between two looks at the real time.
+const EVENTS_PER_LOOK: u64 = 4_096;
+
+impl VirtualBar {
+    pub(crate) fn new(tasks: u64) -> Self {
+        let style = "{bar:30} {pos}/{len} tasks, {msg} of virtual time in {elapsed}, ETA {eta}";
+        Self { bar: bar(tasks, style), ended: 0, added: 0, seen: 0 }
+    }
+
+    /// Removes the bar.
+    pub(crate) fn clear(&self) {
+        self.bar.iter().for_each(ProgressBar::finish_and_clear);
+    }
+}
+
+impl LogReader for VirtualBar {
+    fn record(&mut self, record: &EventRecord, _: &str) {
+        let Some(bar) = &self.bar else { return };
+        match &record.event {
+            Event::TaskAdded { .. } => self.added += 1,
+            Event::TaskCompleted { .. } | Event::TaskEnded { .. } => self.ended += 1,
+            _ => {}
+        }
+        self.seen += 1;
+        if self.seen.is_multiple_of(EVENTS_PER_LOOK) {
+            bar.set_length(self.added);
+            bar.set_position(self.ended);
+            bar.set_message(format!("{:.1?}", Duration::from_micros(record.at.0)));
+        }
+    }
+}
+
+/// A bar that counts what is done.
+#[derive(Debug)]
+pub(crate) struct CountBar(Option<ProgressBar>);
+
+impl CountBar {
+    pub(crate) fn new(jobs: u64) -> Self {
+        Self(bar(jobs, "{bar:30} {pos}/{len} simulations in {elapsed}, ETA {eta}"))
+    }
+
+    /// One more is done.
+    pub(crate) fn step(&self) {
+        self.0.iter().for_each(|bar| bar.inc(1));
+    }
+
+    /// Removes the bar.
+    pub(crate) fn clear(&self) {
+        self.0.iter().for_each(ProgressBar::finish_and_clear);
+    }
+}
+
+fn bar(length: u64, style: &str) -> Option<ProgressBar> {
+    if !std::io::stderr().is_terminal() {
+        return None;
+    }
+    let style =
+        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let target = ProgressDrawTarget::stderr_with_hz(10);
+    Some(ProgressBar::with_draw_target(Some(length), target).with_style(style))
 }

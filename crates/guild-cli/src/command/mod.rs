@@ -2,8 +2,11 @@
 
 mod follow;
 mod run;
+mod simulate;
 mod store;
+mod sweep;
 
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
@@ -19,6 +22,7 @@ use crate::{chart, graph, reaper};
 pub(crate) fn execute(command: Command) -> Result<Exit, CommandError> {
     match command {
         Command::Run(arguments) => return run::run(&arguments),
+        Command::Simulate(arguments) => return simulate::simulate(&arguments),
         Command::Validate { flow, settings } => validate(&flow, &settings)?,
         Command::Graph { flow, settings, format } => {
             let flow = Flow::load(&flow, &settings, None)?;
@@ -63,4 +67,23 @@ fn validate(file: &Path, settings: &[String]) -> Result<(), CommandError> {
 /// Prints to standard output.
 pub(crate) fn print(text: &str) -> Result<(), CommandError> {
     Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+/// Finds out before anything starts whether the file of an option can be written.
+fn check_output(option: &str, path: Option<&Path>) -> Result<(), CommandError> {
+    let Some(path) = path else { return Ok(()) };
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let wrong = if path.is_dir() {
+        Some("it is a directory".to_owned())
+    } else if path.is_file() {
+        let opened = File::options().append(true).open(path);
+        opened.err().map(|error| error.to_string())
+    } else {
+        let missing = !path.exists() && parent.is_some_and(|parent| !parent.is_dir());
+        missing.then(|| "its directory does not exist".to_owned())
+    };
+    wrong.map_or(Ok(()), |why| {
+        let message = format!("{option}: cannot write {}: {why}", path.display());
+        Err(CommandError::BadInput(message))
+    })
 }

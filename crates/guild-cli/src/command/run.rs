@@ -18,8 +18,8 @@ use guild::{
 use crate::agent::{FlowAgent, InnerAgent, Shared};
 use crate::args::{Format, RunArguments};
 use crate::command::follow::{End, Follower};
-use crate::command::print;
 use crate::command::store::outcome_name;
+use crate::command::{check_output, print};
 use crate::exit_code::{CommandError, Exit};
 use crate::flow::{FLOW_ROLE, Flow, RESULT_TASK, RoleKind};
 use crate::graph;
@@ -50,7 +50,7 @@ struct Plan {
 /// Runs the command.
 pub(crate) fn run(arguments: &RunArguments) -> Result<Exit, CommandError> {
     let plan = plan(arguments)?;
-    check_events_file(arguments.events.as_deref())?;
+    check_output("--events", arguments.events.as_deref())?;
     let lock = arguments.store.as_deref().map(lock_store).transpose()?;
     if let Some(store) = &arguments.store {
         check_store(store, &plan)?;
@@ -79,25 +79,6 @@ fn plan(arguments: &RunArguments) -> Result<Plan, CommandError> {
     let graph = graph::build(&flow, GraphBuilder::new(&run))
         .map_err(|error| bad(format!("{}: {error}", arguments.flow.display())))?;
     Ok(Plan { flow: Arc::new(flow), run, graph, chaos, limits })
-}
-
-/// Finds out before anything starts whether the events file can be written.
-fn check_events_file(path: Option<&Path>) -> Result<(), CommandError> {
-    let Some(path) = path else { return Ok(()) };
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let wrong = if path.is_dir() {
-        Some("it is a directory".to_owned())
-    } else if path.is_file() {
-        let opened = File::options().append(true).open(path);
-        opened.err().map(|error| error.to_string())
-    } else {
-        let missing = !path.exists() && parent.is_some_and(|parent| !parent.is_dir());
-        missing.then(|| "its directory does not exist".to_owned())
-    };
-    wrong.map_or(Ok(()), |why| {
-        let message = format!("--events: cannot write {}: {why}", path.display());
-        Err(CommandError::BadInput(message))
-    })
 }
 
 /// Locks the directory against a reaper that is still at work, and later runs against ours.

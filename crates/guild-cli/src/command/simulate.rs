@@ -1,0 +1,174 @@
+//! `guild simulate`: runs a workload in virtual time, once or over a sweep, and prints what came of
+//! it.
+//!
+//! Everything that can be wrong is found before anything is written.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use guild::{EventRecord, FaultPoint, RandomFaults, Seed};
+use guild_sim::workload::{Workload, is_workflow, read_workflow};
+use guild_sim::world::LogReader;
+use guild_sim::{SimulateError, Simulated, Simulation};
+
+use crate::args::{Format, Policy, SimulateArguments};
+use crate::command::store::outcome_name;
+use crate::command::sweep::{self, Sweep};
+use crate::command::{check_output, print};
+use crate::exit_code::{CommandError, Exit};
+use crate::progress::VirtualBar;
+use crate::render::{Summary, Tasks};
+
+/// Runs the command.
+pub(crate) fn simulate(arguments: &SimulateArguments) -> Result<Exit, CommandError> {
+    let workload = load(arguments)?;
+    let simulation = simulation(arguments, arguments.seed)?;
+    simulation.check(&workload).map_err(|error| refused(arguments, &error))?;
+    let sweep = Sweep::parse(arguments)?;
+    check_output("--events", arguments.events.as_deref())?;
+    check_output("--csv", arguments.csv.as_deref())?;
+    if !sweep.is_single() {
+        return sweep::run(arguments, &workload, &sweep);
+    }
+    let bar = VirtualBar::new(workload.tasks.len() as u64);
+    let mut readers: Vec<Box<dyn LogReader>> = vec![Box::new(bar.clone())];
+    let file = arguments.events.as_deref().map(EventFile::create).transpose()?;
+    readers.extend(file.iter().map(|file| Box::new(file.clone()) as Box<dyn LogReader>));
+    let simulated =
+        simulation.run(&workload, readers).map_err(|error| refused(arguments, &error))?;
+    bar.clear();
+    if let Some(file) = file {
+        file.close()?;
+    }
+    let summary = summary(&simulated, arguments.seed);
+    match arguments.format {
+        Format::Json => {
+            print(&format!("{}\n", serde_json::to_string(&summary).map_err(io::Error::from)?))?;
+        }
+        Format::Table => print(&summary.to_text(&workload.name))?,
+    }
+    Ok(exit(&simulated))
+}
+
+/// Reads the workload: a workflow is JSON or a gzip stream, a flow is anything else.
+fn load(arguments: &SimulateArguments) -> Result<Workload, CommandError> {
+    let path = &arguments.workflow;
+    let bad = |message: String| CommandError::BadInput(format!("{}: {message}", path.display()));
+    let bytes = std::fs::read(path).map_err(|error| bad(format!("cannot read it: {error}")))?;
+    if !is_workflow(&bytes) {
+        return Err(bad("no workflow".to_owned()));
+    }
+    if !arguments.settings.is_empty() {
+        return Err(
+            bad("--set is for flow files; a WfFormat workflow has no variables".to_owned()),
+        );
+    }
+    read_workflow(&bytes).map_err(|error| bad(error.to_string()))
+}
+
+/// Returns how the workload is simulated with this seed.
+pub(crate) fn simulation(
+    arguments: &SimulateArguments,
+    seed: u64,
+) -> Result<Simulation, CommandError> {
+    let faults = arguments.chaos.as_deref().map(|spec| RandomFaults::parse(spec, Seed(seed)));
+    let faults = faults
+        .transpose()
+        .map_err(|error| CommandError::BadInput(format!("--chaos: {error}")))?
+        .map(|faults| Arc::new(faults) as Arc<dyn FaultPoint>);
+    Ok(Simulation {
+        agents: arguments.agents,
+        seed,
+        order: arguments.policy.order(),
+        faults,
+        ..Simulation::default()
+    })
+}
+
+/// Returns the error that names the workload.
+pub(crate) fn refused(arguments: &SimulateArguments, error: &SimulateError) -> CommandError {
+    CommandError::BadInput(format!("{}: {error}", arguments.workflow.display()))
+}
+
+/// Returns how the command ends for this outcome.
+pub(crate) fn exit(simulated: &Simulated) -> Exit {
+    match simulated.outcome {
+        guild::Outcome::Completed => Exit::Done,
+        guild::Outcome::Failed | guild::Outcome::Cancelled => Exit::Failed,
+    }
+}
+
+/// Returns the summary of one simulation.
+pub(crate) fn summary(simulated: &Simulated, seed: u64) -> Summary {
+    let counts = simulated.counts;
+    Summary {
+        outcome: outcome_name(simulated.outcome),
+        tasks: Tasks {
+            total: simulated.tasks,
+            completed: simulated.tally.completed.into(),
+            failed: simulated.tally.failed.into(),
+            skipped: simulated.tally.skipped.into(),
+            cancelled: simulated.tally.cancelled.into(),
+        },
+        attempts: counts.attempts,
+        agents: simulated.agents,
+        incidents: counts.incidents,
+        restarts: counts.restarts,
+        makespan_s: simulated.makespan.as_secs_f64(),
+        critical_path_s: simulated.critical_path.as_secs_f64(),
+        work_s: simulated.work.as_secs_f64(),
+        messages_per_task: simulated.messages as f64 / simulated.tasks.max(1) as f64,
+        events: counts.events,
+        events_hash: format!("{:016x}", simulated.log_hash),
+        seed,
+        result: None,
+        result_order: Vec::new(),
+        crashes: counts.crashes,
+        faults: counts.faults,
+        ended: simulated.tasks,
+    }
+}
+
+impl Policy {
+    /// Returns the order that the policy stands for.
+    pub(crate) fn order(self) -> guild::ReadyOrder {
+        match self {
+            Self::CriticalPath => guild::ReadyOrder::CriticalPath,
+            Self::Fifo => guild::ReadyOrder::Fifo,
+            Self::Random => guild::ReadyOrder::Random,
+        }
+    }
+}
+
+/// The file of an event log; every clone is the same file.
+#[derive(Clone)]
+struct EventFile(Arc<Mutex<io::Result<BufWriter<File>>>>);
+
+impl EventFile {
+    fn create(path: &Path) -> io::Result<Self> {
+        let file = BufWriter::with_capacity(1 << 16, File::create(path)?);
+        Ok(Self(Arc::new(Mutex::new(Ok(file)))))
+    }
+
+    /// Returns the first error of writing, if there was one.
+    fn close(&self) -> io::Result<()> {
+        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *file {
+            Ok(file) => file.flush(),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        }
+    }
+}
+
+impl LogReader for EventFile {
+    fn record(&mut self, _: &EventRecord, line: &str) {
+        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(open) = &mut *file
+            && let Err(error) = open.write_all(line.as_bytes()).and_then(|()| open.write_all(b"\n"))
+        {
+            *file = Err(error);
+        }
+    }
+}

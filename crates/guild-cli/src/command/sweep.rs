@@ -1,0 +1,307 @@
+//! A sweep of `guild simulate`: the product of parameters and seeds, on all cores.
+//!
+//! Every simulation has a world of its own, on one thread; the rows come out in the order of the
+//! parameters, whichever simulation ends first.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use guild_sim::workload::Workload;
+use guild_sim::{SimulateError, Simulated};
+use serde::Serialize;
+
+use crate::args::{Format, Policy, SimulateArguments};
+use crate::command::print;
+use crate::command::simulate::{exit, refused, simulation, summary};
+use crate::exit_code::{CommandError, Exit};
+use crate::progress::CountBar;
+use crate::render::{Summary, numbers_right, table};
+
+/// One combination of parameters.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Point {
+    agents: Option<u32>,
+    policy: Policy,
+}
+
+/// The parameters and seeds of a sweep.
+#[derive(Debug)]
+pub(crate) struct Sweep {
+    points: Vec<Point>,
+    seeds: Vec<u64>,
+    is_asked_for: bool,
+}
+
+/// One simulation of a sweep.
+struct Row {
+    point: Point,
+    seed: u64,
+    simulated: Simulated,
+}
+
+impl Sweep {
+    /// Reads `--sweep` and `--seeds`.
+    pub(crate) fn parse(arguments: &SimulateArguments) -> Result<Self, CommandError> {
+        let mut agents = vec![arguments.agents];
+        let mut policies = vec![arguments.policy];
+        let mut seen = Vec::new();
+        for spec in &arguments.sweep {
+            let (key, values) = spec
+                .split_once('=')
+                .ok_or_else(|| bad(format!("`{spec}` is no parameter: write agents=4,16,64")))?;
+            if seen.contains(&key) {
+                return Err(bad(format!(
+                    "`{key}` is given twice: write all its values in one list"
+                )));
+            }
+            seen.push(key);
+            let values = values.split(',').map(str::trim);
+            match key {
+                "agents" => {
+                    agents = values.map(|value| count(value).map(Some)).collect::<Result<_, _>>()?
+                }
+                "policy" => policies = values.map(policy).collect::<Result<_, _>>()?,
+                _ => {
+                    return Err(bad(format!(
+                        "unknown parameter `{key}`: there are agents and policy"
+                    )));
+                }
+            }
+        }
+        let points = policies
+            .iter()
+            .flat_map(|policy| {
+                agents.iter().map(|agents| Point { agents: *agents, policy: *policy })
+            })
+            .collect();
+        let first = arguments.seed;
+        let seeds = (0..arguments.seeds.unwrap_or(1)).map(|n| first.wrapping_add(n)).collect();
+        let is_asked_for = !arguments.sweep.is_empty() || arguments.seeds.is_some();
+        Ok(Self { points, seeds, is_asked_for })
+    }
+
+    /// Returns whether there is only one simulation to run.
+    pub(crate) fn is_single(&self) -> bool {
+        !self.is_asked_for
+    }
+}
+
+fn bad(message: String) -> CommandError {
+    CommandError::BadInput(format!("--sweep: {message}"))
+}
+
+fn count(value: &str) -> Result<u32, CommandError> {
+    let count = value.parse().ok().filter(|count| (1..=1_000_000).contains(count));
+    count.ok_or_else(|| bad(format!("`{value}` is no number of agents: write 1 to 1000000")))
+}
+
+fn policy(value: &str) -> Result<Policy, CommandError> {
+    Policy::from_str(value, false).map_err(|_| {
+        bad(format!("unknown policy `{value}`: there are critical-path, fifo and random"))
+    })
+}
+
+/// Runs the sweep and prints its table and its CSV.
+pub(crate) fn run(
+    arguments: &SimulateArguments,
+    workload: &Workload,
+    sweep: &Sweep,
+) -> Result<Exit, CommandError> {
+    if arguments.events.is_some() {
+        return Err(CommandError::BadInput(
+            "--events: a sweep has many logs; simulate one seed to write its log".to_owned(),
+        ));
+    }
+    let jobs: Vec<(Point, u64)> = sweep
+        .points
+        .iter()
+        .flat_map(|point| sweep.seeds.iter().map(|seed| (*point, *seed)))
+        .collect();
+    let bar = CountBar::new(jobs.len() as u64);
+    let one = |(point, seed): (Point, u64)| -> Result<Row, CommandError> {
+        let mut simulation = simulation(arguments, seed)?;
+        simulation.agents = point.agents;
+        simulation.order = point.policy.order();
+        let simulated = simulation
+            .run(workload, Vec::new())
+            .map_err(|error: SimulateError| refused(arguments, &error))?;
+        bar.step();
+        Ok(Row { point, seed, simulated })
+    };
+    let rows = on_all_cores(&jobs, one)?;
+    bar.clear();
+    show(arguments, &rows, sweep)?;
+    let failed = rows.iter().any(|row| exit(&row.simulated) != Exit::Done);
+    Ok(if failed { Exit::Failed } else { Exit::Done })
+}
+
+/// Does all jobs, as many at a time as the machine has cores; the results are in their order.
+pub(crate) fn on_all_cores<J: Copy + Sync, R: Send, E: Send>(
+    jobs: &[J],
+    work: impl Fn(J) -> Result<R, E> + Sync,
+) -> Result<Vec<R>, E> {
+    let next = AtomicUsize::new(0);
+    let done: Vec<Mutex<Option<Result<R, E>>>> = jobs.iter().map(|_| Mutex::new(None)).collect();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some((place, job)) = {
+                    let place = next.fetch_add(1, Ordering::Relaxed);
+                    jobs.get(place).map(|job| (place, *job))
+                } {
+                    let result = work(job);
+                    if result.is_err() {
+                        next.store(jobs.len(), Ordering::Relaxed);
+                    }
+                    *done[place].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+                }
+            });
+        }
+    });
+    // After an error the jobs behind it may not have been done.
+    done.into_iter()
+        .filter_map(|result| result.into_inner().unwrap_or_else(PoisonError::into_inner))
+        .collect()
+}
+
+/// One line for each combination of parameters.
+#[derive(Serialize)]
+struct Line {
+    agents: u64,
+    policy: String,
+    seeds: usize,
+    makespan_min_s: f64,
+    makespan_median_s: f64,
+    makespan_max_s: f64,
+    bound_s: f64,
+    utilisation: f64,
+    crashes: u64,
+    failed: u64,
+}
+
+fn lines(rows: &[Row], sweep: &Sweep) -> Vec<Line> {
+    rows.chunks(sweep.seeds.len().max(1)).map(line).collect()
+}
+
+/// Sums up the seeds of one combination.
+fn line(rows: &[Row]) -> Line {
+    let mut makespans: Vec<Duration> = rows.iter().map(|row| row.simulated.makespan).collect();
+    makespans.sort_unstable();
+    let at = |place: usize| makespans.get(place).copied().unwrap_or_default().as_secs_f64();
+    let first = &rows[0];
+    let bound = |row: &Row| {
+        let each = row.simulated.work.as_secs_f64() / row.simulated.agents.max(1) as f64;
+        each.max(row.simulated.critical_path.as_secs_f64())
+    };
+    let mean = |of: &dyn Fn(&Row) -> f64| rows.iter().map(of).sum::<f64>() / rows.len() as f64;
+    let busy = |row: &Row| {
+        let capacity = row.simulated.makespan.as_secs_f64() * row.simulated.agents as f64;
+        if capacity > 0.0 { row.simulated.work.as_secs_f64() / capacity } else { 0.0 }
+    };
+    Line {
+        agents: first.simulated.agents,
+        policy: first.point.policy.to_string(),
+        seeds: rows.len(),
+        makespan_min_s: at(0),
+        makespan_median_s: at(makespans.len() / 2),
+        makespan_max_s: at(makespans.len() - 1),
+        bound_s: mean(&bound),
+        utilisation: mean(&busy),
+        crashes: rows.iter().map(|row| row.simulated.counts.crashes).sum(),
+        failed: rows.iter().map(|row| u64::from(row.simulated.tally.failed)).sum(),
+    }
+}
+
+#[derive(Serialize)]
+struct JsonRow {
+    agents: u64,
+    policy: String,
+    #[serde(flatten)]
+    summary: Summary,
+}
+
+fn show(arguments: &SimulateArguments, rows: &[Row], sweep: &Sweep) -> Result<(), CommandError> {
+    let csv = csv(rows);
+    if let Some(path) = &arguments.csv {
+        std::fs::write(path, &csv)?;
+    }
+    if arguments.format == Format::Json {
+        let runs: Vec<JsonRow> = rows
+            .iter()
+            .map(|row| JsonRow {
+                agents: row.simulated.agents,
+                policy: row.point.policy.to_string(),
+                summary: summary(&row.simulated, row.seed),
+            })
+            .collect();
+        let object = serde_json::json!({ "sweep": lines(rows, sweep), "runs": runs });
+        return print(&format!("{object}\n"));
+    }
+    let mut table = table(&[
+        "policy",
+        "agents",
+        "seeds",
+        "makespan min",
+        "median",
+        "max",
+        "lower bound",
+        "busy",
+        "crashes",
+        "failed",
+    ]);
+    for line in lines(rows, sweep) {
+        table.add_row([
+            line.policy,
+            line.agents.to_string(),
+            line.seeds.to_string(),
+            format!("{:.3} s", line.makespan_min_s),
+            format!("{:.3} s", line.makespan_median_s),
+            format!("{:.3} s", line.makespan_max_s),
+            format!("{:.3} s", line.bound_s),
+            format!("{:.1} %", line.utilisation * 100.0),
+            line.crashes.to_string(),
+            line.failed.to_string(),
+        ]);
+    }
+    numbers_right(&mut table, 1);
+    print(&format!("{table}\n"))?;
+    if arguments.csv.is_none() {
+        print(&format!("\n{csv}"))?;
+    }
+    Ok(())
+}
+
+/// Returns one row for each simulation.
+fn csv(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "policy,agents,seed,makespan_s,work_s,critical_path_s,tasks,completed,failed,attempts,\
+         crashes,incidents,events,events_hash\n",
+    );
+    for row in rows {
+        let (simulated, counts) = (&row.simulated, row.simulated.counts);
+        writeln!(
+            text,
+            "{},{},{},{:.6},{:.6},{:.6},{},{},{},{},{},{},{},{:016x}",
+            row.point.policy,
+            simulated.agents,
+            row.seed,
+            simulated.makespan.as_secs_f64(),
+            simulated.work.as_secs_f64(),
+            simulated.critical_path.as_secs_f64(),
+            simulated.tasks,
+            simulated.tally.completed,
+            simulated.tally.failed,
+            counts.attempts,
+            counts.crashes,
+            counts.incidents,
+            counts.events,
+            simulated.log_hash,
+        )
+        .ok();
+    }
+    text
+}
