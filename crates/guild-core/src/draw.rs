@@ -19,10 +19,12 @@ pub enum Stream {
     Transact = 4,
     /// How long a simulated task takes.
     Duration = 5,
-    /// How long a sync of a simulated disk takes.
-    Sync = 8,
+    /// What a fault plan leaves to the seed: knobs, and whom its faults select.
+    Plan = 6,
     /// Order of ready tasks, where it is random.
     Order = 7,
+    /// How long a sync of a simulated disk takes.
+    Sync = 8,
 }
 
 /// The seed of a guild.

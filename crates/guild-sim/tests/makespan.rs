@@ -2,8 +2,6 @@
 //!
 //! The inputs are beside the project; where they are absent these tests say so and check nothing.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 mod common;
 
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! Finds real inputs beside the project, and reads the formats that only tests need.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::print_stderr, reason = "a test that checks nothing says so aloud")]
 
 pub(crate) mod psplib;
 pub(crate) mod stg;
