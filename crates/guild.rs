@@ -49,7 +49,10 @@ pub use guild_core::quota::QuotaSpec;
 pub use guild_core::restart::RestartPolicy;
 pub use guild_core::retry::RetryPolicy;
 pub use guild_core::time::Timestamp;
-pub use guild_memory::{CommitError, Durability, Snapshot, StoreError, Transaction, reader};
+pub use guild_memory::{
+    CommitError, Condition, Conflict, Durability, Merge, Snapshot, StoreError, Transaction,
+    TransactionError, Unmet, Violation, reader,
+};
 pub use guild_runtime::{
     Agent, ChaosError, Drain, Events, Fault, FaultPoint, Guild, GuildBuilder, Lagged, MemoryHandle,
     OutputError, RandomFaults, Run, RunError, RunReport, ShutdownError, ShutdownReport, Site,

@@ -16,7 +16,9 @@ use guild_core::id::{CommitVersion, TaskId};
 use guild_core::limits::Limits;
 
 use crate::snapshot::{Entry, Key, Map, Snapshot};
-use crate::transaction::{RangeRead, TransactionError, TransactionParts, Write, sum, text};
+use crate::transaction::{
+    RangeRead, Refused, Step, TransactionError, TransactionParts, Write, run, text,
+};
 
 /// Why a commit is refused; nothing has changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,7 +26,11 @@ use crate::transaction::{RangeRead, TransactionError, TransactionParts, Write, s
 pub enum CommitError {
     /// What the transaction read has changed since; run it again.
     #[error("{0}")]
-    Conflict(Conflict),
+    Conflict(Box<Conflict>),
+    /// What the transaction requires of a key does not hold any more; run again, it is told so
+    /// before it commits.
+    #[error("{0}")]
+    Unmet(Box<Unmet>),
     /// The task has a newer lease, has ended, or is unknown.
     #[error("the lease of this attempt is no longer valid; its result is ignored")]
     StaleToken,
@@ -42,7 +48,30 @@ pub enum CommitError {
 impl CommitError {
     /// Returns whether the same work may succeed when it is done again.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Conflict(_))
+        matches!(self, Self::Conflict(_) | Self::Unmet(_))
+    }
+}
+
+/// A condition, or the floor of an addition, that others have broken since it was stated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unmet {
+    /// What was refused, and on which key.
+    pub error: TransactionError,
+    /// The version that the transaction read at.
+    pub read_at: CommitVersion,
+    /// The version of the key now; none: it is absent.
+    pub now_at: Option<CommitVersion>,
+    /// The task that made the newest change, where known.
+    pub writer: Option<TaskId>,
+}
+
+impl fmt::Display for Unmet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)?;
+        match self.now_at {
+            Some(version) => write!(f, " (read at version {}, now at {version})", self.read_at),
+            None => write!(f, " (read at version {}, removed since)", self.read_at),
+        }
     }
 }
 
@@ -92,9 +121,9 @@ pub enum Violation {
         "value of memory key `{key}` has {bytes} bytes; at most {bytes_max} are allowed (value_bytes_max); keep large data in files"
     )]
     ValueTooLarge { key: String, bytes: usize, bytes_max: usize },
-    /// A transaction changes too many keys.
+    /// A transaction does too much.
     #[error(
-        "the transaction changes {writes} memory keys; at most {writes_max} are allowed (writes_per_transaction_max)"
+        "the transaction has {writes} write operations; at most {writes_max} are allowed (writes_per_transaction_max)"
     )]
     TooManyWrites { writes: usize, writes_max: usize },
     /// A transaction is too large.
@@ -102,9 +131,9 @@ pub enum Violation {
         "the transaction writes {bytes} bytes; at most {bytes_max} are allowed (transaction_bytes_max)"
     )]
     TransactionTooLarge { bytes: usize, bytes_max: usize },
-    /// An `add` cannot work on what is there.
+    /// A merge operation cannot work on what is there.
     #[error("{0}")]
-    Add(TransactionError),
+    Merge(TransactionError),
     /// An output is too large.
     #[error("the output has {bytes} bytes; at most {bytes_max} are allowed (payload_bytes_max)")]
     OutputTooLarge { bytes: usize, bytes_max: usize },
@@ -158,7 +187,7 @@ impl Data {
         if parts.read_at < self.changed_at {
             self.validate(&parts).map_err(CommitError::Conflict)?;
         }
-        self.resolve(parts, limits).map_err(CommitError::Invalid)
+        self.resolve(parts, limits)
     }
 
     /// Applies checked changes as the next commit; tells `each` the old and the new entry.
@@ -190,17 +219,18 @@ impl Data {
         self.version
     }
 
-    fn validate(&self, parts: &TransactionParts) -> Result<(), Conflict> {
+    fn validate(&self, parts: &TransactionParts) -> Result<(), Box<Conflict>> {
         for (key, seen) in &parts.reads {
             let now = self.map.get(&**key);
             if now.map(|entry| entry.version) != *seen {
-                return Err(Conflict {
-                    key: Some(text(key)),
-                    prefix: None,
-                    read_at: parts.read_at,
-                    now_at: now.map(|entry| entry.version),
-                    writer: now.and_then(|entry| entry.writer),
-                });
+                return Err(changed(key, now, parts.read_at));
+            }
+        }
+        for Refused { key, steps } in &parts.refused {
+            let now = self.map.get(&**key);
+            let result = run(key, now.map(|entry| &entry.value), steps);
+            if !result.is_err_and(|error| error.depends_on_others()) {
+                return Err(changed(key, now, parts.read_at));
             }
         }
         parts.ranges.iter().try_for_each(|range| self.validate_range(range, parts.read_at))
@@ -208,7 +238,11 @@ impl Data {
 
     /// No entry of the range is newer than the snapshot, so all of them were there; if there are
     /// as many as were seen, none was removed either.
-    fn validate_range(&self, range: &RangeRead, read_at: CommitVersion) -> Result<(), Conflict> {
+    fn validate_range(
+        &self,
+        range: &RangeRead,
+        read_at: CommitVersion,
+    ) -> Result<(), Box<Conflict>> {
         let to = range.last.as_ref().map_or(Bound::Unbounded, |last| Bound::Included(&**last));
         let entries = self
             .map
@@ -217,55 +251,90 @@ impl Data {
         let mut rows = 0;
         for (key, entry) in entries {
             if entry.version > read_at {
-                return Err(Conflict {
+                return Err(Box::new(Conflict {
                     key: Some(text(key)),
                     prefix: Some(text(&range.prefix)),
                     read_at,
                     now_at: Some(entry.version),
                     writer: entry.writer,
-                });
+                }));
             }
             rows += 1;
         }
         if rows == range.rows {
             return Ok(());
         }
-        Err(Conflict {
+        Err(Box::new(Conflict {
             key: None,
             prefix: Some(text(&range.prefix)),
             read_at,
             now_at: None,
             writer: None,
-        })
+        }))
     }
 
-    fn resolve(&self, parts: TransactionParts, limits: &Limits) -> Result<Vec<Change>, Violation> {
-        let writes = parts.writes.len();
-        if writes > limits.writes_per_transaction_max {
-            let writes_max = limits.writes_per_transaction_max;
-            return Err(Violation::TooManyWrites { writes, writes_max });
+    fn resolve(
+        &self,
+        parts: TransactionParts,
+        limits: &Limits,
+    ) -> Result<Vec<Change>, CommitError> {
+        let writes = parts.writes.values().map(Write::operations).sum();
+        let writes_max = limits.writes_per_transaction_max;
+        if writes > writes_max {
+            return Err(CommitError::Invalid(Violation::TooManyWrites { writes, writes_max }));
         }
-        let mut changes = Vec::with_capacity(writes);
+        let mut changes = Vec::with_capacity(parts.writes.len());
         let mut bytes = 0;
         for (key, write) in parts.writes {
+            bytes += key.len() + write.size_bytes();
             let value = match write {
                 Write::Put(value) => Some(value),
                 Write::Delete => None,
-                Write::Add(amount) => {
-                    let base = self.map.get(&*key).map(|entry| &entry.value);
-                    Some(sum(&key, base, amount).map_err(Violation::Add)?)
-                }
+                Write::Steps(steps) => match self.run(&key, &steps, parts.read_at)? {
+                    Some(value) => value,
+                    None => continue,
+                },
             };
-            check_size(&key, value.as_ref(), limits)?;
-            bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
+            check_size(&key, value.as_ref(), limits).map_err(CommitError::Invalid)?;
             changes.push((key, value));
         }
-        if bytes > limits.transaction_bytes_max {
-            let bytes_max = limits.transaction_bytes_max;
-            return Err(Violation::TransactionTooLarge { bytes, bytes_max });
+        let bytes_max = limits.transaction_bytes_max;
+        if bytes > bytes_max {
+            return Err(CommitError::Invalid(Violation::TransactionTooLarge { bytes, bytes_max }));
         }
         Ok(changes)
     }
+
+    /// Runs steps on what is there; none: they change nothing.
+    fn run(
+        &self,
+        key: &[u8],
+        steps: &[Step],
+        read_at: CommitVersion,
+    ) -> Result<Option<Option<Bytes>>, CommitError> {
+        let entry = self.map.get(key);
+        let base = entry.map(|entry| &entry.value);
+        match run(key, base, steps) {
+            Ok(value) => Ok((value.as_ref() != base).then_some(value)),
+            Err(error) if error.depends_on_others() => Err(CommitError::Unmet(Box::new(Unmet {
+                error,
+                read_at,
+                now_at: entry.map(|entry| entry.version),
+                writer: entry.and_then(|entry| entry.writer),
+            }))),
+            Err(error) => Err(CommitError::Invalid(Violation::Merge(error))),
+        }
+    }
+}
+
+fn changed(key: &[u8], now: Option<&Arc<Entry>>, read_at: CommitVersion) -> Box<Conflict> {
+    Box::new(Conflict {
+        key: Some(text(key)),
+        prefix: None,
+        read_at,
+        now_at: now.map(|entry| entry.version),
+        writer: now.and_then(|entry| entry.writer),
+    })
 }
 
 fn check_size(key: &Key, value: Option<&Bytes>, limits: &Limits) -> Result<(), Violation> {

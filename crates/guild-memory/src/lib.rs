@@ -9,8 +9,10 @@
 
 mod commit;
 mod committer;
+mod condition;
 mod key;
 mod memory;
+mod merge;
 pub mod names;
 pub mod reader;
 mod record;
@@ -20,9 +22,11 @@ mod snapshot;
 pub mod store;
 mod transaction;
 
-pub use self::commit::{CommitError, Conflict, Violation};
+pub use self::commit::{CommitError, Conflict, Unmet, Violation};
 pub use self::committer::{Commits, GroupNo};
+pub use self::condition::Condition;
 pub use self::memory::{Completion, Memory, OpenError, Recovered, SubmitError, Submitted};
+pub use self::merge::Merge;
 pub use self::names::NameTable;
 pub use self::recovery::RecoveredRun;
 pub use self::snapshot::{Entry, Snapshot, Snapshots};

@@ -124,10 +124,11 @@ impl From<std::io::Error> for TaskError {
     }
 }
 
-/// A value of another type stays one, so trying again cannot help.
+/// A value of another type stays one, so trying again cannot help; a condition that does not hold
+/// may hold later.
 impl From<TransactionError> for TaskError {
     fn from(error: TransactionError) -> Self {
-        Self::fatal(error)
+        if error.depends_on_others() { Self::retryable(error) } else { Self::fatal(error) }
     }
 }
 

@@ -91,7 +91,8 @@ impl Memory {
         transaction: TransactionParts,
     ) -> Result<CommitVersion, CommitError> {
         self.check_available()?;
-        let as_of = if transaction.has_reads() { transaction.read_at } else { self.data.version };
+        let is_snapshot_read = transaction.writes.is_empty() && transaction.has_reads();
+        let as_of = if is_snapshot_read { transaction.read_at } else { self.data.version };
         let history = self.history_of(&transaction);
         let changes = self.data.prepare(transaction, &self.limits)?;
         if changes.is_empty() {
