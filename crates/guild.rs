@@ -54,8 +54,9 @@ pub use guild_memory::{
     TransactionError, Unmet, Violation, reader,
 };
 pub use guild_runtime::{
-    Agent, ChaosError, Drain, Events, Fault, FaultPoint, Guild, GuildBuilder, Lagged, MemoryHandle,
-    OutputError, RandomFaults, Run, RunError, RunReport, ShutdownError, ShutdownReport, Site,
-    StartError, Stats, Storage, SubmitError, TaskContext, TaskError, TransactError, process,
+    Agent, Cancellation, ChaosError, Drain, Events, Fault, FaultPoint, Guild, GuildBuilder, Lagged,
+    MemoryHandle, OutputError, RandomFaults, Run, RunError, RunReport, ShutdownError,
+    ShutdownReport, Site, StartError, Stats, Storage, SubmitError, TaskContext, TaskError,
+    TransactError, process,
 };
 pub use pollster::block_on;

@@ -15,6 +15,7 @@ use guild_memory::{NameTable, Snapshots, Transaction};
 use tokio::time::Instant;
 
 use crate::agent::TaskError;
+use crate::cancellation::{Cancellation, Cancellations, Watch};
 use crate::clock::Clock;
 use crate::fault::{Fault, FaultPoint, Hit, Site};
 use crate::incidents::Incidents;
@@ -30,6 +31,7 @@ pub(crate) struct Surroundings {
     pub(crate) catalog: Catalog,
     pub(crate) faults: Option<Arc<dyn FaultPoint>>,
     pub(crate) incidents: Incidents,
+    pub(crate) cancellations: Cancellations,
     pub(crate) clock: Clock,
     pub(crate) stats: Counters,
 }
@@ -98,6 +100,7 @@ pub struct TaskContext {
     spawned: Option<GraphBuilder>,
     idempotency_key: Option<Box<str>>,
     last_heartbeat: Option<Instant>,
+    watch: Option<Watch>,
 }
 
 impl fmt::Debug for TaskContext {
@@ -128,6 +131,7 @@ impl TaskContext {
             spawned: None,
             idempotency_key: None,
             last_heartbeat: None,
+            watch: None,
         }
     }
 
@@ -182,6 +186,22 @@ impl TaskContext {
     /// Returns when the attempt times out; its future is dropped then.
     pub fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    /// Returns what tells other threads that the attempt is over.
+    ///
+    /// The attempt's own future needs none: it is dropped at an await. Work that it hands out
+    /// (`spawn_blocking`, a thread) takes this with it and asks now and then.
+    pub fn cancellation(&mut self) -> Cancellation {
+        let (surroundings, token) = (&self.surroundings, self.token);
+        let watch = self.watch.get_or_insert_with(|| surroundings.cancellations.watch(token));
+        watch.cancellation().clone()
+    }
+
+    /// Returns whether the attempt is over: its run was cancelled, its time is up, or the guild shuts
+    /// down. For loops without an await; what they answer then is refused.
+    pub fn is_cancelled(&mut self) -> bool {
+        self.cancellation().is_cancelled()
     }
 
     /// Returns a key that is the same for every attempt of this task, also after a restart of the

@@ -25,6 +25,9 @@ use crate::run::{Run, RunBoard};
 
 /// A running guild. Every clone is the same guild; it can be used from any thread and runtime, and
 /// from none with [`block_on`](https://docs.rs/pollster).
+///
+/// It lives until [`shutdown`](Self::shutdown) or the end of the process, not until its last handle is
+/// dropped: a service may submit and forget.
 #[derive(Clone)]
 pub struct Guild {
     pub(crate) surroundings: Arc<Surroundings>,

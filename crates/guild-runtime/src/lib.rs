@@ -11,6 +11,7 @@ compile_error!(
 
 mod agent;
 mod builder;
+mod cancellation;
 mod clock;
 mod context;
 mod controller;
@@ -32,6 +33,7 @@ mod supervisor;
 
 pub use agent::{Agent, TaskError};
 pub use builder::{GuildBuilder, Staging, StartError, Storage};
+pub use cancellation::Cancellation;
 pub use context::TaskContext;
 pub use events::{Events, Lagged};
 pub use fault::{ChaosError, Fault, FaultPoint, Hit, RandomFaults, Site, Strike};

@@ -197,6 +197,7 @@ impl Scheduler {
             }
             Command::Revoke { agent, incarnation, token, cause, .. } => {
                 self.count(1);
+                self.surroundings.cancellations.cancel(token);
                 if let Some(host) = self.host(agent)
                     && let Err(error) = host.try_send(Revoke { token, incarnation, cause })
                 {
@@ -309,6 +310,7 @@ impl Scheduler {
     fn halt(&mut self, now: Timestamp, halted: oneshot::Sender<usize>) {
         self.planner.pause();
         self.obey(now);
+        self.surroundings.cancellations.cancel_all();
         if halted.send(self.planner.tasks_in_flight()).is_err() {
             tracing::debug!("nobody waits for the halt any more");
         }

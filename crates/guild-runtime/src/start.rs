@@ -19,6 +19,7 @@ use guild_memory::{Durability, Memory, NameTable, Recovered};
 
 use crate::agent::Factory;
 use crate::builder::StartError;
+use crate::cancellation::Cancellations;
 use crate::clock::Clock;
 use crate::context::{Counters, Surroundings};
 use crate::controller::{Controller, Links};
@@ -102,10 +103,7 @@ pub(crate) fn stand_up(mut opened: Opened) -> Guild {
     let epoch = opened.recovered.epoch;
     opened.memory.record(clock.now(), Event::GuildStarted { epoch, setup });
     let owns_system = opened.stage.is_none();
-    if let Some(observer) = &mut opened.observer {
-        let names = opened.names.read().unwrap_or_else(PoisonError::into_inner);
-        opened.recovered.events.iter().for_each(|record| observer(record, &names));
-    }
+    show_recovered(&mut opened);
     let limits = opened.catalog.limits.clone();
     let (incidents_before, faults_before) = (opened.recovered.incidents, opened.recovered.faults);
     let events =
@@ -118,6 +116,7 @@ pub(crate) fn stand_up(mut opened: Opened) -> Guild {
         catalog: opened.catalog.clone(),
         faults: opened.faults.clone(),
         incidents: Incidents::new(limits.incidents_in_memory_max, incidents_before),
+        cancellations: Cancellations::default(),
         clock,
         stats: Counters { faults: AtomicU64::new(faults_before), ..Counters::default() },
     });
@@ -165,6 +164,14 @@ pub(crate) fn stand_up(mut opened: Opened) -> Guild {
         agents,
         seed,
         thread: Arc::new(Mutex::new(None)),
+    }
+}
+
+/// Shows the observer what the store holds already.
+fn show_recovered(opened: &mut Opened) {
+    if let Some(observer) = &mut opened.observer {
+        let names = opened.names.read().unwrap_or_else(PoisonError::into_inner);
+        opened.recovered.events.iter().for_each(|record| observer(record, &names));
     }
 }
 
