@@ -119,6 +119,14 @@ fn template_error_names_template_and_place() {
         &["unknown variable `a`", "unknown variable `b`"],
     );
     refuse_task(
+        "command = [\"{{ run | uper }}\"]",
+        &["flow.toml:4:12: tasks.a.command[0]: template: unknown filter `uper`"],
+    );
+    refuse_task(
+        "command = [\"x\", \"{% if run is defned %}y{% endif %}\"]",
+        &["tasks.a.command[1]", "unknown test `defned`"],
+    );
+    refuse_task(
         "shell = \"echo {{ run }}\"",
         &["flow.toml:4:9: tasks.a.shell", "args = [\"{{ ... }}\"]"],
     );
@@ -195,12 +203,33 @@ fn bad_arguments_are_refused() {
     refuse(&flow, &["--chaos", "crash=2"], &["--chaos", "probability"]);
     refuse(&flow, &["--agents", "0"], &["--agents"]);
     refuse(&flow, &["--run", ""], &["--run"]);
+    refuse(&flow, &["--run", "two\nlines"], &["--run", "`two\\nlines`"]);
     refuse(&flow, &["--format", "xml"], &["--format"]);
+    refuse(&flow, &["--seed", "-1"], &["--seed", "invalid digit"]);
+}
+
+#[test]
+fn events_file_that_cannot_be_written_is_refused_before_anything_starts() {
     let desk = Desk::new();
-    desk.flow(&flow);
-    desk.run(&["--events", "no/such/events", "--store", "store"])
-        .refused(2, &["--events", "no/such/events"]);
+    let flow = desk.flow(&format!("{EXEC}[tasks.a]\ncommand = [\"true\"]"));
+    let text = desk.read("flow.toml");
+    // Nobody can make a file in /proc, not even root.
+    for (events, why) in [
+        ("no/such/events", "directory does not exist"),
+        (".", "is a directory"),
+        ("/proc/events.jsonl", "/proc/events.jsonl"),
+        ("flow.toml", "the file that is read"),
+        (flow.to_str().unwrap(), "the file that is read"),
+    ] {
+        desk.run(&["--events", events, "--store", "store"]).refused(2, &["--events", events, why]);
+    }
     assert!(!desk.path("store").exists());
+    assert_eq!(desk.read("flow.toml"), text);
+}
+
+#[test]
+fn empty_program_is_refused() {
+    refuse_task("command = [\"\"]", &["flow.toml:4:12: tasks.a.command[0]", "the program"]);
 }
 
 #[test]

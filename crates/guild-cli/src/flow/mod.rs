@@ -6,6 +6,7 @@
 mod check;
 pub(crate) use check::items;
 mod file;
+mod filters;
 pub(crate) mod output;
 pub(crate) mod problem;
 mod quantity;

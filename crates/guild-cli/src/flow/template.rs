@@ -13,6 +13,7 @@ use std::sync::Arc;
 use minijinja::value::ValueKind;
 use minijinja::{Environment, ErrorKind, Expression, UndefinedBehavior, Value};
 
+use crate::flow::filters::{Called, called_names};
 use crate::flow::problem::Place;
 
 /// Characters of a template that a message quotes.
@@ -47,6 +48,7 @@ impl Engine {
             let text = self.0.template_from_str(quoted).map_err(|error| describe(&error))?;
             Code::Text(text)
         };
+        self.check_names(quoted)?;
         Ok(Template(Arc::new(Compiled { source: quoted, origin, code })))
     }
 
@@ -66,6 +68,22 @@ impl Engine {
             return None;
         }
         self.0.compile_expression(inner).ok()
+    }
+
+    /// Finds misspelt filters and tests, which the engine itself misses until it meets them.
+    fn check_names(self, source: &str) -> Result<(), String> {
+        let state = self.0.empty_state();
+        for (what, name) in called_names(source) {
+            let unknown = match what {
+                Called::Filter => state.apply_filter(name, &[]).err(),
+                Called::Test => state.perform_test(name, &[]).err(),
+            };
+            let kinds = [ErrorKind::UnknownFilter, ErrorKind::UnknownTest];
+            if unknown.is_some_and(|error| kinds.contains(&error.kind())) {
+                return Err(format!("unknown {what} `{name}`; Minijinja has none of this name"));
+            }
+        }
+        Ok(())
     }
 
     /// Tells whether templates know a function of this name.
@@ -293,6 +311,17 @@ mod tests {
         for source in ["{{ item", "{% for x in y %}", "{{ item | nosuchfilter }}{{ 1 +", "{{ }}"] {
             assert!(compile(source).is_err(), "{source}");
         }
+    }
+
+    #[test]
+    fn misspelt_filters_and_tests_are_found_when_compiled() {
+        let message = |source: &str| compile(source).unwrap_err();
+
+        assert!(message("{{ x | uper }}").contains("unknown filter `uper`"));
+        assert!(message("a{% if x is defned %}b{% endif %}").contains("unknown test `defned`"));
+        let right =
+            "{{ x | default('a') | upper }}{% if x is not defined and x is in [1] %}b{% endif %}";
+        assert!(compile(right).is_ok());
     }
 
     #[test]

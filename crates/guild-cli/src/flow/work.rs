@@ -62,11 +62,16 @@ fn command_line(
         return None;
     }
     let command = arguments(reading, table, raw)?;
-    if command.is_empty() {
-        reading.wrong(raw, "is empty; its first item is the program");
-        return None;
+    match command.first() {
+        None => reading.wrong(raw, "is empty; its first item is the program"),
+        Some(Arg { template, .. }) if template.source().trim().is_empty() => {
+            let origin = template.origin();
+            let message = "is empty, but it is the program; name one";
+            reading.problems.add_at(Some(origin.place), &origin.key, message);
+        }
+        Some(_) => return Some(command),
     }
-    Some(command)
+    None
 }
 
 /// A shell script gets values as `$1`, `$2`, ...: what is spliced into its text would be executed.
