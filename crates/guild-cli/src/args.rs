@@ -91,7 +91,7 @@ pub(crate) struct RunArguments {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) settings: Vec<String>,
     /// Agents of each role, instead of what the flow says
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), allow_negative_numbers = true)]
     pub(crate) agents: Option<u32>,
     /// Keep the run in this directory, so that it can be resumed; without it, in RAM
     #[arg(long, value_name = "DIR")]
@@ -100,7 +100,7 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "NAME")]
     pub(crate) run: Option<String>,
     /// Seed of all random draws (delays, chaos)
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     pub(crate) seed: u64,
     /// Inject faults: the probability of each per attempt, such as crash=0.05,hang=0.01,slow=0.1
     #[arg(long, value_name = "SPEC")]
@@ -121,10 +121,10 @@ pub(crate) struct SimulateArguments {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) settings: Vec<String>,
     /// Agents of each role [default: what the flow says; 16 for a workflow]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), allow_negative_numbers = true)]
     pub(crate) agents: Option<u32>,
     /// Seed of all random draws (durations, delays, chaos)
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     pub(crate) seed: u64,
     /// Which ready task goes first
     #[arg(long, value_enum, default_value_t)]

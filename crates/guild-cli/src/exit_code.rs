@@ -1,5 +1,6 @@
 //! The exit codes of `guild`, and the errors that lead to them.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::flow::problem::FlowError;
@@ -46,6 +47,14 @@ pub(crate) enum CommandError {
     /// The output cannot be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] std::io::Error),
+    /// The file of the event log cannot be written.
+    #[error("--events: cannot write {}: {error}; the run can be resumed if it has a store", .path.display())]
+    EventLog {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
 }
 
 impl CommandError {
@@ -53,7 +62,7 @@ impl CommandError {
         match self {
             Self::Flow(_) | Self::BadInput(_) => Exit::BadInput,
             Self::Store(_) => Exit::Store,
-            Self::Output(_) => Exit::Failed,
+            Self::Output(_) | Self::EventLog { .. } => Exit::Failed,
         }
     }
 }

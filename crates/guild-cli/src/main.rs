@@ -15,11 +15,13 @@ mod render;
 mod summary;
 mod tail;
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use crate::args::Arguments;
+use crate::exit_code::{CommandError, Exit};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -28,6 +30,10 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match command::execute(arguments.command) {
         Ok(exit) => exit.into(),
+        // Whoever reads the output has seen enough (`guild events | head`).
+        Err(CommandError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => {
+            Exit::Done.into()
+        }
         Err(error) => {
             eprintln!("guild: {error}");
             error.exit().into()

@@ -37,15 +37,21 @@ impl Bar {
         let ended = progress.ended;
         let failed = u64::from(ended.failed);
         let others = u64::from(ended.skipped) + u64::from(ended.cancelled);
+        let done = u64::from(ended.completed) + failed + others;
         bar.set_length(u64::from(progress.total));
-        bar.set_position(u64::from(ended.completed) + failed + others);
+        let begins = bar.position() == 0 && done > 0;
+        bar.set_position(done);
+        if begins {
+            // What a resumed run had done before says nothing about how fast it is now.
+            bar.reset_eta();
+        }
         bar.set_message(format!("{} running, {failed} failed", progress.running));
     }
 
     /// Prints a line above the bar, or to standard error.
     pub(crate) fn say(&self, line: &str) {
         match &self.0 {
-            Some(bar) => bar.println(line),
+            Some(bar) => bar.suspend(|| eprintln!("{line}")),
             None => eprintln!("{line}"),
         }
     }

@@ -70,13 +70,13 @@ impl Summary {
         writeln!(text, "{table}").ok();
         writeln!(
             text,
-            "{:.2} s on {} agents ({:.2} s of work, critical path {:.2} s), {} attempts, {} events",
+            "{:.2} s on {} ({:.2} s of work, critical path {:.2} s), {}, {}",
             self.makespan_s,
-            self.agents,
+            counted(self.agents, "agent"),
             self.work_s,
             self.critical_path_s,
-            self.attempts,
-            self.events
+            counted(self.attempts, "attempt"),
+            counted(self.events, "event")
         )
         .ok();
         writeln!(text, "{}", self.losses()).ok();
@@ -90,22 +90,26 @@ impl Summary {
     fn losses(&self) -> String {
         let faults = match self.faults {
             0 => String::new(),
+            1 => " (1 fault was injected)".to_owned(),
             faults => format!(" ({faults} faults were injected)"),
         };
         let crashes = match self.crashes {
             0 => "No agent crashed".to_owned(),
-            1 => "1 agent crashed".to_owned(),
-            crashes => format!("{crashes} agents crashed"),
+            crashes => format!("{} crashed", counted(crashes, "agent")),
         };
         let total = self.tasks.total;
         if self.ended == total {
-            format!(
-                "{crashes}{faults}; nothing was lost: each of {total} tasks ended exactly once."
-            )
+            let tasks = if total == 1 { "the task" } else { &format!("each of {total} tasks") };
+            format!("{crashes}{faults}; nothing was lost: {tasks} ended exactly once.")
         } else {
             format!("{crashes}{faults}; {} of {total} tasks have ended.", self.ended)
         }
     }
+}
+
+/// Returns `1 task`, `2 tasks`.
+pub(crate) fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn result_text(result: &Map<String, Value>, order: &[String]) -> String {

@@ -1,7 +1,8 @@
 //! Folds the events of one run to the figures of its summary.
 //!
 //! The summary is made from the event log and nothing else, so it is the same for a run in one go
-//! and for one that was resumed five times.
+//! and for one that was resumed five times. What happens to agents counts for the run that is under
+//! way: a store may hold others before and after it.
 
 use guild::{Event, EventRecord, RunId, TaskId};
 
@@ -35,7 +36,12 @@ pub(crate) struct Fold {
     /// The longest chain of completed attempts that had to wait for each other.
     pub(crate) critical_path_us: u64,
     pub(crate) seed: Option<u64>,
-    pub(crate) has_ended: bool,
+    /// Tasks that ended since the guild was started last.
+    pub(crate) ended_since_start: u64,
+    /// From the submission to the end, or to the newest event of a run that has not ended.
+    pub(crate) elapsed_us: u64,
+    submitted_at: u64,
+    is_under_way: bool,
 }
 
 impl Fold {
@@ -53,7 +59,10 @@ impl Fold {
             work_us: 0,
             critical_path_us: 0,
             seed: None,
-            has_ended: false,
+            ended_since_start: 0,
+            elapsed_us: 0,
+            submitted_at: 0,
+            is_under_way: false,
         }
     }
 
@@ -65,8 +74,16 @@ impl Fold {
     pub(crate) fn take(&mut self, record: &EventRecord) {
         let at = record.at.0;
         match &record.event {
-            Event::RunSubmitted { run, seed, .. } if *run == self.run => self.seed = Some(*seed),
-            Event::RunEnded { run, .. } if *run == self.run => self.has_ended = true,
+            Event::RunSubmitted { run, seed, .. } if *run == self.run => {
+                self.seed = Some(*seed);
+                self.submitted_at = at;
+                self.is_under_way = true;
+            }
+            Event::RunEnded { run, makespan_us, .. } if *run == self.run => {
+                self.elapsed_us = *makespan_us;
+                self.is_under_way = false;
+            }
+            Event::GuildStarted { .. } => self.ended_since_start = 0,
             Event::TaskAdded { task, after, spawned_by, .. } if task.run == self.run => {
                 self.added += 1;
                 let added = self.task(*task);
@@ -84,18 +101,26 @@ impl Fold {
                 self.work_us += at.saturating_sub(self.task(*task).assigned_at);
             }
             Event::TaskCompleted { task, .. } if task.run == self.run => {
-                self.ended += 1;
+                self.task_ended();
                 let duration = at.saturating_sub(self.task(*task).assigned_at);
                 self.work_us += duration;
                 self.completed(*task, duration);
             }
-            Event::TaskEnded { task, .. } if task.run == self.run => self.ended += 1,
-            Event::AgentCrashed { .. } => self.crashes += 1,
-            Event::AgentRestarted { .. } => self.restarts += 1,
-            Event::FaultInjected { .. } => self.faults += 1,
-            Event::IncidentOpened { .. } => self.incidents += 1,
+            Event::TaskEnded { task, .. } if task.run == self.run => self.task_ended(),
+            Event::AgentCrashed { .. } if self.is_under_way => self.crashes += 1,
+            Event::AgentRestarted { .. } if self.is_under_way => self.restarts += 1,
+            Event::FaultInjected { .. } if self.is_under_way => self.faults += 1,
+            Event::IncidentOpened { .. } if self.is_under_way => self.incidents += 1,
             _ => {}
         }
+        if self.is_under_way {
+            self.elapsed_us = at.saturating_sub(self.submitted_at);
+        }
+    }
+
+    fn task_ended(&mut self) {
+        self.ended += 1;
+        self.ended_since_start += 1;
     }
 
     fn task(&mut self, task: TaskId) -> &mut TaskTimes {
@@ -132,7 +157,10 @@ impl Fold {
 
 #[cfg(test)]
 mod tests {
-    use guild::{AgentId, CommitVersion, FencingToken, Incarnation, RoleId, TaskIndex, Timestamp};
+    use guild::{
+        AgentId, Cause, CommitVersion, FencingToken, Incarnation, Outcome, RoleId, Tally,
+        TaskIndex, Timestamp,
+    };
 
     use super::*;
 
@@ -184,5 +212,36 @@ mod tests {
         assert_eq!(fold.critical_path_us, 10 + 30 + 7);
         assert_eq!(fold.work_us, 10 + 5 + 30 + 7);
         assert_eq!((fold.added, fold.ended, fold.attempts), (4, 4, 5));
+    }
+
+    #[test]
+    fn what_happened_to_agents_before_and_after_the_run_is_not_its_own() {
+        let mut fold = Fold::new(RUN);
+        let submitted = |run| Event::RunSubmitted { run, tasks: 1, edges: 0, seed: 0 };
+        let ended = |run| {
+            let (outcome, tally) = (Outcome::Completed, Tally::default());
+            Event::RunEnded { run, outcome, tally, makespan_us: 40 }
+        };
+        let crashed = || {
+            let (agent, incarnation) = (AgentId { role: RoleId(0), index: 0 }, Incarnation(1));
+            let (cause, message) = (Cause::Panic, "".into());
+            Event::AgentCrashed { agent, incarnation, cause, message, task: None }
+        };
+        let log = [
+            (0, submitted(RunId(0))),
+            (1, crashed()),
+            (2, ended(RunId(0))),
+            (10, submitted(RUN)),
+            (20, crashed()),
+            (30, crashed()),
+        ];
+        let mut take = |(at, event)| fold.take(&EventRecord { seq: 1, at: Timestamp(at), event });
+        log.into_iter().for_each(&mut take);
+        assert_eq!((fold.crashes, fold.elapsed_us), (2, 20));
+
+        let mut take = |(at, event)| fold.take(&EventRecord { seq: 1, at: Timestamp(at), event });
+        [(50, ended(RUN)), (60, crashed())].into_iter().for_each(&mut take);
+
+        assert_eq!((fold.crashes, fold.elapsed_us), (2, 40));
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use guild::{Event, EventRecord};
 
 use crate::digest::Fnv1a;
+use crate::exit_code::CommandError;
 use crate::summary::Fold;
 
 /// Reads every event once, in order.
@@ -29,8 +30,12 @@ const FAILURES_MAX: usize = 10;
 
 impl Tail {
     /// Begins at the first event; creates the file.
-    pub(crate) fn new(file: Option<&Path>, needs_hash: bool, fold: Fold) -> io::Result<Self> {
-        let file = file.map(|path| Ok::<_, io::Error>((path.to_owned(), create(path)?)));
+    pub(crate) fn new(
+        file: Option<&Path>,
+        needs_hash: bool,
+        fold: Fold,
+    ) -> Result<Self, CommandError> {
+        let file = file.map(|path| Ok::<_, CommandError>((path.to_owned(), create(path)?)));
         Ok(Self {
             file: file.transpose()?,
             hash: needs_hash.then(Fnv1a::default),
@@ -47,7 +52,7 @@ impl Tail {
         &mut self,
         record: &EventRecord,
         line: impl Fn(&EventRecord) -> String,
-    ) -> io::Result<()> {
+    ) -> Result<(), CommandError> {
         self.has_gap |= record.seq != self.next;
         self.next = record.seq + 1;
         self.events += 1;
@@ -65,16 +70,24 @@ impl Tail {
         }
         let line = line(record) + "\n";
         self.hash = self.hash.map(|hash| hash.update(line.as_bytes()));
-        self.file.as_mut().map_or(Ok(()), |(_, file)| file.write_all(line.as_bytes()))
+        self.with_file(|file| file.write_all(line.as_bytes()))
     }
 
     /// Makes what was taken visible to readers of the file.
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
-        self.file.as_mut().map_or(Ok(()), |(_, file)| file.flush())
+    pub(crate) fn flush(&mut self) -> Result<(), CommandError> {
+        self.with_file(BufWriter::flush)
+    }
+
+    fn with_file(
+        &mut self,
+        write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+    ) -> Result<(), CommandError> {
+        let Some((path, file)) = &mut self.file else { return Ok(()) };
+        write(file).map_err(|error| CommandError::EventLog { path: path.clone(), error })
     }
 
     /// Begins anew, to read the log from the store.
-    pub(crate) fn restart(&mut self) -> io::Result<()> {
+    pub(crate) fn restart(&mut self) -> Result<(), CommandError> {
         let file = self.file.take().map(|(path, _)| path);
         *self = Self::new(file.as_deref(), self.hash.is_some(), Fold::new(self.fold.run()))?;
         Ok(())
@@ -90,6 +103,8 @@ impl Tail {
     }
 }
 
-fn create(path: &Path) -> io::Result<BufWriter<File>> {
-    Ok(BufWriter::with_capacity(1 << 16, File::create(path)?))
+fn create(path: &Path) -> Result<BufWriter<File>, CommandError> {
+    let file = File::create(path)
+        .map_err(|error| CommandError::EventLog { path: path.to_owned(), error })?;
+    Ok(BufWriter::with_capacity(1 << 16, file))
 }

@@ -115,7 +115,7 @@ impl<'a> Follower<'a> {
             }
             Err(Lagged { .. }) => self.tail.has_gap = true,
         }
-        Ok(self.tail.flush()?)
+        self.tail.flush()
     }
 
     /// Tells whether the guild was shut down by an interrupt.

@@ -7,7 +7,7 @@ mod store;
 mod sweep;
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
 use clap::CommandFactory;
@@ -39,7 +39,7 @@ pub(crate) fn execute(command: Command) -> Result<Exit, CommandError> {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "guild", &mut script);
-            std::io::stdout().write_all(&script)?;
+            io::stdout().write_all(&script)?;
         }
         Command::Reaper { mark } => reaper::reap(&mark, std::io::stdin()),
     }
@@ -64,26 +64,47 @@ fn validate(file: &Path, settings: &[String]) -> Result<(), CommandError> {
     ))
 }
 
-/// Prints to standard output.
+/// Prints to standard output. A reader that has seen enough (`head`) is no error.
 pub(crate) fn print(text: &str) -> Result<(), CommandError> {
-    Ok(std::io::stdout().write_all(text.as_bytes())?)
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
 }
 
-/// Finds out before anything starts whether the file of an option can be written.
-fn check_output(option: &str, path: Option<&Path>) -> Result<(), CommandError> {
+/// Finds out before anything starts whether the file of an option can be written, and that it is
+/// not the file that is read.
+fn check_output(option: &str, path: Option<&Path>, input: &Path) -> Result<(), CommandError> {
     let Some(path) = path else { return Ok(()) };
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let wrong = if path.is_dir() {
-        Some("it is a directory".to_owned())
-    } else if path.is_file() {
-        let opened = File::options().append(true).open(path);
-        opened.err().map(|error| error.to_string())
+    let why = if path.is_dir() {
+        "it is a directory; name a file in it".to_owned()
+    } else if is_same_file(path, input) {
+        "it is the file that is read; name another one".to_owned()
+    } else if !path.exists() && parent.is_some_and(|parent| !parent.is_dir()) {
+        "its directory does not exist; create it or name another one".to_owned()
     } else {
-        let missing = !path.exists() && parent.is_some_and(|parent| !parent.is_dir());
-        missing.then(|| "its directory does not exist".to_owned())
+        match try_to_write(path) {
+            Ok(()) => return Ok(()),
+            Err(error) => format!("{error}; name another file"),
+        }
     };
-    wrong.map_or(Ok(()), |why| {
-        let message = format!("{option}: cannot write {}: {why}", path.display());
-        Err(CommandError::BadInput(message))
-    })
+    Err(CommandError::BadInput(format!("{option}: cannot write {}: {why}", path.display())))
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let paths = one.canonicalize().and_then(|one| Ok((one, other.canonicalize()?)));
+    paths.is_ok_and(|(one, other)| one == other)
+}
+
+/// Opens a file for writing and leaves everything as it was. Pipes and devices are left alone.
+fn try_to_write(path: &Path) -> io::Result<()> {
+    if path.is_file() {
+        File::options().append(true).open(path).map(drop)
+    } else if path.exists() {
+        Ok(())
+    } else {
+        File::create_new(path)?;
+        std::fs::remove_file(path)
+    }
 }

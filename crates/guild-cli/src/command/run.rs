@@ -50,7 +50,7 @@ struct Plan {
 /// Runs the command.
 pub(crate) fn run(arguments: &RunArguments) -> Result<Exit, CommandError> {
     let plan = plan(arguments)?;
-    check_output("--events", arguments.events.as_deref())?;
+    check_output("--events", arguments.events.as_deref(), &arguments.flow)?;
     let lock = arguments.store.as_deref().map(lock_store).transpose()?;
     if let Some(store) = &arguments.store {
         check_store(store, &plan)?;
@@ -72,9 +72,13 @@ fn plan(arguments: &RunArguments) -> Result<Plan, CommandError> {
     let mut limits = Limits::default();
     limits.events_in_memory_max = EVENTS_IN_MEMORY_MAX;
     limits.payload_bytes_max = PAYLOAD_BYTES_MAX;
-    if run.is_empty() || run.chars().count() > limits.name_chars_max {
-        let max = limits.name_chars_max;
-        return Err(bad(format!("--run: a name has 1 to {max} characters")));
+    let (chars, max) = (run.chars().count(), limits.name_chars_max);
+    if !(1..=max).contains(&chars) || run.contains(char::is_control) {
+        return Err(bad(format!(
+            "--run: `{}` is no name of a run; it has 1 to {max} characters, none of them a control \
+             character (without --run it is the name of the flow, or of its file)",
+            run.escape_debug()
+        )));
     }
     let graph = graph::build(&flow, GraphBuilder::new(&run))
         .map_err(|error| bad(format!("{}: {error}", arguments.flow.display())))?;
@@ -83,12 +87,10 @@ fn plan(arguments: &RunArguments) -> Result<Plan, CommandError> {
 
 /// Locks the directory against a reaper that is still at work, and later runs against ours.
 fn lock_store(store: &Path) -> Result<File, CommandError> {
-    let failed = |error: io::Error| {
-        CommandError::from(StoreError::from_io(store, "open the directory", &error))
-    };
-    std::fs::create_dir_all(store).map_err(failed)?;
+    let failed = |doing| move |error| CommandError::from(StoreError::from_io(store, doing, &error));
+    std::fs::create_dir_all(store).map_err(failed("create the directory"))?;
     reaper::lock(store)
-        .map_err(failed)?
+        .map_err(failed("open the directory"))?
         .ok_or_else(|| CommandError::from(StoreError::Locked { path: store.to_owned(), pid: None }))
 }
 
@@ -298,10 +300,10 @@ fn summarise(
         agents: flow.agents(),
         incidents: fold.incidents,
         restarts: fold.restarts,
-        makespan_s: seconds(report.map_or(0, RunReport::makespan_us)),
+        makespan_s: seconds(report.map_or(fold.elapsed_us, RunReport::makespan_us)),
         critical_path_s: seconds(fold.critical_path_us),
         work_s: seconds(fold.work_us),
-        messages_per_task: messages as f64 / (tasks.total.max(1) as f64),
+        messages_per_task: messages as f64 / (fold.ended_since_start.max(1) as f64),
         events: tail.events(),
         events_hash: tail.hash(),
         seed: fold.seed.unwrap_or(seed),

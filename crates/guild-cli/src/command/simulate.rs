@@ -27,8 +27,8 @@ pub(crate) fn simulate(arguments: &SimulateArguments) -> Result<Exit, CommandErr
     let simulation = simulation(arguments, arguments.seed)?;
     simulation.check(&workload).map_err(|error| refused(arguments, &error))?;
     let sweep = Sweep::parse(arguments)?;
-    check_output("--events", arguments.events.as_deref())?;
-    check_output("--csv", arguments.csv.as_deref())?;
+    check_output("--events", arguments.events.as_deref(), &arguments.workflow)?;
+    check_output("--csv", arguments.csv.as_deref(), &arguments.workflow)?;
     if !sweep.is_single() {
         return sweep::run(arguments, &workload, &sweep);
     }
