@@ -7,7 +7,9 @@ mod common;
 use std::time::Duration;
 
 use common::{Acts, Echo, count, events};
-use guild::{Drain, Guild, Outcome, RetryPolicy, RunError, SubmitError, Task, TaskError};
+use guild::{
+    Drain, Guild, Outcome, QuotaSpec, RetryPolicy, RunError, Storage, SubmitError, Task, TaskError,
+};
 use serde_json::json;
 
 fn echo_guild() -> Guild {
@@ -214,6 +216,49 @@ fn an_error_says_whether_to_retry_and_its_dependants_are_skipped() {
                 .contains("did not complete")
         );
         assert!(report.output::<String>("nobody").unwrap_err().to_string().contains("no task"));
+        guild.shutdown(Drain::Now).await.unwrap();
+    });
+}
+
+#[test]
+fn tokens_of_a_rate_that_were_spent_before_a_restart_stay_spent() {
+    let directory = tempfile::tempdir().unwrap();
+    let start = || {
+        let per = Duration::from_secs(24 * 3_600);
+        Guild::builder()
+            .role("echo", 4, || Echo)
+            .quota("calls", QuotaSpec::Rate { amount: 1, per, burst: 2 })
+            .store(Storage::Directory(directory.path().join("store")))
+            .validate(true)
+            .start()
+            .unwrap()
+    };
+    let calls = |guild: &Guild| {
+        let mut graph = guild.graph("calls");
+        for number in 0..3 {
+            graph.add(Task::new(format!("call-{number}"), "echo").quota("calls", 1));
+        }
+        graph.build().unwrap()
+    };
+    guild::block_on(async {
+        let guild = start();
+        guild.submit(calls(&guild)).await.unwrap();
+        let mut log = guild.events(1);
+        let mut completed = 0;
+        while completed < 2 {
+            let record = log.next().await.unwrap().unwrap();
+            completed += u32::from(matches!(record.event, guild::Event::TaskCompleted { .. }));
+        }
+        guild.shutdown(Drain::Now).await.unwrap();
+
+        let guild = start();
+        let mut graph = guild.graph("free");
+        graph.add(Task::new("only", "echo"));
+        guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
+
+        let log = events(&guild);
+        let assigned = log.iter().filter(|e| e["kind"] == "task_assigned" && e["run"] == "calls");
+        assert_eq!(assigned.count(), 2, "the third call waits for tomorrow");
         guild.shutdown(Drain::Now).await.unwrap();
     });
 }

@@ -62,6 +62,16 @@ impl Quota {
         Self { spec, in_use: 0, level, filled_at: Timestamp(0) }
     }
 
+    /// Goes on where an earlier process ended, with what was in use then: the tokens of a rate stay
+    /// spent. Permits are free again, for nobody holds them any more.
+    pub fn resume(&mut self, at: Timestamp, in_use: u32) {
+        if let QuotaSpec::Rate { per, burst, .. } = &self.spec {
+            let left = u128::from(burst.saturating_sub(in_use));
+            self.level = left * u128::from(micros(*per));
+            self.filled_at = at;
+        }
+    }
+
     /// Returns how much can be taken now.
     pub fn available(&self, now: Timestamp) -> u32 {
         match &self.spec {
@@ -174,6 +184,23 @@ mod tests {
 
         assert!(!quota.take(Timestamp(at.0 - 1), 1));
         assert!(quota.take(at, 1));
+    }
+
+    #[test]
+    fn tokens_that_an_earlier_process_spent_stay_spent() {
+        let per = Duration::from_secs(1);
+        let mut quota = Quota::new(QuotaSpec::Rate { amount: 10, per, burst: 10 });
+        assert!(quota.take(Timestamp(5), 8));
+        let in_use = quota.in_use(Timestamp(5));
+
+        let mut resumed = Quota::new(QuotaSpec::Rate { amount: 10, per, burst: 10 });
+        resumed.resume(Timestamp(5), in_use);
+
+        assert_eq!(resumed.available(Timestamp(5)), 2);
+        assert_eq!(resumed.available(Timestamp(100_005)), 3);
+        let mut permits = Quota::new(QuotaSpec::Permits(3));
+        permits.resume(Timestamp(5), 2);
+        assert_eq!(permits.available(Timestamp(5)), 3);
     }
 
     #[test]

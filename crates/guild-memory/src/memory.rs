@@ -82,6 +82,8 @@ pub struct Recovered {
     pub incidents: u64,
     /// Number of the newest injected fault; 0: there is none.
     pub faults: u64,
+    /// What was in use of each quota, and when that changed last.
+    pub quotas_in_use: BTreeMap<QuotaId, (Timestamp, u32)>,
     /// The names of all runs and tasks, and of the roles and quotas known so far.
     pub names: NameTable,
 }
@@ -179,6 +181,7 @@ impl Memory {
             events: loaded.recent.into(),
             incidents: loaded.incidents,
             faults: loaded.faults,
+            quotas_in_use: loaded.quotas_in_use,
             names,
         };
         (memory, recovered)

@@ -4,13 +4,13 @@
 //! rows. A wrong checksum, a gap in the log, a row newer than the last commit, or rows that do not
 //! add up to the last ledger make the store corrupt: wrong data is worse than none.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use guild_core::event::{Event, EventRecord};
 use guild_core::graph::{Bindings, Graph};
 use guild_core::history::{RunHistory, TaskEnd};
-use guild_core::id::{BootEpoch, CommitVersion, RunId, TaskId, TaskIndex};
+use guild_core::id::{BootEpoch, CommitVersion, QuotaId, RunId, TaskId, TaskIndex};
 use guild_core::payload::Payload;
 use guild_core::time::Timestamp;
 
@@ -78,6 +78,8 @@ pub(crate) struct Loaded {
     /// Number of the newest incident; 0: there is none.
     pub(crate) incidents: u64,
     pub(crate) faults: u64,
+    /// What was in use of each quota, and when that changed last.
+    pub(crate) quotas_in_use: BTreeMap<QuotaId, (Timestamp, u32)>,
 }
 
 impl Loaded {
@@ -206,6 +208,9 @@ fn load_events(
             }
             if let Event::FaultInjected { fault, .. } = &record.event {
                 loaded.faults = *fault;
+            }
+            if let Event::QuotaChanged { quota, in_use, .. } = &record.event {
+                loaded.quotas_in_use.insert(*quota, (record.at, *in_use));
             }
         }
         loaded.recent.extend(records);

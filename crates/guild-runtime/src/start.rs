@@ -286,6 +286,9 @@ impl Tree {
             commits_at_once: opened.durability == Durability::Memory,
             validate: opened.validate,
         });
+        for (quota, (at, in_use)) in opened.recovered.quotas_in_use {
+            planner.resume_quota(quota, at, in_use);
+        }
         let mut decisions = Decisions::default();
         let mut books = BTreeMap::new();
         for run in opened.recovered.runs {

@@ -162,6 +162,13 @@ impl Planner {
         self.paused = true;
     }
 
+    /// Takes a quota up where an earlier process left it: this much was in use at that time.
+    pub fn resume_quota(&mut self, quota: QuotaId, at: Timestamp, in_use: u32) {
+        if let Some(pool) = self.quotas.get_mut(usize::from(quota.0)) {
+            pool.quota.resume(at, in_use);
+        }
+    }
+
     /// Returns how many tasks agents perform now.
     pub fn tasks_in_flight(&self) -> usize {
         self.running
