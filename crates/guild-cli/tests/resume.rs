@@ -22,6 +22,10 @@ const FLOW: &str = r#"
 [roles.tool]
 kind = "exec"
 agents = 4
+[quotas.slots]
+permits = 3
+[quotas.calls]
+rate = "600/min"
 [defaults]
 retry = { attempts = 10, backoff = "1ms" }
 [tasks.each]

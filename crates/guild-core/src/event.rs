@@ -104,9 +104,8 @@ pub enum ClockKind {
     Virtual,
 }
 
-/// How a quota is written in the event log.
+/// How much of a quota there is. Not untagged, as its line is: a store could not read it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
 #[expect(missing_docs, reason = "fields are the documented fields of the event log")]
 pub enum QuotaTerms {
     Permits { permits: u32 },

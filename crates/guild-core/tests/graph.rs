@@ -163,7 +163,10 @@ fn event_lines_have_the_fields_that_outsiders_rely_on() {
         order: ReadyOrder::Fifo,
         durability: "disk".into(),
         roles: vec![("worker".into(), 8)],
-        quotas: vec![("api".into(), QuotaTerms::Permits { permits: 4 })],
+        quotas: vec![
+            ("api".into(), QuotaTerms::Permits { permits: 4 }),
+            ("calls".into(), QuotaTerms::Rate { amount: 6, per_us: 7, burst: 8 }),
+        ],
         commits_in_flight_max: 1,
         interruptions_max: 1,
         faults: true,
@@ -295,10 +298,17 @@ fn event_lines_have_the_fields_that_outsiders_rely_on() {
         expected: Duration::from_secs(3),
     });
     for (event, expected) in events {
+        let stored = postcard::to_stdvec(&event).unwrap();
+        let read: Event = postcard::from_bytes(&stored).expect("a store reads back what it wrote");
+        assert_eq!(read, event);
         let text = line(&EventRecord { seq: 1, at, event }, &plain);
         let parsed: serde_json::Map<String, Value> = serde_json::from_str(&text).unwrap();
         let (kind, fields) = expected.split_once(": ").unwrap();
         assert_eq!(parsed["kind"], kind);
+        if kind == "guild_started" {
+            let quotas = r#"{"api":{"permits":4},"calls":{"amount":6,"per_us":7,"burst":8}}"#;
+            assert!(text.contains(quotas), "{text}");
+        }
         let mut place = 0;
         for field in ["seq", "at_us", "kind"].into_iter().chain(fields.split(' ')) {
             let key = format!("\"{field}\":");

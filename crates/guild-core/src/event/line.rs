@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Event, EventRecord, Reads};
+use super::{Event, EventRecord, QuotaTerms, Reads};
 use crate::graph::TaskOptions;
 use crate::id::{AgentId, QuotaId, RoleId, RunId, TaskId};
 use crate::limits::Limits;
@@ -104,7 +104,8 @@ impl Line<'_> {
                 self.json("order", &setup.order);
                 self.text("durability", &setup.durability);
                 self.json("roles", &Pairs(&setup.roles));
-                self.json("quotas", &Pairs(&setup.quotas));
+                let terms = |(name, terms): &(Box<str>, QuotaTerms)| (name.clone(), Terms(*terms));
+                self.json("quotas", &Pairs(&setup.quotas.iter().map(terms).collect::<Vec<_>>()));
                 self.number("commits_in_flight_max", setup.commits_in_flight_max as u64);
                 self.number("interruptions_max", u64::from(setup.interruptions_max));
                 self.json("faults", &setup.faults);
@@ -478,6 +479,22 @@ struct Pairs<'a, K, V>(&'a [(K, V)]);
 impl<K: Serialize, V: Serialize> Serialize for Pairs<'_, K, V> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
+    }
+}
+
+/// The terms of a quota without the name of their kind: their fields tell it.
+struct Terms(QuotaTerms);
+
+impl Serialize for Terms {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            QuotaTerms::Permits { permits } => serializer.collect_map([("permits", permits)]),
+            QuotaTerms::Rate { amount, per_us, burst } => serializer.collect_map([
+                ("amount", u64::from(amount)),
+                ("per_us", per_us),
+                ("burst", u64::from(burst)),
+            ]),
+        }
     }
 }
 
