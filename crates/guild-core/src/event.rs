@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 mod line;
+mod terms;
 
 pub use line::{Names, line, write_line};
 

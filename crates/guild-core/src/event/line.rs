@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::terms::{Pairs, Retry, Terms};
 use super::{Event, EventRecord, QuotaTerms, Reads};
 use crate::graph::TaskOptions;
 use crate::id::{AgentId, QuotaId, RoleId, RunId, TaskId};
@@ -470,52 +471,5 @@ fn quote(line: &mut String, text: &str) {
         line.push('"');
     } else {
         line.push_str(&serde_json::to_string(text).expect("a text has a JSON form"));
-    }
-}
-
-/// Pairs as a JSON object, in their order.
-struct Pairs<'a, K, V>(&'a [(K, V)]);
-
-impl<K: Serialize, V: Serialize> Serialize for Pairs<'_, K, V> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
-    }
-}
-
-/// The terms of a quota without the name of their kind: their fields tell it.
-struct Terms(QuotaTerms);
-
-impl Serialize for Terms {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            QuotaTerms::Permits { permits } => serializer.collect_map([("permits", permits)]),
-            QuotaTerms::Rate { amount, per_us, burst } => serializer.collect_map([
-                ("amount", u64::from(amount)),
-                ("per_us", per_us),
-                ("burst", u64::from(burst)),
-            ]),
-        }
-    }
-}
-
-/// A retry policy with its units in the names.
-#[derive(Serialize)]
-struct Retry {
-    attempts_max: u32,
-    backoff_first_us: u64,
-    backoff_max_us: u64,
-    factor: f64,
-    jitter: f64,
-}
-
-impl From<&RetryPolicy> for Retry {
-    fn from(policy: &RetryPolicy) -> Self {
-        Self {
-            attempts_max: policy.attempts_max,
-            backoff_first_us: micros(policy.backoff_first),
-            backoff_max_us: micros(policy.backoff_max),
-            factor: policy.factor,
-            jitter: policy.jitter,
-        }
     }
 }
