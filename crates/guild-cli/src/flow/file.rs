@@ -192,9 +192,12 @@ fn override_variables(reading: &Reading<'_>, vars: &mut Map<String, Value>, sett
         };
         match value {
             Some(value) => *default = value,
-            None => wrong(format!(
-                "`{text}` is not of the kind of `{name}`, whose default is {default}"
-            )),
+            None => {
+                let json = if default.is_array() || default.is_object() { " as JSON" } else { "" };
+                wrong(format!(
+                    "`{text}` is not of the kind of `{name}`; write it{json} like its default, {default}"
+                ));
+            }
         }
     }
 }

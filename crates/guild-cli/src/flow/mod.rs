@@ -16,6 +16,7 @@ pub(crate) mod template;
 mod work;
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,7 +131,15 @@ impl Flow {
         settings: &[String],
         agents: Option<u32>,
     ) -> Result<Self, FlowError> {
-        let bytes = std::fs::read(file).map_err(|error| unreadable(file, &error.to_string()))?;
+        let bytes = std::fs::read(file).map_err(|error| {
+            let remedy = match error.kind() {
+                ErrorKind::NotFound => "; check the path",
+                ErrorKind::IsADirectory => "; name the file in it",
+                ErrorKind::PermissionDenied => "; change its owner or mode",
+                _ => "",
+            };
+            unreadable(file, &format!("{error}{remedy}"))
+        })?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
             unreadable(file, &format!("it is not UTF-8 (byte {}); save it as UTF-8", at + 1))
