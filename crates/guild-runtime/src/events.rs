@@ -12,7 +12,8 @@ use std::task::{Context, Poll};
 use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use guild_core::event::EventRecord;
-use tokio::sync::watch;
+
+use crate::signal::Signal;
 
 /// The recent part of the event log; every clone is the same log.
 #[derive(Clone)]
@@ -20,7 +21,7 @@ pub(crate) struct EventLog(Arc<Shared>);
 
 struct Shared {
     recent: Mutex<Recent>,
-    last: watch::Sender<Last>,
+    last: Signal<Last>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +41,7 @@ impl EventLog {
         let seq = before.last().map_or(0, |record| record.seq);
         let mut recent = Recent { records: VecDeque::new(), records_max };
         recent.extend(before);
-        let (last, _) = watch::channel(Last { seq, closed: false });
+        let last = Signal::new(Last { seq, closed: false });
         Self(Arc::new(Shared { recent: Mutex::new(recent), last }))
     }
 
@@ -50,12 +51,15 @@ impl EventLog {
             return;
         };
         self.recent().extend(records);
-        self.0.last.send_modify(|last| last.seq = seq);
+        self.0.last.change(|last| {
+            last.seq = seq;
+            true
+        });
     }
 
     /// Ends the log: readers that have seen everything get `None`.
     pub(crate) fn close(&self) {
-        self.0.last.send_modify(|last| last.closed = true);
+        self.0.last.change(|last| !std::mem::replace(&mut last.closed, true));
     }
 
     /// Returns a reader that begins at `from` (1 is the first record).
@@ -144,7 +148,7 @@ impl Events {
             if let Some(record) = self.batch.pop_front() {
                 return Poll::Ready(Some(Ok(record)));
             }
-            let last = *self.log.0.last.borrow();
+            let last = self.log.0.last.look(|last| *last);
             if last.seq >= self.next {
                 match self.log.read(self.next, READ_MAX) {
                     Err(lagged) => {
@@ -163,14 +167,9 @@ impl Events {
             }
             let next = self.next;
             let waiting = self.waiting.get_or_insert_with(|| {
-                let mut last = self.log.0.last.subscribe();
-                Box::pin(async move {
-                    // The sender lives in the log that the reader holds; it cannot be gone.
-                    if let Err(error) = last.wait_for(|last| last.seq >= next || last.closed).await
-                    {
-                        tracing::debug!(%error, "event log ended");
-                    }
-                })
+                let last = self.log.0.last.clone();
+                let has_more = move |last: &Last| (last.seq >= next || last.closed).then_some(());
+                Box::pin(async move { last.find(has_more).await })
             });
             match waiting.as_mut().poll(cx) {
                 Poll::Ready(()) => self.waiting = None,

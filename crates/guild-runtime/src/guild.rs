@@ -242,8 +242,8 @@ impl Guild {
     }
 
     fn follow(&self, id: RunId) -> Run {
-        let cell = self.board.follow(id);
-        Run { id, surroundings: Arc::clone(&self.surroundings), cell }
+        let state = self.board.follow(id);
+        Run { id, surroundings: Arc::clone(&self.surroundings), state }
     }
 }
 

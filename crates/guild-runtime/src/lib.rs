@@ -28,6 +28,7 @@ mod panics;
 pub mod process;
 mod run;
 mod scheduler;
+mod signal;
 mod start;
 mod supervisor;
 

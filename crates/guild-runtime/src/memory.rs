@@ -209,6 +209,11 @@ impl MemoryActor {
                     ignore_absent(reply.send(answer));
                 }));
             }
+            MemoryMessage::Forget { run } => {
+                if self.board.forget(run) {
+                    self.write_names(|names| names.remove_run(run));
+                }
+            }
             MemoryMessage::Acknowledged => {}
             MemoryMessage::SyncOver => {
                 self.is_syncing = false;

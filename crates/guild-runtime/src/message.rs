@@ -77,6 +77,8 @@ pub(crate) enum MemoryMessage {
     },
     /// From the committer thread: more groups reached their level, or the store failed.
     Acknowledged,
+    /// From the handle: drop what is kept of a run that has ended.
+    Forget { run: RunId },
     /// From the handle: answer after this delay.
     Pause { delay: std::time::Duration, done: oneshot::Sender<()> },
     /// From the simulated disk: a sync has taken its time.

@@ -8,10 +8,10 @@ use guild_core::id::{RunId, TaskId, TaskIndex};
 use guild_core::payload::Payload;
 use guild_core::planner::{Input, Progress};
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
 
 use crate::context::Surroundings;
-use crate::message::SchedulerMessage;
+use crate::message::{MemoryMessage, SchedulerMessage};
+use crate::signal::Signal;
 
 /// What a run came to.
 #[derive(Clone, Debug)]
@@ -108,6 +108,12 @@ impl RunReport {
         })
     }
 
+    /// Returns the output of each task by its [`TaskIndex`], those of spawned tasks behind those that
+    /// were submitted; a task that did not complete has none.
+    pub fn payloads(&self) -> &[Option<Payload>] {
+        &self.outputs
+    }
+
     /// Returns the outputs of the tasks that a task spawned, in spawn order; a task that did not
     /// complete has none.
     ///
@@ -145,6 +151,9 @@ pub enum RunError {
     /// The guild failed: {0}. What was acknowledged is kept.
     #[error("the guild failed before the run ended: {0}")]
     Failed(String),
+    /// The run has ended, and its report was dropped by [`Run::forget`].
+    #[error("the run has ended and was forgotten")]
+    Forgotten,
 }
 
 /// A submitted run; every clone is the same run.
@@ -152,7 +161,7 @@ pub enum RunError {
 pub struct Run {
     pub(crate) id: RunId,
     pub(crate) surroundings: Arc<Surroundings>,
-    pub(crate) cell: watch::Receiver<RunState>,
+    pub(crate) state: Signal<RunState>,
 }
 
 impl std::fmt::Debug for Run {
@@ -180,21 +189,25 @@ impl Run {
     /// # Cancel safety
     /// Dropping the future loses nothing; the run goes on.
     pub async fn wait(&self) -> Result<Arc<RunReport>, RunError> {
-        let mut cell = self.cell.clone();
-        let state = cell.wait_for(|state| state.end.is_some()).await;
-        let end = state.ok().and_then(|state| state.end.clone());
-        end.unwrap_or(Err(RunError::ShutDown))
+        self.state.find(|state| state.end.clone()).await
     }
 
     /// Returns how far the run is.
     pub fn progress(&self) -> Progress {
-        self.cell.borrow().progress
+        self.state.look(|state| state.progress)
     }
 
     /// Asks for the end of the run: tasks that wait end as cancelled, running ones are taken back.
     /// [`Run::wait`] tells when it is done; a run that has ended stays as it is.
     pub fn cancel(&self) {
         self.surroundings.scheduler.push(SchedulerMessage::Tell(Input::Cancel { run: self.id }));
+    }
+
+    /// Drops what the guild keeps in RAM of the run once it has ended: its report and the names of
+    /// its tasks. Nothing changes while it has not ended. A guild that runs graph after graph for
+    /// months calls this when it has seen the report; its name stays taken.
+    pub fn forget(&self) {
+        self.surroundings.memory.push(MemoryMessage::Forget { run: self.id });
     }
 
     /// Returns the number of the task of a run by its number within it, for use with events.
@@ -216,26 +229,26 @@ pub(crate) struct RunBoard(Arc<Mutex<Board>>);
 
 #[derive(Default)]
 struct Board {
-    runs: BTreeMap<RunId, watch::Sender<RunState>>,
+    runs: BTreeMap<RunId, Signal<RunState>>,
     closed: Option<RunError>,
 }
 
 impl RunBoard {
     /// Returns where a run is followed; the first call opens the place.
-    pub(crate) fn follow(&self, run: RunId) -> watch::Receiver<RunState> {
+    pub(crate) fn follow(&self, run: RunId) -> Signal<RunState> {
         let mut board = self.board();
         let closed = board.closed.clone();
-        let sender = board.runs.entry(run).or_insert_with(|| {
+        let state = board.runs.entry(run).or_insert_with(|| {
             let end = closed.map(Err);
-            watch::Sender::new(RunState { progress: Progress::default(), end })
+            Signal::new(RunState { progress: Progress::default(), end })
         });
-        sender.subscribe()
+        state.clone()
     }
 
     /// Says how far a run is.
     pub(crate) fn progress(&self, run: RunId, progress: Progress) {
-        if let Some(sender) = self.board().runs.get(&run) {
-            sender.send_if_modified(|state| {
+        if let Some(state) = self.board().runs.get(&run) {
+            state.change(|state| {
                 state.progress = progress;
                 false
             });
@@ -244,29 +257,57 @@ impl RunBoard {
 
     /// Says how a run ended.
     pub(crate) fn end(&self, report: RunReport) {
-        let run = report.id;
-        let _follow = self.follow(run);
-        if let Some(sender) = self.board().runs.get(&run) {
-            sender.send_modify(|state| state.end = Some(Ok(Arc::new(report))));
-        }
+        self.follow(report.id).change(|state| {
+            state.end = Some(Ok(Arc::new(report)));
+            true
+        });
+    }
+
+    /// Drops the report of a run; returns whether the run has ended.
+    pub(crate) fn forget(&self, run: RunId) -> bool {
+        let board = self.board();
+        let Some(state) = board.runs.get(&run) else {
+            return false;
+        };
+        state.change(|state| {
+            if state.end.is_some() {
+                state.end = Some(Err(RunError::Forgotten));
+            }
+            false
+        });
+        state.look(|state| state.end.is_some())
     }
 
     /// Says that no run will end any more, and why.
     pub(crate) fn close(&self, error: RunError) {
         let mut board = self.board();
-        for sender in board.runs.values() {
-            sender.send_if_modified(|state| {
-                let open = state.end.is_none();
-                if open {
-                    state.end = Some(Err(error.clone()));
-                }
-                open
-            });
-        }
+        board.end_all(&error);
         board.closed.get_or_insert(error);
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Board {
+    /// Tells whoever waits for a run that has not ended that it will not.
+    fn end_all(&self, error: &RunError) {
+        for state in self.runs.values() {
+            state.change(|state| {
+                let is_open = state.end.is_none();
+                if is_open {
+                    state.end = Some(Err(error.clone()));
+                }
+                is_open
+            });
+        }
+    }
+}
+
+/// Nobody is left who could end a run: neither an actor nor a handle.
+impl Drop for Board {
+    fn drop(&mut self) {
+        self.end_all(&RunError::ShutDown);
     }
 }
