@@ -103,6 +103,9 @@ impl RunNames {
 
     /// From the task up to the root and back: tasks may spawn tasks to any depth.
     fn write_task(&self, index: TaskIndex, text: &mut String) {
+        if let Some((Part { parent: None, .. }, TaskName::Named(name))) = self.part(index) {
+            return text.push_str(name);
+        }
         let mut path = Vec::new();
         let mut at = Some(index);
         while let Some(index) = at {

@@ -1,6 +1,5 @@
 //! Writes events as outsiders read them: one JSON object per line, with names instead of numbers.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -56,7 +55,7 @@ pub fn line(record: &EventRecord, names: &dyn Names) -> String {
 
 /// Appends one record as one line of the event log, without the line break.
 pub fn write_line(record: &EventRecord, names: &dyn Names, text: &mut String) {
-    let mut line = Line { text, names, scratch: String::new() };
+    let mut line = Line { text, names };
     line.text.push_str("{\"seq\":");
     line.digits(record.seq);
     line.number("at_us", record.at.0);
@@ -68,8 +67,6 @@ pub fn write_line(record: &EventRecord, names: &dyn Names, text: &mut String) {
 struct Line<'a> {
     text: &'a mut String,
     names: &'a dyn Names,
-    /// A name before its special characters are escaped.
-    scratch: String,
 }
 
 impl Line<'_> {
@@ -380,7 +377,7 @@ impl Line<'_> {
     }
 
     fn digits(&mut self, number: u64) {
-        write!(self.text, "{number}").expect("a string takes any text");
+        self.text.push_str(itoa::Buffer::new().format(number));
     }
 
     fn number(&mut self, key: &str, number: u64) {
@@ -444,8 +441,9 @@ impl Line<'_> {
         self.key("agent");
         let names = self.names;
         self.named(|text| {
-            write!(text, "{}-{}", names.role(agent.role), agent.index)
-                .expect("a string takes any text");
+            text.push_str(names.role(agent.role));
+            text.push('-');
+            text.push_str(itoa::Buffer::new().format(agent.index));
         });
     }
 
@@ -456,16 +454,29 @@ impl Line<'_> {
         }
     }
 
+    /// Appends what is written as a JSON string.
     fn named(&mut self, write: impl FnOnce(&mut String)) {
-        self.scratch.clear();
-        write(&mut self.scratch);
-        quote(self.text, &self.scratch);
+        let start = self.text.len();
+        self.text.push('"');
+        write(self.text);
+        if is_plain(&self.text[start + 1..]) {
+            self.text.push('"');
+        } else {
+            let name = self.text.split_off(start + 1);
+            self.text.truncate(start);
+            quote(self.text, &name);
+        }
     }
+}
+
+/// Returns whether a text is the same as a JSON string but for its quotes.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
 }
 
 /// Appends a JSON string; most names need no escapes.
 fn quote(line: &mut String, text: &str) {
-    if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+    if is_plain(text) {
         line.push('"');
         line.push_str(text);
         line.push('"');
