@@ -25,6 +25,10 @@ pub enum Stream {
     Order = 7,
     /// How long a sync of a simulated disk takes.
     Sync = 8,
+    /// How long a message of a perturbed simulation is on its way.
+    Latency = 9,
+    /// What an individual of a simulated population draws.
+    Individual = 10,
 }
 
 /// The seed of a guild.

@@ -56,6 +56,8 @@ pub struct Staging {
     pub not_before: Timestamp,
     /// Says how long the next sync of the store takes.
     pub sync_time: Box<dyn FnMut() -> Duration + Send>,
+    /// Whether tasks that are equal in their order go in one that the seed draws.
+    pub shuffle_ties: bool,
 }
 
 impl fmt::Debug for Staging {
@@ -296,8 +298,8 @@ impl GuildBuilder {
         let notified = memory_inbox.clone();
         let notify = move || notified.push(MemoryMessage::Acknowledged);
         let (store, stage, commits) = match staging {
-            Some(Staging { store, stretch, sync_time, not_before }) => {
-                let stage = Stage { stretch, sync_time, not_before };
+            Some(Staging { store, stretch, sync_time, not_before, shuffle_ties }) => {
+                let stage = Stage { stretch, sync_time, not_before, shuffle_ties };
                 (store, Some(stage), Commits::Driven)
             }
             None => (self.storage.open()?, None, Commits::OnThread(Box::new(notify))),

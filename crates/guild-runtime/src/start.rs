@@ -48,6 +48,7 @@ pub(crate) struct Stage {
     pub(crate) stretch: u32,
     pub(crate) sync_time: SyncTime,
     pub(crate) not_before: Timestamp,
+    pub(crate) shuffle_ties: bool,
 }
 
 /// A checked declaration over an opened memory.
@@ -123,7 +124,7 @@ pub(crate) fn stand_up(mut opened: Opened) -> Guild {
     let board = RunBoard::default();
     let controller = Inbox::new();
     let first = Incarnation::first(opened.recovered.epoch);
-    let arbiters: Vec<Arbiter> = (0..opened.agent_threads).map(|_| Arbiter::new()).collect();
+    let arbiters = agent_threads(opened.agent_threads);
     let roles = std::mem::take(&mut opened.roles);
     let (restart, seed) = (opened.restart.clone(), opened.seed);
     let fleet = recruit(&roles, &arbiters, first, &surroundings);
@@ -173,6 +174,12 @@ fn show_recovered(opened: &mut Opened) {
         let names = opened.names.read().unwrap_or_else(PoisonError::into_inner);
         opened.recovered.events.iter().for_each(|record| observer(record, &names));
     }
+}
+
+/// Starts the threads on which agents live; on the stage of a simulation there are none.
+#[expect(clippy::disallowed_methods, reason = "the one place where agents get threads")]
+fn agent_threads(count: usize) -> Vec<Arbiter> {
+    (0..count).map(|_| Arbiter::new()).collect()
 }
 
 /// Returns what the first line of the log tells of this start.
@@ -288,6 +295,9 @@ impl Tree {
         });
         for (quota, (at, in_use)) in opened.recovered.quotas_in_use {
             planner.resume_quota(quota, at, in_use);
+        }
+        if opened.stage.as_ref().is_some_and(|stage| stage.shuffle_ties) {
+            planner.shuffle_ties();
         }
         let mut decisions = Decisions::default();
         let mut books = BTreeMap::new();

@@ -7,12 +7,11 @@ use std::time::Duration;
 use guild_core::event::Outcome;
 use guild_core::graph::{Graph, Task};
 use guild_core::planner::ReadyOrder;
-use guild_core::restart::RestartPolicy;
 use guild_core::retry::RetryPolicy;
 use guild_memory::Durability;
 use guild_memory::store::Crash;
 use guild_runtime::{Agent, TaskContext, TaskError};
-use guild_sim::world::{DiskFault, Medium, Resolution};
+use guild_sim::world::{DiskFault, Medium, Perturbation, Resolution};
 use guild_sim::{World, WorldBuilder, WorldError};
 
 struct AlwaysPanics;
@@ -70,17 +69,48 @@ fn on_disk(seed: u64) -> WorldBuilder {
 
 #[test]
 fn agent_that_exceeds_its_restart_intensity_is_quarantined() {
-    let policy = RestartPolicy { intensity: 3, ..RestartPolicy::default() };
-    let mut world =
-        World::with_seed(7).role("flaky", 1, || AlwaysPanics).restart(policy).start().unwrap();
+    let mut world = World::with_seed(7)
+        .agent("flaky", || AlwaysPanics)
+        .restarts_max(3)
+        .within(Duration::from_secs(10))
+        .start()
+        .unwrap();
 
     let run = world.submit(one_task(&world, "flaky")).unwrap();
     world.run_for(Duration::from_secs(5));
 
-    assert_eq!(world.counts().restarts, 3);
-    assert_eq!(world.counts().quarantines, 1);
+    assert_eq!(world.crashes_of("flaky"), 4);
+    assert_eq!(world.restarts_of("flaky"), 3);
+    assert!(world.is_quarantined("flaky"));
     assert_eq!(world.incidents().len(), 4);
+
+    // Released from its quarantine it fails the rest of the task's attempts.
     assert_eq!(world.run_until_ended(&run).unwrap().outcome(), Outcome::Failed);
+    assert!(!world.is_quarantined("flaky-0") || world.fate_of("flaky-0").quarantines > 1);
+}
+
+#[test]
+fn trouble_of_one_agent_is_not_that_of_its_role_or_of_another() {
+    let mut world = World::with_seed(7)
+        .role("flaky", 2, || AlwaysPanics)
+        .role("worker", 2, || Worker)
+        .start()
+        .unwrap();
+
+    assert_eq!(world.run(one_task(&world, "flaky")).unwrap().outcome(), Outcome::Failed);
+
+    let (one, other) = (world.crashes_of("flaky-0"), world.crashes_of("flaky-1"));
+    assert_eq!(one + other, 10);
+    assert_eq!(world.crashes_of("flaky"), 10);
+    assert_eq!(world.crashes_of("worker"), 0);
+}
+
+#[test]
+#[should_panic(expected = "no agent `flakey`: its roles are flaky")]
+fn misspelt_agent_is_not_taken_for_a_healthy_one() {
+    let world = World::with_seed(7).agent("flaky", || AlwaysPanics).start().unwrap();
+
+    assert_eq!(world.restarts_of("flakey"), 0);
 }
 
 #[test]
@@ -170,4 +200,67 @@ fn same_seed_gives_the_same_log_and_another_seed_another_one() {
 
     assert_eq!(play(1), play(1));
     assert_ne!(play(1).1, play(2).1);
+}
+
+/// Names of the tasks in the order in which the log says that this happened to them.
+fn order(log: &[String], kind: &str) -> Vec<String> {
+    let lines = log.iter().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    lines
+        .filter(|line| line["kind"] == kind)
+        .map(|line| line["task"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn perturbed_world_sees_orders_that_no_other_does_and_repeats_them() {
+    let play = |seed, perturbation: Option<Perturbation>| {
+        let mut world = World::with_seed(seed).role("worker", 4, || Worker).keep_log();
+        if let Some(perturbation) = perturbation {
+            world = world.perturbed(perturbation);
+        }
+        let mut world = world.start().unwrap();
+        let mut graph = world.graph("equals");
+        for number in 0..12 {
+            graph.add(Task::new(format!("t{number}"), "worker").input(&2_000));
+        }
+        assert_eq!(world.run(graph.build().unwrap()).unwrap().outcome(), Outcome::Completed);
+        world.log()
+    };
+    let ties = Perturbation { latency_max: Duration::ZERO, shuffle_ties: true };
+    let jitter = Perturbation { latency_max: Duration::from_millis(3), shuffle_ties: false };
+
+    let plain = play(1, None);
+    assert_eq!(plain[2..], play(2, None)[2..], "without draws a seed changes nothing");
+    assert!(order(&plain, "task_completed") == order(&plain, "task_assigned"));
+    for perturbation in [ties, jitter] {
+        let [one, again, other] = [1, 1, 2].map(|seed| play(seed, Some(perturbation)));
+        assert_eq!(one, again, "{perturbation:?}");
+        for kind in ["task_assigned", "task_completed"] {
+            let stays = kind == "task_assigned" && perturbation == jitter;
+            assert_eq!(order(&one, kind) == order(&plain, kind), stays, "{kind} {perturbation:?}");
+            assert_eq!(order(&one, kind) == order(&other, kind), stays, "{kind} {perturbation:?}");
+        }
+    }
+}
+
+#[test]
+fn all_who_wait_for_one_run_are_told_in_the_order_in_which_they_asked() {
+    let mut world = World::with_seed(1).role("worker", 1, || Worker).start().unwrap();
+    let graph = chain(&world, "chain", 2, 2_000);
+    let run = world.submit(graph).unwrap();
+    let run = world.guild().run(&run.to_string()).unwrap();
+
+    let told = world.block_on(async {
+        let waits = futures_util::stream::FuturesUnordered::new();
+        for number in 0..40 {
+            let run = run.clone();
+            waits.push(async move {
+                run.wait().await.unwrap();
+                number
+            });
+        }
+        futures_util::StreamExt::collect::<Vec<i32>>(waits).await
+    });
+
+    assert_eq!(told, (0..40).collect::<Vec<_>>());
 }

@@ -28,19 +28,23 @@ pub enum ReadyOrder {
     Random,
 }
 
-/// A task in a ready heap: higher priority first, then the higher rank, then the older.
+/// A task in a ready heap: higher priority first, then the higher rank, then the drawn tie, then
+/// the older.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReadyTask {
     pub(super) priority: i32,
     pub(super) rank: u64,
+    /// 0 unless ties are shuffled.
+    pub(super) tie: u32,
     pub(super) task: TaskId,
 }
 
 impl Ord for ReadyTask {
     fn cmp(&self, other: &Self) -> Ordering {
-        (self.priority, self.rank, Reverse(self.task)).cmp(&(
+        (self.priority, self.rank, self.tie, Reverse(self.task)).cmp(&(
             other.priority,
             other.rank,
+            other.tie,
             Reverse(other.task),
         ))
     }
@@ -87,16 +91,18 @@ impl Planner {
         let role = run.role(task.index);
         let priority = run.spec(task.index).options.priority;
         let state = &run.tasks[task.index.at()];
+        let drawn = || {
+            let entity = u64::from(task.run.0) << 32 | u64::from(task.index.0);
+            self.seed.bits(Stream::Order, entity, u64::from(state.attempts))
+        };
         let rank = match self.order {
             ReadyOrder::CriticalPath => state.rank,
             ReadyOrder::Fifo => u64::MAX - state.ready_since,
-            ReadyOrder::Random => {
-                let entity = u64::from(task.run.0) << 32 | u64::from(task.index.0);
-                self.seed.bits(Stream::Order, entity, u64::from(state.attempts))
-            }
+            ReadyOrder::Random => drawn(),
         };
+        let tie = if self.shuffles_ties { (drawn() >> 32) as u32 } else { 0 };
         if let Some(pool) = self.roles.get_mut(role) {
-            pool.ready.push(ReadyTask { priority, rank, task });
+            pool.ready.push(ReadyTask { priority, rank, tie, task });
         }
         self.touch(role);
     }

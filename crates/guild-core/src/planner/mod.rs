@@ -69,6 +69,7 @@ pub struct Planner {
     seed: Seed,
     order: ReadyOrder,
     commits_at_once: bool,
+    shuffles_ties: bool,
     checked: bool,
     /// By [`RunId`]; runs that were forgotten are `None`.
     runs: Vec<Option<Box<Run>>>,
@@ -94,6 +95,7 @@ impl Planner {
             seed: config.seed,
             order: config.order,
             commits_at_once: config.commits_at_once,
+            shuffles_ties: false,
             checked: config.validate,
             runs: Vec::new(),
             roles: config.agents.into_iter().map(RolePool::new).collect(),
@@ -106,6 +108,13 @@ impl Planner {
             committing: 0,
             paused: false,
         }
+    }
+
+    /// Gives tasks that are equal in their order an order that the seed draws, instead of the one
+    /// in which they were added. A simulation sees more than one order then; call it before the
+    /// first input.
+    pub fn shuffle_ties(&mut self) {
+        self.shuffles_ties = true;
     }
 
     /// Takes one input at `now` and appends what is to be done and recorded; then settles.

@@ -15,6 +15,7 @@ use guild_runtime::{Agent, FaultPoint, GuildBuilder, StartError};
 use super::World;
 use super::disk::Disk;
 use super::log::{Log, LogReader};
+use super::perturbation::{Jitter, Perturbation};
 
 /// How fine the time of a world is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,18 +54,23 @@ pub enum Medium {
     },
 }
 
-/// Adds a role to a builder, as often as the world starts again.
-pub(super) type AddRole = Box<dyn Fn(GuildBuilder) -> GuildBuilder>;
+/// A role of the world, which is added to a guild as often as the world starts again.
+pub(super) struct Role {
+    pub(super) name: String,
+    pub(super) agents: u32,
+    pub(super) add: Box<dyn Fn(GuildBuilder) -> GuildBuilder>,
+}
 
 /// Collects what a [`World`] is made of.
 pub struct WorldBuilder {
     pub(super) seed: u64,
-    pub(super) roles: Vec<AddRole>,
+    pub(super) roles: Vec<Role>,
     pub(super) quotas: Vec<(String, QuotaSpec)>,
     pub(super) restart: RestartPolicy,
     pub(super) order: ReadyOrder,
     pub(super) limits: Limits,
     pub(super) faults: Option<Arc<dyn FaultPoint>>,
+    pub(super) perturbation: Option<Perturbation>,
     pub(super) resolution: Resolution,
     pub(super) medium: Medium,
     pub(super) histories: bool,
@@ -96,6 +102,7 @@ impl WorldBuilder {
             order: ReadyOrder::default(),
             limits,
             faults: None,
+            perturbation: None,
             resolution: Resolution::default(),
             medium: Medium::default(),
             histories: false,
@@ -115,11 +122,23 @@ impl WorldBuilder {
         factory: impl Fn() -> A + Send + Sync + 'static,
     ) -> Self {
         let (name, factory) = (name.into(), Arc::new(factory));
-        self.roles.push(Box::new(move |guild| {
+        let role = name.clone();
+        let add = Box::new(move |guild: GuildBuilder| {
             let factory = Arc::clone(&factory);
-            guild.role(name.clone(), agents, move || factory())
-        }));
+            guild.role(role.clone(), agents, move || factory())
+        });
+        self.roles.push(Role { name, agents, add });
         self
+    }
+
+    /// Declares an agent that is alone in its role: tasks ask for it by this name.
+    #[must_use]
+    pub fn agent<A: Agent>(
+        self,
+        name: impl Into<String>,
+        factory: impl Fn() -> A + Send + Sync + 'static,
+    ) -> Self {
+        self.role(name, 1, factory)
     }
 
     /// Declares a quota that tasks share.
@@ -133,6 +152,21 @@ impl WorldBuilder {
     #[must_use]
     pub fn restart(mut self, policy: RestartPolicy) -> Self {
         self.restart = policy;
+        self
+    }
+
+    /// Sets how many crashes within the period of [`within`](Self::within) an agent is forgiven; one
+    /// more and it is quarantined.
+    #[must_use]
+    pub fn restarts_max(mut self, crashes: u32) -> Self {
+        self.restart.intensity = crashes;
+        self
+    }
+
+    /// Sets the period in which crashes count.
+    #[must_use]
+    pub fn within(mut self, period: Duration) -> Self {
+        self.restart.period = period;
         self
     }
 
@@ -154,6 +188,14 @@ impl WorldBuilder {
     #[must_use]
     pub fn faults(mut self, faults: Arc<dyn FaultPoint>) -> Self {
         self.faults = Some(faults);
+        self
+    }
+
+    /// Draws from the seed what is otherwise always the same: how long messages are on their way, and
+    /// the order of equal tasks.
+    #[must_use]
+    pub fn perturbed(mut self, perturbation: Perturbation) -> Self {
+        self.perturbation = Some(perturbation);
         self
     }
 
@@ -221,6 +263,20 @@ impl WorldBuilder {
             Medium::Disk { .. } => Some(Disk::default()),
         };
         World::open(self, log, disk)
+    }
+
+    /// Returns what strikes, and what makes messages late.
+    pub(super) fn faults_and_jitter(&self) -> Option<Arc<dyn FaultPoint>> {
+        let latency_max = self.perturbation.map_or(Duration::ZERO, |drawn| drawn.latency_max);
+        if latency_max.is_zero() {
+            return self.faults.clone();
+        }
+        let unit = match self.resolution {
+            Resolution::Millisecond => Duration::from_millis(1),
+            Resolution::Microsecond => Duration::from_micros(1),
+        };
+        let below = self.faults.clone();
+        Some(Arc::new(Jitter { seed: Seed(self.seed), latency_max, unit, below }))
     }
 
     /// Returns what draws the time of each sync.

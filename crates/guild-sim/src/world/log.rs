@@ -7,6 +7,7 @@ use guild_core::event::{Event, EventRecord, write_line};
 use guild_memory::NameTable;
 use tokio::sync::Notify;
 
+use super::fate::{Fate, Fates};
 use crate::digest::Fnv1a;
 
 /// Reads every record with its line, in order.
@@ -40,6 +41,7 @@ struct Sink {
     readers: Vec<Box<dyn LogReader>>,
     awaited: Option<u64>,
     counts: Counts,
+    fates: Fates,
 }
 
 /// What a log holds, counted.
@@ -80,6 +82,7 @@ impl Log {
             readers,
             awaited: None,
             counts: Counts::default(),
+            fates: Fates::default(),
         };
         Self(Arc::new(Shared { sink: Mutex::new(sink), reached: Notify::new() }))
     }
@@ -121,6 +124,10 @@ impl Log {
         self.sink().counts
     }
 
+    pub(super) fn fate(&self, agent: &str) -> Fate {
+        self.sink().fates.of(agent)
+    }
+
     pub(super) fn lines(&self) -> Vec<String> {
         self.sink().lines.clone()
     }
@@ -137,6 +144,7 @@ impl Sink {
         write_line(record, names, &mut self.line);
         self.hash = self.hash.update(self.line.as_bytes()).update(b"\n");
         self.counts.add(&record.event);
+        self.fates.add(&record.event, names);
         for reader in &mut self.readers {
             reader.record(record, &self.line);
         }

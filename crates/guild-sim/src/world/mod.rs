@@ -40,14 +40,16 @@
 
 mod builder;
 mod disk;
+mod fate;
+mod life;
 mod log;
+mod perturbation;
 
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_rt::{System, SystemRunner};
 use guild_core::graph::{Graph, GraphBuilder};
 use guild_core::id::CommitVersion;
 use guild_core::incident::Incident;
@@ -56,15 +58,18 @@ use guild_core::time::Timestamp;
 use guild_memory::store::Crash;
 use guild_memory::{Snapshot, Transaction, TransactionError};
 use guild_runtime::{
-    Drain, Guild, Run, RunError, RunReport, Staging, StartError, Stats, SubmitError, TransactError,
+    Drain, Guild, Run, RunError, RunReport, StartError, Stats, SubmitError, TransactError,
 };
 use serde::de::DeserializeOwned;
 
 pub use self::builder::{Medium, Resolution, WorldBuilder};
 use self::disk::Disk;
 pub use self::disk::DiskFault;
+pub use self::fate::Fate;
+use self::life::Life;
 use self::log::Log;
 pub use self::log::{Counts, LogReader};
+pub use self::perturbation::Perturbation;
 
 /// Why something did not come to its end in a world.
 #[derive(Debug, thiserror::Error)]
@@ -98,14 +103,6 @@ impl fmt::Display for RunName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// One life of the process.
-struct Life {
-    guild: Guild,
-    started: tokio::time::Instant,
-    offset: Timestamp,
-    system: SystemRunner,
 }
 
 /// A guild in virtual time.
@@ -155,6 +152,15 @@ impl World {
         Ok(name)
     }
 
+    /// Submits a graph and lets time pass until its run has ended.
+    ///
+    /// # Errors
+    /// The graph is refused, or [`WorldError::Stuck`] when the time limit passes first.
+    pub fn run(&mut self, graph: Graph) -> Result<Arc<RunReport>, WorldError> {
+        let run = self.submit(graph)?;
+        self.run_until_ended(&run)
+    }
+
     /// Lets time pass until the run has ended.
     ///
     /// # Errors
@@ -183,6 +189,14 @@ impl World {
         }
     }
 
+    /// Drops what is kept of a run that has ended, see [`Run::forget`]; for worlds of very many runs.
+    pub fn forget(&mut self, run: &RunName) {
+        if let Ok(found) = self.find(run) {
+            found.forget();
+        }
+        self.submitted.retain(|(name, _)| name != run);
+    }
+
     /// Lets this much time pass.
     pub fn run_for(&mut self, duration: Duration) {
         let delay = self.stretched(duration);
@@ -201,7 +215,7 @@ impl World {
 
     /// Runs a future in the time of the world.
     pub fn block_on<F: Future>(&mut self, future: F) -> F::Output {
-        self.life().system.block_on(future)
+        self.life().block_on(future)
     }
 
     /// Runs a future in the time of the world, but not longer than this.
@@ -255,19 +269,13 @@ impl World {
     pub fn now(&self) -> Timestamp {
         match &self.life {
             None => Timestamp::default(),
-            Some(life) => {
-                let passed = (tokio_now(life) - life.started) / self.parts.resolution.stretch();
-                life.offset.after(passed)
-            }
+            Some(life) => life.now(self.parts.resolution),
         }
     }
 
     /// Returns the handle of the guild; after a crash it is another one.
     pub fn guild(&self) -> &Guild {
-        match &self.life {
-            Some(life) => &life.guild,
-            None => unreachable!("a world is between two lives only while it starts the second"),
-        }
+        &self.life().guild
     }
 
     /// Returns the newest snapshot of the shared memory.
@@ -332,8 +340,8 @@ impl World {
         self.guild().run(&run.0).ok_or_else(|| WorldError::UnknownRun(run.0.to_string()))
     }
 
-    fn life(&mut self) -> &mut Life {
-        match &mut self.life {
+    fn life(&self) -> &Life {
+        match &self.life {
             Some(life) => life,
             None => unreachable!("a world is between two lives only while it starts the second"),
         }
@@ -346,55 +354,3 @@ impl World {
 
 /// A hundred thousand years: further than any timer reaches.
 const FAR: Duration = Duration::from_secs(100_000 * 365 * 24 * 60 * 60);
-
-fn tokio_now(life: &Life) -> tokio::time::Instant {
-    let _entered = life.system.runtime().tokio_runtime().enter();
-    tokio::time::Instant::now()
-}
-
-impl Life {
-    fn begin(
-        parts: &WorldBuilder,
-        log: &Log,
-        disk: Option<&Disk>,
-        offset: Timestamp,
-    ) -> Result<Self, StartError> {
-        let system = System::with_tokio_rt(|| {
-            tokio::runtime::Builder::new_current_thread()
-                .enable_time()
-                .start_paused(true)
-                .build()
-                .expect("a runtime without I/O needs nothing that could fail")
-        });
-        let staging = Staging {
-            store: disk.map(Disk::open),
-            stretch: parts.resolution.stretch(),
-            sync_time: parts.sync_time(),
-            not_before: offset,
-        };
-        let mut builder = Guild::builder()
-            .seed(parts.seed)
-            .order(parts.order)
-            .limits(parts.limits.clone())
-            .restart(parts.restart.clone())
-            .record_histories(parts.histories)
-            .validate(parts.validate);
-        for add in &parts.roles {
-            builder = add(builder);
-        }
-        for (name, spec) in &parts.quotas {
-            builder = builder.quota(name.clone(), spec.clone());
-        }
-        if let Some(faults) = &parts.faults {
-            builder = builder.faults(Arc::clone(faults));
-        }
-        if let Medium::Disk { durability, .. } = parts.medium {
-            builder = builder.durability(durability);
-        }
-        let log = log.clone();
-        builder = builder.observe(move |record, names| log.add(record, names));
-        let (guild, started) =
-            system.block_on(async { (builder.stage(staging), tokio::time::Instant::now()) });
-        Ok(Self { guild: guild?, started, offset, system })
-    }
-}
