@@ -6,11 +6,14 @@
 
 pub mod checker;
 pub mod digest;
+mod parallel;
 pub mod plan;
+pub mod population;
 pub mod report;
 mod simulate;
 pub mod workload;
 pub mod world;
 
+pub use parallel::on_all_cores;
 pub use simulate::{SimulateError, Simulated, Simulation};
 pub use world::{World, WorldBuilder, WorldError};

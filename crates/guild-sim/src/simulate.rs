@@ -195,7 +195,8 @@ fn limits(workload: &Workload) -> Limits {
     limits
 }
 
-fn tireless() -> RestartPolicy {
+/// Returns a policy by which injected crashes never quarantine anybody for long.
+pub(crate) fn tireless() -> RestartPolicy {
     RestartPolicy {
         intensity: u32::MAX,
         backoff_max: Duration::from_millis(100),

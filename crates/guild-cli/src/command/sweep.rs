@@ -4,13 +4,11 @@
 //! parameters, whichever simulation ends first.
 
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::ValueEnum;
 use guild_sim::workload::Workload;
-use guild_sim::{SimulateError, Simulated};
+use guild_sim::{SimulateError, Simulated, on_all_cores};
 use serde::Serialize;
 
 use crate::args::{Format, Policy, SimulateArguments};
@@ -136,36 +134,6 @@ pub(crate) fn run(
     show(arguments, &rows, sweep)?;
     let failed = rows.iter().any(|row| exit(&row.simulated) != Exit::Done);
     Ok(if failed { Exit::Failed } else { Exit::Done })
-}
-
-/// Does all jobs, as many at a time as the machine has cores; the results are in their order.
-pub(crate) fn on_all_cores<J: Copy + Sync, R: Send, E: Send>(
-    jobs: &[J],
-    work: impl Fn(J) -> Result<R, E> + Sync,
-) -> Result<Vec<R>, E> {
-    let next = AtomicUsize::new(0);
-    let done: Vec<Mutex<Option<Result<R, E>>>> = jobs.iter().map(|_| Mutex::new(None)).collect();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some((place, job)) = {
-                    let place = next.fetch_add(1, Ordering::Relaxed);
-                    jobs.get(place).map(|job| (place, *job))
-                } {
-                    let result = work(job);
-                    if result.is_err() {
-                        next.store(jobs.len(), Ordering::Relaxed);
-                    }
-                    *done[place].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
-                }
-            });
-        }
-    });
-    // After an error the jobs behind it may not have been done.
-    done.into_iter()
-        .filter_map(|result| result.into_inner().unwrap_or_else(PoisonError::into_inner))
-        .collect()
 }
 
 /// One line for each combination of parameters.
