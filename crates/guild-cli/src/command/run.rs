@@ -138,6 +138,7 @@ fn start_reaper(flow: &Flow, lock: Option<File>) -> Result<Observer, CommandErro
     if !runs_processes {
         return Ok(Observer { observer: Arc::new(()), mark: None, _lock: lock });
     }
+    #[expect(clippy::disallowed_types, reason = "a mark that no other process has is wanted")]
     let nonce =
         std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
     let mark = format!("{}-{nonce:016x}", std::process::id());
