@@ -283,6 +283,39 @@ fn permits_bound_how_many_run_at_once() {
 }
 
 #[test]
+fn rate_spaces_out_what_draws_on_it() {
+    let desk = Desk::new();
+    desk.flow(&format!(
+        "{TOOL}{}",
+        r#"
+        [quotas.calls]
+        rate = "20/s"
+        burst = 1
+        [tasks.each]
+        role = "text"
+        for_each = "{{ range(10) }}"
+        quota = { calls = 1 }
+        text = "x"
+        "#
+    ));
+
+    desk.run(&["--events", "events.jsonl"]).completed();
+
+    let log = events(&desk.path("events.jsonl"));
+    let assigned: Vec<u64> = log
+        .iter()
+        .filter(|event| event["kind"] == "task_assigned" && event["task"] != "each")
+        .map(|event| event["at_us"].as_u64().unwrap())
+        .collect();
+    // Nine refills of 50 ms; the log may note the first assignment a little late.
+    let spread_us = assigned[9] - assigned[0];
+    assert!(assigned.len() == 10 && spread_us > 225_000, "10 calls within {spread_us} us");
+    let calls: Vec<_> = log.iter().filter(|event| event["kind"] == "quota_changed").collect();
+    assert_eq!(calls.len(), 10);
+    assert!(calls.iter().all(|call| call["quota"] == "calls" && call["limit"] == 1));
+}
+
+#[test]
 fn same_seed_and_flow_give_the_same_log_shape_and_hash_of_the_file() {
     let desk = Desk::new();
     desk.flow(&format!("{TOOL}[tasks.a]\nrole = \"text\"\ntext = \"x\""));

@@ -5,6 +5,7 @@ mod support;
 
 use std::fs;
 use std::ops::{Bound, ControlFlow};
+use std::process::Stdio;
 
 use guild_memory::store::{SledStore, Store, WriteBatch};
 use serde_json::json;
@@ -70,6 +71,21 @@ fn events_are_those_of_the_run_from_any_number_on() {
     let rest: String = log.lines().skip(4).map(|line| format!("{line}\n")).collect();
     assert_eq!(said(&desk, &["events", "--since", "5"]), rest);
     assert_eq!(said(&desk, &["events", "--since", "100000"]), "");
+}
+
+#[test]
+fn reader_that_has_seen_enough_is_no_error() {
+    let desk = with_store();
+    for command in [&["events"][..], &["status"], &["memory", "scan"]] {
+        let mut guild = desk.guild();
+        guild.args(command).args(["--store", "store"]);
+        let mut guild = guild.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+
+        drop(guild.stdout.take());
+        let ended = Ended::from(guild.wait_with_output().unwrap());
+
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{command:?}");
+    }
 }
 
 #[test]
