@@ -21,6 +21,14 @@ pub(crate) enum Command {
     Run(RunArguments),
     /// Run a workflow in virtual time: hours in seconds, the same for the same seed
     Simulate(SimulateArguments),
+    /// Make a page of an event log: who worked when, what waited, what went wrong
+    Report {
+        /// The event log, one JSON object per line
+        events: PathBuf,
+        /// The page to write
+        #[arg(long, value_name = "FILE.html")]
+        out: PathBuf,
+    },
     /// Check a flow file and change nothing
     Validate {
         /// The flow file
@@ -135,6 +143,9 @@ pub(crate) struct SimulateArguments {
     /// Write the event log to this file, one JSON object per line
     #[arg(long, value_name = "FILE")]
     pub(crate) events: Option<PathBuf>,
+    /// Write a page that shows the run: agents over time, the critical path, incidents, the sweep
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) report: Option<PathBuf>,
     /// Simulate once for each of these values: agents=4,16,64 or policy=fifo,random; all
     /// combinations, on all cores
     #[arg(long, value_name = "KEY=VALUES")]
@@ -145,6 +156,9 @@ pub(crate) struct SimulateArguments {
     /// Write the rows of the sweep to this file instead of below the table
     #[arg(long, value_name = "FILE")]
     pub(crate) csv: Option<PathBuf>,
+    /// Simulations of the sweep at a time [default: as many as there are cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    pub(crate) jobs: Option<u16>,
     /// How to print the summary
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,

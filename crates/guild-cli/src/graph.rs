@@ -50,7 +50,8 @@ pub(crate) fn prepare(flow: &Flow, task: &FlowTask, mut prepared: Task) -> Task 
     prepared
 }
 
-fn inner_retry(flow: &Flow) -> RetryPolicy {
+/// Returns when what a flow does for itself is tried again.
+pub(crate) fn inner_retry(flow: &Flow) -> RetryPolicy {
     let attempts = flow.tasks.iter().map(|task| task.retry.attempts_max);
     let attempts_max = attempts.max().unwrap_or(0).max(INNER_ATTEMPTS_MIN);
     RetryPolicy { attempts_max, backoff_first: Duration::from_millis(1), ..RetryPolicy::default() }

@@ -14,6 +14,7 @@ mod reaper;
 mod render;
 mod summary;
 mod tail;
+mod workload;
 
 use std::io::ErrorKind;
 use std::process::ExitCode;

@@ -14,6 +14,6 @@ mod simulate;
 pub mod workload;
 pub mod world;
 
-pub use parallel::on_all_cores;
+pub use parallel::{on_all_cores, side_by_side};
 pub use simulate::{SimulateError, Simulated, Simulation};
 pub use world::{World, WorldBuilder, WorldError};

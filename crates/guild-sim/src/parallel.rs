@@ -15,9 +15,22 @@ pub fn on_all_cores<J: Copy + Sync, R: Send, E: Send>(
     jobs: &[J],
     work: impl Fn(J) -> Result<R, E> + Sync,
 ) -> Result<Vec<R>, E> {
+    side_by_side(jobs, None, work)
+}
+
+/// Does the same, at most so many at a time; none: as many as there are cores.
+///
+/// # Errors
+/// As [`on_all_cores`].
+pub fn side_by_side<J: Copy + Sync, R: Send, E: Send>(
+    jobs: &[J],
+    at_a_time: Option<usize>,
+    work: impl Fn(J) -> Result<R, E> + Sync,
+) -> Result<Vec<R>, E> {
     let next = AtomicUsize::new(0);
     let done: Vec<Mutex<Option<Result<R, E>>>> = jobs.iter().map(|_| Mutex::new(None)).collect();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = at_a_time.unwrap_or_else(cores).max(1).min(jobs.len());
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {

@@ -12,7 +12,7 @@ use guild_core::restart::RestartPolicy;
 use guild_core::time::Timestamp;
 use guild_runtime::{FaultPoint, StartError};
 
-use crate::workload::{DURATION_MAX, SimulatedAgent, Workload, WorkloadError};
+use crate::workload::{DURATION_MAX, Role, SimulatedAgent, Workload, WorkloadError};
 use crate::world::{Counts, LogReader, Resolution};
 use crate::{World, WorldError};
 
@@ -66,7 +66,7 @@ pub struct Simulated {
     pub tally: Tally,
     /// Tasks, those that were spawned included.
     pub tasks: u64,
-    /// Agents of all roles.
+    /// Agents of all roles that are not inner ones.
     pub agents: u64,
     /// Virtual time from the submission to the end.
     pub makespan: Duration,
@@ -74,6 +74,8 @@ pub struct Simulated {
     pub work: Duration,
     /// Longest chain of durations.
     pub critical_path: Duration,
+    /// What no schedule can be below: the critical path, or the work of a role shared by its agents.
+    pub bound: Duration,
     /// What the log holds.
     pub counts: Counts,
     /// Messages between the guild's actors.
@@ -147,10 +149,11 @@ impl Simulation {
                 .map(u64::from)
                 .iter()
                 .sum(),
-            agents: agents.iter().map(|agents| u64::from(*agents)).sum(),
+            agents: counted_agents(workload, &agents),
             makespan: Timestamp(report.makespan_us()).since(Timestamp(0)),
             work: workload.work(seed),
             critical_path,
+            bound: workload.least(seed, &agents).max(critical_path),
             counts: world.counts(),
             messages: world.stats().messages,
             log_hash: world.log_hash(),
@@ -171,8 +174,11 @@ impl Simulation {
 
     /// Returns the agents of each role.
     fn agents(&self, workload: &Workload) -> Vec<u32> {
-        let of = |own: Option<u32>| self.agents.or(own).unwrap_or(self.agents_default);
-        workload.roles.iter().map(|role| of(role.agents)).collect()
+        let of = |role: &Role| {
+            let asked_for = self.agents.filter(|_| !role.is_inner);
+            asked_for.or(role.agents).unwrap_or(self.agents_default)
+        };
+        workload.roles.iter().map(of).collect()
     }
 
     /// A simulated task has all the time that it takes, but where faults strike a hang must be
@@ -193,6 +199,11 @@ fn limits(workload: &Workload) -> Limits {
     limits.name_chars_max = limits.name_chars_max.max(workload.name.chars().count());
     limits.events_in_memory_max = 1;
     limits
+}
+
+fn counted_agents(workload: &Workload, agents: &[u32]) -> u64 {
+    let counted = workload.roles.iter().zip(agents).filter(|(role, _)| !role.is_inner);
+    counted.map(|(_, agents)| u64::from(*agents)).sum()
 }
 
 /// Returns a policy by which injected crashes never quarantine anybody for long.

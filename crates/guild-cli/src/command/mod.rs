@@ -1,6 +1,7 @@
 //! The commands of `guild`, one function each.
 
 mod follow;
+mod report;
 mod run;
 mod simulate;
 mod store;
@@ -23,6 +24,7 @@ pub(crate) fn execute(command: Command) -> Result<Exit, CommandError> {
     match command {
         Command::Run(arguments) => return run::run(&arguments),
         Command::Simulate(arguments) => return simulate::simulate(&arguments),
+        Command::Report { events, out } => return report::report(&events, &out),
         Command::Validate { flow, settings } => validate(&flow, &settings)?,
         Command::Graph { flow, settings, format } => {
             let flow = Flow::load(&flow, &settings, None)?;

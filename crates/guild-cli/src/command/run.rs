@@ -21,15 +21,12 @@ use crate::command::follow::{End, Follower};
 use crate::command::store::outcome_name;
 use crate::command::{check_output, print};
 use crate::exit_code::{CommandError, Exit};
-use crate::flow::{FLOW_ROLE, Flow, RESULT_TASK, RoleKind};
+use crate::flow::{FLOW_ROLE, Flow, INNER_AGENTS, RESULT_TASK, RoleKind};
 use crate::graph;
 use crate::reaper::{self, Reaper};
 use crate::render::{Summary, Tasks};
 use crate::summary::Fold;
 use crate::tail::Tail;
-
-/// Agents that work for the flow itself: another one takes over when chaos strikes the first.
-const INNER_AGENTS: u32 = 4;
 
 /// Events kept in RAM for the reader that writes them to the file. A run of a million tasks has
 /// some six million.

@@ -9,26 +9,36 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use guild::{EventRecord, FaultPoint, RandomFaults, Seed};
+use guild_sim::report::Recorder;
 use guild_sim::workload::{Workload, is_workflow, read_workflow};
 use guild_sim::world::LogReader;
 use guild_sim::{SimulateError, Simulated, Simulation};
 
 use crate::args::{Format, Policy, SimulateArguments};
+use crate::command::report::{self, Shown};
 use crate::command::store::outcome_name;
 use crate::command::sweep::{self, Sweep};
 use crate::command::{check_output, print};
 use crate::exit_code::{CommandError, Exit};
+use crate::flow::Flow;
 use crate::progress::VirtualBar;
 use crate::render::{Summary, Tasks};
+use crate::workload::{DURATION_DEFAULT, FlowWorkload, workload};
+
+/// Tasks without a duration that are named.
+const NAMES_SHOWN_MAX: usize = 5;
 
 /// Runs the command.
 pub(crate) fn simulate(arguments: &SimulateArguments) -> Result<Exit, CommandError> {
-    let workload = load(arguments)?;
+    let (workload, without_duration) = load(arguments)?;
     let simulation = simulation(arguments, arguments.seed)?;
     simulation.check(&workload).map_err(|error| refused(arguments, &error))?;
     let sweep = Sweep::parse(arguments)?;
-    check_output("--events", arguments.events.as_deref(), &arguments.workflow)?;
-    check_output("--csv", arguments.csv.as_deref(), &arguments.workflow)?;
+    let workflow = arguments.workflow.as_path();
+    check_output("--events", arguments.events.as_deref(), workflow)?;
+    check_output("--csv", arguments.csv.as_deref(), workflow)?;
+    check_output("--report", arguments.report.as_deref(), workflow)?;
+    tell_defaults(&without_duration);
     if !sweep.is_single() {
         return sweep::run(arguments, &workload, &sweep);
     }
@@ -36,11 +46,18 @@ pub(crate) fn simulate(arguments: &SimulateArguments) -> Result<Exit, CommandErr
     let mut readers: Vec<Box<dyn LogReader>> = vec![Box::new(bar.clone())];
     let file = arguments.events.as_deref().map(EventFile::create).transpose()?;
     readers.extend(file.iter().map(|file| Box::new(file.clone()) as Box<dyn LogReader>));
+    let recorder = arguments.report.as_ref().map(|_| Recorder::default());
+    readers.extend(recorder.iter().map(|own| Box::new(own.clone()) as Box<dyn LogReader>));
     let simulated =
         simulation.run(&workload, readers).map_err(|error| refused(arguments, &error))?;
     bar.clear();
     if let Some(file) = file {
         file.close()?;
+    }
+    if let (Some(path), Some(recorder)) = (&arguments.report, recorder) {
+        let (agents, policy, seed) = (arguments.agents, arguments.policy, arguments.seed);
+        let shown = Shown { workload: &workload.name, simulated: &simulated, agents, policy, seed };
+        report::write(path, &report::page(arguments, &shown, recorder.take(), Vec::new()))?;
     }
     let summary = summary(&simulated, arguments.seed);
     match arguments.format {
@@ -52,20 +69,36 @@ pub(crate) fn simulate(arguments: &SimulateArguments) -> Result<Exit, CommandErr
     Ok(exit(&simulated))
 }
 
-/// Reads the workload: a workflow is JSON or a gzip stream, a flow is anything else.
-fn load(arguments: &SimulateArguments) -> Result<Workload, CommandError> {
+/// Reads the workload, and which of its tasks say nothing about their duration: a workflow is JSON
+/// or a gzip stream, a flow is anything else.
+fn load(arguments: &SimulateArguments) -> Result<(Workload, Vec<String>), CommandError> {
     let path = &arguments.workflow;
     let bad = |message: String| CommandError::BadInput(format!("{}: {message}", path.display()));
     let bytes = std::fs::read(path).map_err(|error| bad(format!("cannot read it: {error}")))?;
     if !is_workflow(&bytes) {
-        return Err(bad("no workflow".to_owned()));
+        let flow = Flow::load(path, &arguments.settings, None)?;
+        let FlowWorkload { workload, without_duration } = workload(&flow)?;
+        return Ok((workload, without_duration));
     }
     if !arguments.settings.is_empty() {
         return Err(
             bad("--set is for flow files; a WfFormat workflow has no variables".to_owned()),
         );
     }
-    read_workflow(&bytes).map_err(|error| bad(error.to_string()))
+    let workload = read_workflow(&bytes).map_err(|error| bad(error.to_string()))?;
+    Ok((workload, Vec::new()))
+}
+
+/// Says which tasks last a second only because the flow says nothing.
+fn tell_defaults(tasks: &[String]) {
+    let shown = tasks.iter().take(NAMES_SHOWN_MAX).map(String::as_str).collect::<Vec<_>>();
+    let more = match tasks.len().saturating_sub(NAMES_SHOWN_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    if !tasks.is_empty() {
+        eprintln!("guild: no `duration` for {}{more}: {DURATION_DEFAULT:?} each", shown.join(", "));
+    }
 }
 
 /// Returns how the workload is simulated with this seed.

@@ -7,12 +7,14 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use guild_sim::report::{Page, Recorder, SweepPoint};
 use guild_sim::workload::Workload;
-use guild_sim::{SimulateError, Simulated, on_all_cores};
+use guild_sim::{SimulateError, Simulated, side_by_side};
 use serde::Serialize;
 
 use crate::args::{Format, Policy, SimulateArguments};
 use crate::command::print;
+use crate::command::report::{self, Shown};
 use crate::command::simulate::{exit, refused, simulation, summary};
 use crate::exit_code::{CommandError, Exit};
 use crate::progress::CountBar;
@@ -78,6 +80,13 @@ impl Sweep {
         let first = arguments.seed;
         let seeds = (0..arguments.seeds.unwrap_or(1)).map(|n| first.wrapping_add(n)).collect();
         let is_asked_for = !arguments.sweep.is_empty() || arguments.seeds.is_some();
+        let wrong = |message: &str| Err(CommandError::BadInput(message.to_owned()));
+        if is_asked_for && arguments.events.is_some() {
+            return wrong("--events: a sweep has many logs; simulate one seed to write its log");
+        }
+        if !is_asked_for && arguments.csv.is_some() {
+            return wrong("--csv: there is no sweep; add --sweep agents=4,16 or --seeds 20");
+        }
         Ok(Self { points, seeds, is_asked_for })
     }
 
@@ -108,11 +117,6 @@ pub(crate) fn run(
     workload: &Workload,
     sweep: &Sweep,
 ) -> Result<Exit, CommandError> {
-    if arguments.events.is_some() {
-        return Err(CommandError::BadInput(
-            "--events: a sweep has many logs; simulate one seed to write its log".to_owned(),
-        ));
-    }
     let jobs: Vec<(Point, u64)> = sweep
         .points
         .iter()
@@ -129,11 +133,55 @@ pub(crate) fn run(
         bar.step();
         Ok(Row { point, seed, simulated })
     };
-    let rows = on_all_cores(&jobs, one)?;
+    let rows = side_by_side(&jobs, arguments.jobs.map(usize::from), one)?;
     bar.clear();
+    if let Some(path) = &arguments.report {
+        report::write(path, &page(arguments, workload, &rows, sweep)?)?;
+    }
     show(arguments, &rows, sweep)?;
     let failed = rows.iter().any(|row| exit(&row.simulated) != Exit::Done);
     Ok(if failed { Exit::Failed } else { Exit::Done })
+}
+
+/// Returns the page of the sweep; the run that it shows is the first of the fastest combination.
+fn page(
+    arguments: &SimulateArguments,
+    workload: &Workload,
+    rows: &[Row],
+    sweep: &Sweep,
+) -> Result<Page, CommandError> {
+    let parts: Vec<&[Row]> = rows.chunks(sweep.seeds.len().max(1)).collect();
+    let fastest = parts.iter().min_by_key(|rows| median(rows)).map_or(&rows[0], |rows| &rows[0]);
+    let (point, seed) = (fastest.point, fastest.seed);
+    let mut again = simulation(arguments, seed)?;
+    (again.agents, again.order) = (point.agents, point.policy.order());
+    let recorder = Recorder::default();
+    again
+        .run(workload, vec![Box::new(recorder.clone())])
+        .map_err(|error| refused(arguments, &error))?;
+    let simulated = &fastest.simulated;
+    let Point { agents, policy } = point;
+    let shown = Shown { workload: &workload.name, simulated, agents, policy, seed };
+    let points = parts.iter().map(|rows| sweep_point(rows)).collect();
+    Ok(report::page(arguments, &shown, recorder.take(), points))
+}
+
+fn sweep_point(rows: &[Row]) -> SweepPoint {
+    let line = line(rows);
+    SweepPoint {
+        series: line.policy,
+        agents: line.agents,
+        makespans: rows.iter().map(|row| row.simulated.makespan).collect(),
+        bound: Duration::from_secs_f64(line.bound_s),
+        busy: line.utilisation,
+        failed: line.failed,
+    }
+}
+
+fn median(rows: &[Row]) -> Duration {
+    let mut makespans: Vec<Duration> = rows.iter().map(|row| row.simulated.makespan).collect();
+    makespans.sort_unstable();
+    makespans.get(makespans.len() / 2).copied().unwrap_or_default()
 }
 
 /// One line for each combination of parameters.
@@ -161,10 +209,7 @@ fn line(rows: &[Row]) -> Line {
     makespans.sort_unstable();
     let at = |place: usize| makespans.get(place).copied().unwrap_or_default().as_secs_f64();
     let first = &rows[0];
-    let bound = |row: &Row| {
-        let each = row.simulated.work.as_secs_f64() / row.simulated.agents.max(1) as f64;
-        each.max(row.simulated.critical_path.as_secs_f64())
-    };
+    let bound = |row: &Row| row.simulated.bound.as_secs_f64();
     let mean = |of: &dyn Fn(&Row) -> f64| rows.iter().map(of).sum::<f64>() / rows.len() as f64;
     let busy = |row: &Row| {
         let capacity = row.simulated.makespan.as_secs_f64() * row.simulated.agents as f64;

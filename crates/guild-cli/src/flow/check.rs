@@ -226,12 +226,28 @@ fn report(reading: &Reading<'_>, flow: &Flow, circle: Vec<usize>) {
     reading.problems.add_at(Some(task.place), &format!("tasks.{}", task.name), message);
 }
 
+/// Tells whether a list depends on variables only, which are known before the run.
+fn is_known_before_the_run(list: &Template) -> bool {
+    let root = |name: &String| name.split('.').next().unwrap_or(name).to_owned();
+    !list.variables().iter().any(|name| ["tasks", "run", "task"].contains(&root(name).as_str()))
+}
+
 /// Evaluates a list that depends on variables only.
 fn static_list(reading: &Reading<'_>, flow: &Flow, task: &FlowTask) {
-    let Some(list) = &task.for_each else { return };
-    let runs = ["tasks", "run", "task"];
-    if list.variables().iter().any(|name| runs.contains(&name.split('.').next().unwrap_or(name))) {
+    let (key, place) = (format!("tasks.{}.items", task.name), Some(task.place));
+    let Some(list) = &task.for_each else {
+        if task.items.is_some() {
+            reading.problems.add_at(place, &key, "belongs to `for_each`, which this task lacks");
+        }
         return;
+    };
+    if !is_known_before_the_run(list) {
+        return;
+    }
+    if task.items.is_some() {
+        let message = "says how many items a simulation takes a list of outputs to have; this list \
+                       is known without: remove it";
+        reading.problems.add_at(place, &key, message);
     }
     let context = context! { vars => Value::from_serialize(&flow.vars) };
     let wrong = |message: String| {

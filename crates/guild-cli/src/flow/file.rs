@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use crate::flow::problem::{FlowError, Problems, suggest};
 use crate::flow::reader::{Located, Raw, Section};
 use crate::flow::template::{Engine, Origin, Template};
-use crate::flow::{FLOW_ROLE, Flow, Quota, Role, RoleKind, check, quantity, task};
+use crate::flow::{FLOW_ROLE, Flow, Quota, Role, RoleKind, check, duration, quantity, task};
 
 /// Most bytes of output that a role may allow.
 const OUTPUT_MAX: usize = 1 << 30;
@@ -221,6 +221,7 @@ fn role(reading: &Reading<'_>, name: &Located<String>, table: &Section<'_, '_>) 
     let agents = table.integer("agents", 1..=agents_max).map_or(1, |agents| agents.value);
     let env = environment(reading, table);
     let cwd = table.text("cwd").and_then(|text| reading.template(&text));
+    let duration = duration::duration(table);
     let size = |key| {
         let read = |text: &str| match quantity::bytes(text)? {
             bytes if (1..=OUTPUT_MAX).contains(&bytes) => Ok(bytes),
@@ -257,6 +258,7 @@ fn role(reading: &Reading<'_>, name: &Located<String>, table: &Section<'_, '_>) 
         agents: u32::try_from(agents).unwrap_or(u32::MAX),
         env,
         cwd,
+        duration,
         stdout_max: stdout_max.unwrap_or(16 << 20),
         stderr_max: stderr_max.unwrap_or(1 << 20),
     })

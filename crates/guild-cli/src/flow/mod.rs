@@ -5,6 +5,7 @@
 
 mod check;
 pub(crate) use check::items;
+mod duration;
 mod file;
 mod filters;
 pub(crate) mod output;
@@ -23,13 +24,18 @@ use std::time::Duration;
 
 use guild::QuotaSpec;
 use guild::RetryPolicy;
+use guild_sim::workload::Items;
 
+pub(crate) use crate::flow::duration::TaskDuration;
 use crate::flow::output::Parse;
 use crate::flow::problem::{FlowError, Place, Problem};
 use crate::flow::template::Template;
 
 /// Role of the agents that work for the flow itself: they expand `for_each` and make the result.
 pub(crate) const FLOW_ROLE: &str = "flow";
+
+/// How many there are: another one takes over when chaos strikes the first.
+pub(crate) const INNER_AGENTS: u32 = 4;
 
 /// Name of the task that makes the declared result.
 pub(crate) const RESULT_TASK: &str = "result";
@@ -71,6 +77,8 @@ pub(crate) struct Role {
     pub(crate) agents: u32,
     pub(crate) env: Vec<(String, Template)>,
     pub(crate) cwd: Option<Template>,
+    /// How long its tasks take in a simulation that say nothing themselves.
+    pub(crate) duration: Option<TaskDuration>,
     pub(crate) stdout_max: usize,
     pub(crate) stderr_max: usize,
 }
@@ -120,6 +128,10 @@ pub(crate) struct FlowTask {
     pub(crate) priority: i32,
     pub(crate) quotas: Vec<(usize, u32)>,
     pub(crate) parse: Parse,
+    /// How long it takes in a simulation.
+    pub(crate) duration: Option<TaskDuration>,
+    /// How many items its list has in a simulation.
+    pub(crate) items: Option<Items>,
     pub(crate) put: Vec<(Template, Template)>,
     pub(crate) add: Vec<(Template, Template)>,
 }

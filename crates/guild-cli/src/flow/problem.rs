@@ -74,6 +74,10 @@ impl Problems {
         }
     }
 
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
     /// Returns the line and column of a byte offset.
     pub(crate) fn place(&self, offset: usize) -> Place {
         let line = self.lines.partition_point(|start| *start <= offset).max(1);

@@ -3,14 +3,15 @@
 //! Every getter notes its key; [`Section::finish`] reports keys that nobody asked for, with the
 //! nearest that exists.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::{Range, RangeInclusive};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::flow::problem::{Problems, suggest};
+use crate::flow::problem::{Place, Problems, suggest};
 use crate::flow::quantity;
 
 /// A value of the file with its place and the path of its key.
@@ -36,11 +37,18 @@ pub(crate) struct Section<'a, 'i> {
     path: String,
     problems: &'a Problems,
     asked: RefCell<Vec<&'static str>>,
+    accepts_all: Cell<bool>,
 }
 
 impl<'a, 'i> Section<'a, 'i> {
     pub(crate) fn root(table: &'a Spanned<DeTable<'i>>, problems: &'a Problems) -> Self {
-        Self { table: table.get_ref(), path: String::new(), problems, asked: RefCell::default() }
+        Self {
+            table: table.get_ref(),
+            path: String::new(),
+            problems,
+            asked: RefCell::default(),
+            accepts_all: Cell::default(),
+        }
     }
 
     /// Returns the value of a key, if the table has it.
@@ -97,6 +105,7 @@ impl<'a, 'i> Section<'a, 'i> {
             path: raw.key.clone(),
             problems: self.problems,
             asked: RefCell::default(),
+            accepts_all: Cell::default(),
         })
     }
 
@@ -195,8 +204,34 @@ impl<'a, 'i> Section<'a, 'i> {
         None
     }
 
+    /// Returns any finite number.
+    pub(crate) fn any_number(&self, key: &'static str) -> Option<Located<f64>> {
+        self.number(key, f64::MIN..=f64::MAX)
+    }
+
+    /// Returns the line and column of a value.
+    pub(crate) fn place<T>(&self, at: &Located<T>) -> Place {
+        self.problems.place(at.span.start)
+    }
+
+    /// Returns the path of a file that is named relative to the flow file.
+    pub(crate) fn beside_the_flow(&self, file: &str) -> PathBuf {
+        self.problems
+            .file()
+            .parent()
+            .map_or_else(|| PathBuf::from(file), |folder| folder.join(file))
+    }
+
+    /// Makes [`finish`](Self::finish) report nothing, where it is not known which keys belong here.
+    pub(crate) fn accept_all(&self) {
+        self.accepts_all.set(true);
+    }
+
     /// Reports every key that nobody asked for.
     pub(crate) fn finish(&self) {
+        if self.accepts_all.get() {
+            return;
+        }
         let asked = self.asked.borrow();
         for (name, raw) in self.entries() {
             if !asked.contains(&name.value.as_str()) {

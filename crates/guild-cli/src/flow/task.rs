@@ -12,7 +12,7 @@ use crate::flow::problem::suggest;
 use crate::flow::reader::{Located, Raw, Section};
 use crate::flow::template::Template;
 use crate::flow::work::work;
-use crate::flow::{FlowTask, Quota, Role};
+use crate::flow::{FlowTask, Quota, Role, duration};
 
 /// What tasks use that say nothing else.
 #[derive(Clone, Debug, Default)]
@@ -122,6 +122,8 @@ fn task(
             .unwrap_or_default(),
         quotas: demands(reading, known, table),
         parse: parse(reading, table),
+        duration: duration::duration(table),
+        items: duration::items(table),
         put,
         add,
         work: work?,

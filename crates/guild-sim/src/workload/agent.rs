@@ -48,12 +48,12 @@ impl TaskInput {
 }
 
 impl MapInput {
-    pub(super) fn draw(workload: &Workload, map: &Map, seed: Seed, entity: u64) -> Self {
-        let draw = |item: u32| micros(map.duration.draw(seed, entity, 1 + u64::from(item)));
+    pub(super) fn draw(workload: &Workload, map: &Map, seed: Seed, place: usize) -> Self {
+        let draw = |item: u32| micros(map.duration.draw(seed, place as u64, 1 + u64::from(item)));
         let name = |(quota, amount): &(usize, u32)| (workload.quotas[*quota].0.clone(), *amount);
         Self {
             role: workload.roles[map.role].name.clone(),
-            us: (0..map.items).map(draw).collect(),
+            us: (0..workload.items(seed, place)).map(draw).collect(),
             priority: map.priority,
             quotas: map.quotas.iter().map(name).collect(),
             retry: map.retry.clone(),

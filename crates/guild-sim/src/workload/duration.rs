@@ -127,10 +127,10 @@ impl Durations {
                 wrong("uniform", "min", format!("{min:?}"), "it must not be above `max`")
             }
             Self::LogNormal { sigma, .. } if !(sigma.is_finite() && *sigma >= 0.0) => {
-                wrong("lognormal", "sigma", sigma.to_string(), "write a number from 0 on")
+                wrong("log-normal", "sigma", sigma.to_string(), "write a number from 0 on")
             }
             Self::LogNormal { median, .. } if median.is_zero() => {
-                wrong("lognormal", "median", "0".into(), "it must be above 0")
+                wrong("log-normal", "median", "0".into(), "it must be above 0")
             }
             Self::Exponential { mean } if mean.is_zero() => {
                 wrong("exponential", "mean", "0".into(), "it must be above 0")

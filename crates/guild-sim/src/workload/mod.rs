@@ -11,7 +11,7 @@ mod wfformat;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use guild_core::draw::Seed;
+use guild_core::draw::{Seed, Stream};
 use guild_core::graph::{Graph, GraphBuilder, GraphError, Task};
 use guild_core::quota::QuotaSpec;
 use guild_core::retry::RetryPolicy;
@@ -28,6 +28,10 @@ pub struct Role {
     pub name: String,
     /// Its agents, where the workload says so.
     pub agents: Option<u32>,
+    /// Whether it serves the workload itself, as what expands the lists of a flow does:
+    /// [`Simulation::agents`](crate::Simulation::agents) does not change it and its agents are not
+    /// counted.
+    pub is_inner: bool,
 }
 
 /// Tasks to be simulated.
@@ -66,11 +70,27 @@ pub struct WorkTask {
     pub map: Option<Map>,
 }
 
+/// How many tasks a map spawns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Items {
+    /// Always as many.
+    Fixed(u32),
+    /// Any number between the two, both included.
+    Uniform {
+        /// The fewest.
+        min: u32,
+        /// The most.
+        max: u32,
+    },
+    /// As many as the map of the task at this place.
+    As(usize),
+}
+
 /// Tasks that are spawned when another one completes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Map {
     /// How many.
-    pub items: u32,
+    pub items: Items,
     /// Place of their role.
     pub role: usize,
     /// How long each takes.
@@ -119,6 +139,14 @@ pub enum WorkloadError {
     /// Two tasks have one name.
     #[error("two tasks are named `{0}`: names are unique")]
     Duplicate(String),
+    /// The number of tasks of a map makes no sense.
+    #[error("task `{task}`: {why}")]
+    Items {
+        /// The task.
+        task: String,
+        /// What is wrong.
+        why: &'static str,
+    },
     /// A duration makes no sense.
     #[error("task `{task}`: {error}")]
     Duration {
@@ -132,7 +160,7 @@ pub enum WorkloadError {
 impl Workload {
     /// Returns an empty workload of one role.
     pub fn new(name: impl Into<String>, role: impl Into<String>) -> Self {
-        let roles = vec![Role { name: role.into(), agents: None }];
+        let roles = vec![Role { name: role.into(), agents: None, is_inner: false }];
         Self { name: name.into(), roles, ..Self::default() }
     }
 
@@ -151,7 +179,8 @@ impl Workload {
             return Err(WorkloadError::Empty(self.name.clone()));
         }
         let mut names = BTreeSet::new();
-        for task in &self.tasks {
+        for (place, task) in self.tasks.iter().enumerate() {
+            self.check_items(place)?;
             if !names.insert(&task.name) {
                 return Err(WorkloadError::Duplicate(task.name.clone()));
             }
@@ -166,22 +195,77 @@ impl Workload {
         Ok(())
     }
 
+    fn check_items(&self, place: usize) -> Result<(), WorkloadError> {
+        let task = &self.tasks[place];
+        let why = match task.map.as_ref().map(|map| map.items) {
+            Some(Items::Uniform { min, max }) if min > max => "`min` is above `max`",
+            Some(Items::As(_)) if self.counted_map(place).is_none() => {
+                "it has as many items as a task that spawns none"
+            }
+            _ => return Ok(()),
+        };
+        Err(WorkloadError::Items { task: task.name.clone(), why })
+    }
+
+    /// Returns the place of the map that says how many items this one has; none: a task on the
+    /// way has no map, or the way is a circle.
+    fn counted_map(&self, place: usize) -> Option<usize> {
+        let mut at = place;
+        for _ in 0..self.tasks.len() {
+            match self.tasks.get(at)?.map.as_ref()?.items {
+                Items::As(other) => at = other,
+                Items::Fixed(_) | Items::Uniform { .. } => return Some(at),
+            }
+        }
+        None
+    }
+
+    /// Returns how many tasks the map of this task spawns with this seed; 0 without a map.
+    pub fn items(&self, seed: Seed, place: usize) -> u32 {
+        let Some(place) = self.counted_map(place) else { return 0 };
+        match self.tasks[place].map.as_ref().map(|map| map.items) {
+            Some(Items::Fixed(items)) => items,
+            Some(Items::Uniform { min, max }) => {
+                let span = u64::from(max.saturating_sub(min)) + 1;
+                let drawn = seed.bits(Stream::Duration, place as u64, ITEMS_DRAW) % span;
+                min.saturating_add(u32::try_from(drawn).unwrap_or(u32::MAX))
+            }
+            Some(Items::As(_)) | None => 0,
+        }
+    }
+
     /// Returns the sum of all durations as this seed draws them, those of spawned tasks included.
     pub fn work(&self, seed: Seed) -> Duration {
-        self.drawn(seed).fold(Duration::ZERO, Duration::saturating_add)
+        let drawn = self.drawn(seed).map(|(_, duration)| duration);
+        drawn.fold(Duration::ZERO, Duration::saturating_add)
     }
 
     /// Returns the longest duration that this seed draws.
     pub fn longest(&self, seed: Seed) -> Duration {
-        self.drawn(seed).max().unwrap_or_default()
+        self.drawn(seed).map(|(_, duration)| duration).max().unwrap_or_default()
     }
 
-    fn drawn(&self, seed: Seed) -> impl Iterator<Item = Duration> + '_ {
-        (0..).zip(&self.tasks).flat_map(move |(entity, task)| {
+    /// Returns what no schedule can be below for want of agents: the work of a role shared by its
+    /// agents, of the role where that is most.
+    pub fn least(&self, seed: Seed, agents: &[u32]) -> Duration {
+        let mut work = vec![Duration::ZERO; self.roles.len()];
+        for (role, duration) in self.drawn(seed) {
+            work[role] = work[role].saturating_add(duration);
+        }
+        let shared = work.iter().zip(agents).map(|(work, agents)| *work / (*agents).max(1));
+        shared.max().unwrap_or_default()
+    }
+
+    /// Returns the role and the duration of every task, those of maps included.
+    fn drawn(&self, seed: Seed) -> impl Iterator<Item = (usize, Duration)> + '_ {
+        self.tasks.iter().enumerate().flat_map(move |(place, task)| {
+            let entity = place as u64;
             let items = task.map.iter().flat_map(move |map| {
-                (0..map.items).map(move |item| map.duration.draw(seed, entity, 1 + u64::from(item)))
+                let drawn =
+                    move |item| (map.role, map.duration.draw(seed, entity, 1 + u64::from(item)));
+                (0..self.items(seed, place)).map(drawn)
             });
-            std::iter::once(task.duration.draw(seed, entity, 0)).chain(items)
+            std::iter::once((task.role, task.duration.draw(seed, entity, 0))).chain(items)
         })
     }
 
@@ -192,9 +276,9 @@ impl Workload {
     /// The tasks form no graph, or ask for what the builder's guild does not have.
     pub fn graph(&self, seed: Seed, mut builder: GraphBuilder) -> Result<Graph, GraphError> {
         let mut places = Vec::with_capacity(self.tasks.len());
-        for (entity, task) in (0..).zip(&self.tasks) {
-            let us = task.duration.draw(seed, entity, 0);
-            let map = task.map.as_ref().map(|map| MapInput::draw(self, map, seed, entity));
+        for (place, task) in self.tasks.iter().enumerate() {
+            let us = task.duration.draw(seed, place as u64, 0);
+            let map = task.map.as_ref().map(|map| MapInput::draw(self, map, seed, place));
             let input = TaskInput::new(us, map);
             let mut added = Task::new(&task.name, &self.roles[task.role].name)
                 .input(&input)
@@ -217,5 +301,61 @@ impl Workload {
             places.push(builder.add(added));
         }
         builder.build()
+    }
+}
+
+/// The draw of a task's number of items; the draws of the items themselves count from 1.
+const ITEMS_DRAW: u64 = u64::MAX;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(items: Items) -> WorkTask {
+        let second = Durations::Fixed(Duration::from_secs(1));
+        let mut task = WorkTask::new("", Durations::Fixed(Duration::ZERO));
+        task.map = Some(Map {
+            items,
+            role: 0,
+            duration: second,
+            priority: 0,
+            quotas: Vec::new(),
+            retry: RetryPolicy::default(),
+            timeout: None,
+        });
+        task
+    }
+
+    fn workload(maps: &[Items]) -> Workload {
+        let mut workload = Workload::new("maps", "worker");
+        for (place, items) in maps.iter().enumerate() {
+            workload.add(WorkTask { name: format!("m{place}"), ..map(*items) });
+        }
+        workload
+    }
+
+    #[test]
+    fn a_map_of_another_maps_outputs_has_as_many_items() {
+        let workload = workload(&[Items::Uniform { min: 3, max: 900 }, Items::As(0), Items::As(1)]);
+
+        assert_eq!(workload.check(), Ok(()));
+        let drawn: BTreeSet<u32> = (0..50).map(|seed| workload.items(Seed(seed), 0)).collect();
+        assert!(drawn.len() > 30 && drawn.iter().all(|items| (3..=900).contains(items)));
+        let seed = Seed(7);
+        assert_eq!(workload.items(seed, 2), workload.items(seed, 0));
+        let seconds = u64::from(workload.items(seed, 0)) * 3;
+        assert_eq!(workload.work(seed), Duration::from_secs(seconds));
+    }
+
+    #[test]
+    fn a_number_of_items_that_makes_no_sense_is_refused() {
+        for maps in [
+            &[Items::Uniform { min: 2, max: 1 }][..],
+            &[Items::As(1), Items::As(0)],
+            &[Items::As(7)],
+        ] {
+            let error = workload(maps).check().unwrap_err();
+            assert!(matches!(error, WorkloadError::Items { .. }), "{error}");
+        }
     }
 }
