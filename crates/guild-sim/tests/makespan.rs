@@ -75,7 +75,7 @@ fn no_quota_is_exceeded_at_any_event() {
     let mut ratios = Vec::new();
     for path in common::files(&folder.join("j30")) {
         let (workload, limits) = psplib::read(&path);
-        let watch = psplib::Watch::new(limits);
+        let watch = psplib::Watch::new(&workload, limits);
         let simulation = Simulation { validate: true, ..Simulation::default() };
 
         let found = simulation.run(&workload, vec![Box::new(watch.clone())]).unwrap();

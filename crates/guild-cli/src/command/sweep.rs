@@ -187,6 +187,8 @@ fn median(rows: &[Row]) -> Duration {
 /// One line for each combination of parameters.
 #[derive(Serialize)]
 struct Line {
+    /// Agents of each role, where they were asked for.
+    agents_each: Option<u32>,
     agents: u64,
     policy: String,
     seeds: usize,
@@ -216,6 +218,7 @@ fn line(rows: &[Row]) -> Line {
         if capacity > 0.0 { row.simulated.work.as_secs_f64() / capacity } else { 0.0 }
     };
     Line {
+        agents_each: first.point.agents,
         agents: first.simulated.agents,
         policy: first.point.policy.to_string(),
         seeds: rows.len(),
@@ -231,7 +234,6 @@ fn line(rows: &[Row]) -> Line {
 
 #[derive(Serialize)]
 struct JsonRow {
-    agents: u64,
     policy: String,
     #[serde(flatten)]
     summary: Summary,
@@ -246,7 +248,6 @@ fn show(arguments: &SimulateArguments, rows: &[Row], sweep: &Sweep) -> Result<()
         let runs: Vec<JsonRow> = rows
             .iter()
             .map(|row| JsonRow {
-                agents: row.simulated.agents,
                 policy: row.point.policy.to_string(),
                 summary: summary(&row.simulated, row.seed),
             })
@@ -256,7 +257,8 @@ fn show(arguments: &SimulateArguments, rows: &[Row], sweep: &Sweep) -> Result<()
     }
     let mut table = table(&[
         "policy",
-        "agents",
+        "agents each",
+        "in all",
         "seeds",
         "makespan min",
         "median",
@@ -269,6 +271,7 @@ fn show(arguments: &SimulateArguments, rows: &[Row], sweep: &Sweep) -> Result<()
     for line in lines(rows, sweep) {
         table.add_row([
             line.policy,
+            line.agents_each.map_or_else(|| "as it says".to_owned(), |agents| agents.to_string()),
             line.agents.to_string(),
             line.seeds.to_string(),
             format!("{:.3} s", line.makespan_min_s),
@@ -291,15 +294,16 @@ fn show(arguments: &SimulateArguments, rows: &[Row], sweep: &Sweep) -> Result<()
 /// Returns one row for each simulation.
 fn csv(rows: &[Row]) -> String {
     let mut text = String::from(
-        "policy,agents,seed,makespan_s,work_s,critical_path_s,tasks,completed,failed,attempts,\
+        "policy,agents_each,agents,seed,makespan_s,work_s,critical_path_s,tasks,completed,failed,attempts,\
          crashes,incidents,events,events_hash\n",
     );
     for row in rows {
         let (simulated, counts) = (&row.simulated, row.simulated.counts);
         writeln!(
             text,
-            "{},{},{},{:.6},{:.6},{:.6},{},{},{},{},{},{},{},{:016x}",
+            "{},{},{},{},{:.6},{:.6},{:.6},{},{},{},{},{},{},{},{:016x}",
             row.point.policy,
+            row.point.agents.map(|agents| agents.to_string()).unwrap_or_default(),
             simulated.agents,
             row.seed,
             simulated.makespan.as_secs_f64(),

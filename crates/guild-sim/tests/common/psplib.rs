@@ -55,16 +55,22 @@ pub(crate) fn best_known(folder: &Path) -> BTreeMap<String, f64> {
     table.lines().skip(1).filter(|line| !line.trim().is_empty()).map(row).collect()
 }
 
-/// Watches every change of a quota in a log.
+/// Watches the quotas in a log: what the log says of them, and what the attempts that are under way
+/// need of them in all.
 #[derive(Clone)]
 pub(crate) struct Watch {
     limits: Arc<Vec<u32>>,
+    /// What each task needs.
+    needs: Arc<Vec<Vec<(usize, u32)>>>,
+    in_use: Vec<u32>,
     checked: Arc<AtomicU64>,
 }
 
 impl Watch {
-    pub(crate) fn new(limits: Vec<u32>) -> Self {
-        Self { limits: Arc::new(limits), checked: Arc::default() }
+    pub(crate) fn new(workload: &Workload, limits: Vec<u32>) -> Self {
+        let needs = workload.tasks.iter().map(|task| task.quotas.clone()).collect();
+        let in_use = vec![0; limits.len()];
+        Self { limits: Arc::new(limits), needs: Arc::new(needs), in_use, checked: Arc::default() }
     }
 
     pub(crate) fn checked(&self) -> u64 {
@@ -74,10 +80,25 @@ impl Watch {
 
 impl LogReader for Watch {
     fn record(&mut self, record: &EventRecord, line: &str) {
-        if let Event::QuotaChanged { quota, in_use, limit } = &record.event {
-            assert_eq!(*limit, self.limits[usize::from(quota.0)], "{line}");
-            assert!(in_use <= limit, "{line}");
-            self.checked.fetch_add(1, Ordering::Relaxed);
+        let needs = Arc::clone(&self.needs);
+        match &record.event {
+            Event::QuotaChanged { quota, in_use, limit } => {
+                assert_eq!(*limit, self.limits[usize::from(quota.0)], "{line}");
+                assert!(in_use <= limit, "{line}");
+                self.checked.fetch_add(1, Ordering::Relaxed);
+            }
+            Event::TaskAssigned { task, .. } => {
+                for (quota, amount) in &needs[task.index.at()] {
+                    self.in_use[*quota] += amount;
+                    assert!(self.in_use[*quota] <= self.limits[*quota], "{line}");
+                }
+            }
+            Event::TaskCompleted { task, .. } | Event::TaskFailed { task, .. } => {
+                for (quota, amount) in &needs[task.index.at()] {
+                    self.in_use[*quota] -= amount;
+                }
+            }
+            _ => {}
         }
     }
 }

@@ -170,7 +170,7 @@ function gantt(canvas) {
         if (!level || left > panel.width) continue;
         const right = panel.x((column + 1) * wide);
         if (right < LEFT) continue;
-        pen.globalAlpha = level / 35;
+        pen.globalAlpha = level / 35 * (path.length ? 0.45 : 1);
         pen.fillRect(left, top, right - left + 0.4, tall + 0.4);
       }
     }

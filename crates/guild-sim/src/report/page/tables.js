@@ -136,6 +136,7 @@ function run() {
     $("paths").append(el("button", { type: "button", value: name, onclick: () => showPath(name) }, title));
   }
   $("reset").onclick = wholeRun;
+  if (!RUN.figures.ready_peak) $("ready").textContent = "waiting for an agent or a quota: none ever did";
   $("clock").textContent = RUN.clock === "real" ? "time" : "virtual time";
   const up = stepsOf(RUN.up);
   seriesPanel($("c-load"), 92, Math.max(RUN.figures.running_peak, ...(RUN.up.value.length ? RUN.up.value : [0])),
