@@ -98,7 +98,7 @@ const COINS: i64 = 1_000;
 const GOODS: i64 = 5;
 
 fn main() -> anyhow::Result<()> {
-    let (seed, traders, ticks) = (argument(1, 7)?, argument(2, 10_000)?, argument(3, 12)?);
+    let (seed, traders, ticks) = (argument(1, 7)?, argument(2, 10_000)?, argument(3, 6)?);
     let started = Instant::now();
     let mut market = Population::with_seed(seed)
         .name("market")
