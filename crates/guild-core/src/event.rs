@@ -6,10 +6,15 @@
 
 use serde::{Deserialize, Serialize};
 
+mod kind;
 mod line;
+mod read;
 mod terms;
+mod told;
 
 pub use line::{Names, line, write_line};
+pub use read::{LineError, parse_line};
+pub use told::{EventLine, HistoryText, LeaseText, LineEvent, TaskText, Terms, Text};
 
 use crate::id::{
     AgentId, BootEpoch, CommitVersion, FencingToken, Incarnation, QuotaId, RoleId, RunId, TaskId,
@@ -268,5 +273,17 @@ pub enum Event {
     },
     RunCancelled {
         run: RunId,
+    },
+    /// A graph was submitted again under the name of a run that there is already.
+    RunJoined {
+        run: RunId,
+    },
+    /// An assignment did not reach its agent; the task is ready again, and no attempt is used up.
+    TaskReturned {
+        task: TaskId,
+        attempt: u32,
+        agent: AgentId,
+        incarnation: Incarnation,
+        token: FencingToken,
     },
 }

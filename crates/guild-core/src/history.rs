@@ -67,6 +67,12 @@ impl RunHistory {
                     history.in_flight = Some((*agent, *incarnation));
                 }
             }
+            Event::TaskReturned { task, attempt, .. } => {
+                if let Some(history) = self.task(*task) {
+                    history.attempts = attempt.saturating_sub(1);
+                    history.in_flight = None;
+                }
+            }
             Event::TaskFailed { task, cause, .. } => {
                 if let Some(history) = self.task(*task) {
                     history.in_flight = None;

@@ -46,6 +46,18 @@ impl RetryPolicy {
         Self { attempts_max, backoff_first: Duration::ZERO, ..Self::default() }
     }
 
+    /// Returns how a task waits that lost its attempt to a conflict or to the end of its agent:
+    /// short, spread widely, and longer the more often it happens.
+    pub fn interrupted() -> Self {
+        Self {
+            attempts_max: u32::MAX,
+            backoff_first: Duration::from_micros(200),
+            backoff_max: Duration::from_millis(100),
+            factor: 2.0,
+            jitter: 1.0,
+        }
+    }
+
     /// Returns the delay after `failures` failures (from 1); `draw` is in `0.0..1.0`.
     pub fn delay_after(&self, failures: u32, draw: f64) -> Duration {
         let bounds = (self.backoff_first, self.backoff_max);

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use guild_core::event::{
-    Cause, ClockKind, EndState, Event, EventRecord, Names, Outcome, QuotaTerms, Setup, Severity,
-    Tally, line,
+    Cause, ClockKind, EndState, Event, EventRecord, LineEvent, Names, Outcome, QuotaTerms, Setup,
+    Severity, Tally, line, parse_line,
 };
 use guild_core::graph::{Catalog, Expr, Graph, GraphBuilder, GraphError, Task, TaskOptions};
 use guild_core::id::{
@@ -143,6 +143,46 @@ impl Names for Plain {
     }
     fn terms(&self, _: TaskId) -> Option<(&TaskOptions, Vec<(&str, u32)>)> {
         Some((&self.0, vec![("api", 2)]))
+    }
+}
+
+/// Fields that some lines of their kind do not have.
+const OPTIONAL: [&str; 20] = [
+    "spawned_by",
+    "timeout_us",
+    "heartbeat_us",
+    "priority",
+    "quotas",
+    "retry",
+    "expected_us",
+    "retry_at_us",
+    "until_us",
+    "task",
+    "run",
+    "agent",
+    "attempt",
+    "fault",
+    "snapshot",
+    "reads",
+    "ranges",
+    "keys",
+    "location",
+    "order",
+];
+
+/// The reader knows the kind, reads what was written, and refuses a line that lacks a field.
+fn check_reader(text: &str, fields: serde_json::Map<String, Value>) {
+    let read = parse_line(text).unwrap();
+    assert!(!matches!(read.event, LineEvent::Other { .. }), "{text}");
+    let shown = format!("{read:?}");
+    for value in fields.values().filter_map(Value::as_str).filter(|value| value.contains('"')) {
+        assert!(shown.contains(&format!("{value:?}")), "{value} of {text} in {shown}");
+    }
+    for field in fields.keys().filter(|field| !OPTIONAL.contains(&field.as_str())) {
+        let mut cut = fields.clone();
+        cut.remove(field);
+        let cut = Value::Object(cut).to_string();
+        assert!(parse_line(&cut).is_err(), "{cut} lacks {field}");
     }
 }
 
@@ -287,6 +327,11 @@ fn event_lines_have_the_fields_that_outsiders_rely_on() {
             "run_ended: run outcome completed failed skipped cancelled makespan_us",
         ),
         (Event::RunCancelled { run }, "run_cancelled: run"),
+        (Event::RunJoined { run }, "run_joined: run"),
+        (
+            Event::TaskReturned { task, attempt, agent, incarnation, token },
+            "task_returned: run task attempt agent incarnation token",
+        ),
     ];
     let plain = Plain(TaskOptions {
         role: 0,
@@ -315,5 +360,6 @@ fn event_lines_have_the_fields_that_outsiders_rely_on() {
             place += text[place..].find(&key).unwrap_or_else(|| panic!("{field} in {text}"));
         }
         assert_eq!(parsed.len(), fields.split(' ').count() + 3, "{text}");
+        check_reader(&text, parsed);
     }
 }

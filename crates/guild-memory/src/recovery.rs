@@ -272,10 +272,12 @@ fn scope(event: &Event) -> Scope {
     match event {
         Event::RunSubmitted { run, .. }
         | Event::RunEnded { run, .. }
+        | Event::RunJoined { run }
         | Event::RunCancelled { run } => Scope::Run(*run),
         Event::TaskAdded { task, .. }
         | Event::TaskReady { task }
         | Event::TaskAssigned { task, .. }
+        | Event::TaskReturned { task, .. }
         | Event::TaskCompleted { task, .. }
         | Event::TaskFailed { task, .. }
         | Event::TaskEnded { task, .. }

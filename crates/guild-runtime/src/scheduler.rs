@@ -133,6 +133,8 @@ impl Scheduler {
             }
             SchedulerMessage::Drain { idle } => {
                 self.planner.pause();
+                let phase = "drain".into();
+                self.to_memory.push(MemoryMessage::Record(Event::PhaseStarted { phase }));
                 self.draining = Some(idle);
             }
             SchedulerMessage::Halt { halted } => self.halt(now, halted),

@@ -1,14 +1,11 @@
 //! Writes events as outsiders read them: one JSON object per line, with names instead of numbers.
 
-use std::time::Duration;
-
 use serde::Serialize;
 
-use super::terms::{Pairs, Retry, Terms};
-use super::{Event, EventRecord, QuotaTerms, Reads};
+use super::terms::{EXPECTED_DEFAULT, Pairs, Retry, Terms, timeout_default};
+use super::{Event, EventRecord, QuotaTerms, Reads, kind};
 use crate::graph::TaskOptions;
 use crate::id::{AgentId, QuotaId, RoleId, RunId, TaskId};
-use crate::limits::Limits;
 use crate::retry::RetryPolicy;
 use crate::time::micros;
 
@@ -73,9 +70,10 @@ impl Line<'_> {
     fn event(&mut self, event: &Event) {
         match event {
             Event::GuildStarted { .. } | Event::PhaseStarted { .. } => self.guild(event),
-            Event::RunSubmitted { .. } | Event::RunCancelled { .. } | Event::RunEnded { .. } => {
-                self.run_event(event);
-            }
+            Event::RunSubmitted { .. }
+            | Event::RunJoined { .. }
+            | Event::RunCancelled { .. }
+            | Event::RunEnded { .. } => self.run_event(event),
             Event::AgentStarted { .. }
             | Event::AgentCrashed { .. }
             | Event::AgentRestarted { .. }
@@ -85,6 +83,7 @@ impl Line<'_> {
                 self.task_event(event);
             }
             Event::TaskAssigned { .. }
+            | Event::TaskReturned { .. }
             | Event::TaskCompleted { .. }
             | Event::TaskFailed { .. }
             | Event::StaleResult { .. } => self.attempt_event(event),
@@ -96,7 +95,7 @@ impl Line<'_> {
     fn guild(&mut self, event: &Event) {
         match event {
             Event::GuildStarted { epoch, setup } => {
-                self.kind("guild_started");
+                self.kind(kind::GUILD_STARTED);
                 self.number("epoch", u64::from(epoch.0));
                 self.json("clock", &setup.clock);
                 self.json("order", &setup.order);
@@ -109,7 +108,7 @@ impl Line<'_> {
                 self.json("faults", &setup.faults);
             }
             Event::PhaseStarted { phase } => {
-                self.kind("phase_started");
+                self.kind(kind::PHASE_STARTED);
                 self.text("phase", phase);
             }
             _ => unreachable!("only events of the whole guild come here"),
@@ -119,14 +118,14 @@ impl Line<'_> {
     fn run_event(&mut self, event: &Event) {
         match event {
             Event::RunSubmitted { run, tasks, edges, seed } => {
-                self.kind("run_submitted");
+                self.kind(kind::RUN_SUBMITTED);
                 self.run(*run);
                 self.number("tasks", u64::from(*tasks));
                 self.number("edges", u64::from(*edges));
                 self.number("seed", *seed);
             }
             Event::RunEnded { run, outcome, tally, makespan_us } => {
-                self.kind("run_ended");
+                self.kind(kind::RUN_ENDED);
                 self.run(*run);
                 self.json("outcome", outcome);
                 self.number("completed", u64::from(tally.completed));
@@ -135,8 +134,12 @@ impl Line<'_> {
                 self.number("cancelled", u64::from(tally.cancelled));
                 self.number("makespan_us", *makespan_us);
             }
+            Event::RunJoined { run } => {
+                self.kind(kind::RUN_JOINED);
+                self.run(*run);
+            }
             Event::RunCancelled { run } => {
-                self.kind("run_cancelled");
+                self.kind(kind::RUN_CANCELLED);
                 self.run(*run);
             }
             _ => unreachable!("only events of runs come here"),
@@ -146,14 +149,14 @@ impl Line<'_> {
     fn agent_event(&mut self, event: &Event) {
         match event {
             Event::AgentStarted { agent, role, incarnation } => {
-                self.kind("agent_started");
+                self.kind(kind::AGENT_STARTED);
                 self.agent(*agent);
                 let names = self.names;
                 self.text("role", names.role(*role));
                 self.number("incarnation", incarnation.0);
             }
             Event::AgentCrashed { agent, incarnation, cause, message, task } => {
-                self.kind("agent_crashed");
+                self.kind(kind::AGENT_CRASHED);
                 self.agent(*agent);
                 self.number("incarnation", incarnation.0);
                 self.json("cause", cause);
@@ -164,19 +167,19 @@ impl Line<'_> {
                 }
             }
             Event::AgentRestarted { agent, incarnation, delay_us } => {
-                self.kind("agent_restarted");
+                self.kind(kind::AGENT_RESTARTED);
                 self.agent(*agent);
                 self.number("incarnation", incarnation.0);
                 self.number("delay_us", *delay_us);
             }
             Event::AgentQuarantined { agent, reason, until } => {
-                self.kind("agent_quarantined");
+                self.kind(kind::AGENT_QUARANTINED);
                 self.agent(*agent);
                 self.text("reason", reason);
                 self.optional("until_us", until.map(|until| until.0));
             }
             Event::AgentReleased { agent, reason } => {
-                self.kind("agent_released");
+                self.kind(kind::AGENT_RELEASED);
                 self.agent(*agent);
                 self.text("reason", reason);
                 self.optional("until_us", None);
@@ -188,7 +191,7 @@ impl Line<'_> {
     fn task_event(&mut self, event: &Event) {
         match event {
             Event::TaskAdded { task, role, after, spawned_by } => {
-                self.kind("task_added");
+                self.kind(kind::TASK_ADDED);
                 self.of_task(*task);
                 let names = self.names;
                 self.text("role", names.role(*role));
@@ -209,11 +212,11 @@ impl Line<'_> {
                 }
             }
             Event::TaskReady { task } => {
-                self.kind("task_ready");
+                self.kind(kind::TASK_READY);
                 self.of_task(*task);
             }
             Event::TaskEnded { task, state } => {
-                self.kind("task_ended");
+                self.kind(kind::TASK_ENDED);
                 self.of_task(*task);
                 self.json("state", state);
             }
@@ -224,7 +227,7 @@ impl Line<'_> {
     /// What a task asks for, as far as it is not what every task gets.
     fn terms(&mut self, options: &TaskOptions, quotas: &[(&str, u32)]) {
         if let Some(timeout) = options.timeout
-            && timeout != Limits::default().task_timeout
+            && timeout != timeout_default()
         {
             self.number("timeout_us", micros(timeout));
         }
@@ -240,15 +243,17 @@ impl Line<'_> {
         if options.retry != RetryPolicy::default() {
             self.json("retry", &Retry::from(&options.retry));
         }
-        if options.expected != Duration::from_secs(1) {
+        if options.expected != EXPECTED_DEFAULT {
             self.number("expected_us", micros(options.expected));
         }
     }
 
     fn attempt_event(&mut self, event: &Event) {
         match event {
-            Event::TaskAssigned { task, attempt, agent, incarnation, token } => {
-                self.kind("task_assigned");
+            Event::TaskAssigned { task, attempt, agent, incarnation, token }
+            | Event::TaskReturned { task, attempt, agent, incarnation, token } => {
+                let returned = matches!(event, Event::TaskReturned { .. });
+                self.kind(if returned { kind::TASK_RETURNED } else { kind::TASK_ASSIGNED });
                 self.of_task(*task);
                 self.number("attempt", u64::from(*attempt));
                 self.agent(*agent);
@@ -256,7 +261,7 @@ impl Line<'_> {
                 self.number("token", token.0);
             }
             Event::TaskCompleted { task, attempt, agent, incarnation, token, version } => {
-                self.kind("task_completed");
+                self.kind(kind::TASK_COMPLETED);
                 self.of_task(*task);
                 self.number("attempt", u64::from(*attempt));
                 self.agent(*agent);
@@ -265,7 +270,7 @@ impl Line<'_> {
                 self.number("version", version.0);
             }
             Event::TaskFailed { task, attempt, agent, incarnation, cause, message, retry_at } => {
-                self.kind("task_failed");
+                self.kind(kind::TASK_FAILED);
                 self.of_task(*task);
                 self.number("attempt", u64::from(*attempt));
                 self.agent(*agent);
@@ -275,7 +280,7 @@ impl Line<'_> {
                 self.optional("retry_at_us", retry_at.map(|at| at.0));
             }
             Event::StaleResult { task, token, agent, incarnation } => {
-                self.kind("stale_result");
+                self.kind(kind::STALE_RESULT);
                 self.of_task(*task);
                 self.number("token", token.0);
                 self.agent(*agent);
@@ -288,7 +293,7 @@ impl Line<'_> {
     fn failure(&mut self, event: &Event) {
         match event {
             Event::FaultInjected { fault, r#type, site, agent, task, attempt } => {
-                self.kind("fault_injected");
+                self.kind(kind::FAULT_INJECTED);
                 self.number("fault", *fault);
                 self.text("type", r#type);
                 self.text("site", site);
@@ -312,7 +317,7 @@ impl Line<'_> {
                 location,
                 action,
             } => {
-                self.kind("incident_opened");
+                self.kind(kind::INCIDENT_OPENED);
                 self.number("incident", *incident);
                 self.json("severity", severity);
                 self.text("type", r#type);
@@ -337,7 +342,7 @@ impl Line<'_> {
     fn shared(&mut self, event: &Event) {
         match event {
             Event::MemoryCommitted { version, task, writes, reads } => {
-                self.kind("memory_committed");
+                self.kind(kind::MEMORY_COMMITTED);
                 self.number("version", version.0);
                 self.optional_task(*task);
                 self.number("writes", u64::from(*writes));
@@ -353,7 +358,7 @@ impl Line<'_> {
                 }
             }
             Event::QuotaChanged { quota, in_use, limit } => {
-                self.kind("quota_changed");
+                self.kind(kind::QUOTA_CHANGED);
                 let names = self.names;
                 self.text("quota", names.quota(*quota));
                 self.number("in_use", u64::from(*in_use));

@@ -2,9 +2,12 @@
 //!
 //! They differ from what a store keeps: a store must read back what it wrote, a line must read well.
 
-use serde::Serialize;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::QuotaTerms;
+use crate::limits::Limits;
 use crate::retry::RetryPolicy;
 use crate::time::micros;
 
@@ -33,8 +36,25 @@ impl Serialize for Terms {
     }
 }
 
+/// The same as it is read.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum TermsRead {
+    Permits { permits: u32 },
+    Rate { amount: u32, per_us: u64, burst: u32 },
+}
+
+impl From<TermsRead> for QuotaTerms {
+    fn from(terms: TermsRead) -> Self {
+        match terms {
+            TermsRead::Permits { permits } => Self::Permits { permits },
+            TermsRead::Rate { amount, per_us, burst } => Self::Rate { amount, per_us, burst },
+        }
+    }
+}
+
 /// A retry policy with its units in the names.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct Retry {
     attempts_max: u32,
     backoff_first_us: u64,
@@ -54,3 +74,23 @@ impl From<&RetryPolicy> for Retry {
         }
     }
 }
+
+impl From<Retry> for RetryPolicy {
+    fn from(retry: Retry) -> Self {
+        Self {
+            attempts_max: retry.attempts_max,
+            backoff_first: Duration::from_micros(retry.backoff_first_us),
+            backoff_max: Duration::from_micros(retry.backoff_max_us),
+            factor: retry.factor,
+            jitter: retry.jitter,
+        }
+    }
+}
+
+/// Time limit of an attempt whose task names none.
+pub(super) fn timeout_default() -> Duration {
+    Limits::default().task_timeout
+}
+
+/// How long a task is expected to take that does not say it.
+pub(super) const EXPECTED_DEFAULT: Duration = Duration::from_secs(1);

@@ -144,8 +144,16 @@ impl Planner {
                 self.release_quotas(now, task, out);
                 if let Some(run) = self.run_mut(task.run) {
                     let state = &mut run.tasks[task.index.at()];
+                    let attempt = state.attempts;
                     state.attempts -= 1;
                     state.holder = None;
+                    out.events.push(Event::TaskReturned {
+                        task,
+                        attempt,
+                        agent,
+                        incarnation,
+                        token,
+                    });
                 }
                 self.make_ready(task, out);
             }
@@ -248,7 +256,7 @@ impl Planner {
         let delay = match failure.cause {
             Cause::AgentLost | Cause::Conflict => {
                 state.interruptions += 1;
-                let delay = interruption_policy().delay_after(state.interruptions, draw);
+                let delay = RetryPolicy::interrupted().delay_after(state.interruptions, draw);
                 (state.interruptions <= interruptions_max).then_some(delay)
             }
             Cause::Error | Cause::Panic | Cause::Timeout | Cause::Heartbeat => {
@@ -329,17 +337,5 @@ impl Planner {
         self.running -= 1;
         let attempt = self.run(task.run).map_or(0, |run| run.tasks[task.index.at()].attempts);
         out.commands.push(Command::Revoke { task, attempt, agent, incarnation, token, cause });
-    }
-}
-
-/// How a task waits that lost its attempt to a conflict or to the end of its agent: short, spread
-/// widely, and longer the more often it happens.
-fn interruption_policy() -> RetryPolicy {
-    RetryPolicy {
-        attempts_max: u32::MAX,
-        backoff_first: Duration::from_micros(200),
-        backoff_max: Duration::from_millis(100),
-        factor: 2.0,
-        jitter: 1.0,
     }
 }

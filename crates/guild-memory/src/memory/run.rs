@@ -101,6 +101,7 @@ impl Memory {
             let known = &self.runs[run.0 as usize].graph;
             // What is asked for is what there is only if all tasks are the same.
             if Arc::ptr_eq(known, &graph) || *known == graph {
+                self.record(now, Event::RunJoined { run });
                 return Ok(Submitted::Existing(run));
             }
             return Err(SubmitError::RunExists { name: name.to_owned() });
