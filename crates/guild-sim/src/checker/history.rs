@@ -1,0 +1,159 @@
+//! I8: the memory is serialisable.
+//!
+//! Versions are given 1, 2, 3, ... in the order of the log. Where histories are recorded the
+//! commits are replayed in that order over a model that knows the version of each key: every key
+//! and range that a commit read must be, at its own place in the order, as it was read. (Kung and
+//! Robinson 1981, as in the memory itself, but from the outside.)
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use guild_core::event::{HistoryText, LineEvent, TaskText, Text};
+
+use super::board::Board;
+use super::check::{Check, End, Seen};
+use super::findings::Findings;
+use super::verdict::Invariant::I8;
+
+/// Judges commits.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    /// The version of each key that there is.
+    keys: BTreeMap<String, u64>,
+    /// Whether a commit told what it read.
+    has_histories: bool,
+    /// Whether a commit did not.
+    has_gaps: bool,
+    /// The task and version of the line before, if that was a commit of a task.
+    open: Option<u64>,
+}
+
+impl Check for History {
+    fn see(&mut self, seen: &Seen<'_>, board: &Board, findings: &mut Findings) {
+        let open = self.open.take();
+        match seen.event {
+            LineEvent::MemoryCommitted { version, task, history, .. } => {
+                follows(*version, board.version, findings);
+                self.open = task.is_some().then_some(*version);
+                match history {
+                    Some(history) if !self.has_gaps => {
+                        self.has_histories = true;
+                        self.replay(*version, task.as_ref(), history, findings);
+                    }
+                    Some(_) => {}
+                    None => {
+                        self.has_gaps = true;
+                        self.keys.clear();
+                    }
+                }
+            }
+            LineEvent::TaskCompleted { version, .. } if open != Some(*version) => {
+                follows(*version, board.version, findings);
+            }
+            _ => {}
+        }
+    }
+
+    fn end(&mut self, _: &End<'_>, _: &Board, findings: &mut Findings) {
+        if self.has_gaps {
+            let reason =
+                "only the order of commits is checked: the log does not tell what they read";
+            findings.cannot_judge(I8, reason);
+        } else if !self.has_histories {
+            findings.cannot_judge(I8, "no commit read or wrote the memory");
+        }
+    }
+}
+
+impl History {
+    fn replay(
+        &mut self,
+        version: u64,
+        task: Option<&TaskText<'_>>,
+        history: &HistoryText<'_>,
+        findings: &mut Findings,
+    ) {
+        let who = || match task {
+            Some(task) => format!("task `{}` of run `{}`", task.task, task.run),
+            None => "a transaction from outside".to_owned(),
+        };
+        let snapshot = history.snapshot;
+        if snapshot >= version {
+            findings.violate(I8, || {
+                format!("{} commits version {version} and has read {snapshot}", who())
+            });
+        }
+        for (key, seen) in &history.reads {
+            let now = self.keys.get(&**key);
+            if now != seen.as_ref() {
+                findings.violate(I8, || {
+                    let (seen, now) = (told(*seen), told(now.copied()));
+                    format!(
+                        "{} read key `{key}` {seen}, and at its commit {version} it was {now}",
+                        who()
+                    )
+                });
+            }
+        }
+        for range in &history.ranges {
+            if let Err(wrong) = self.check_range(range, snapshot) {
+                findings.violate(I8, || {
+                    format!("{} read range `{}*`: {wrong} at its commit {version}", who(), range.0)
+                });
+            }
+        }
+        for change in &history.keys {
+            let (sign, key) = change.split_at_checked(1).unwrap_or(("", change));
+            match sign {
+                "+" => drop(self.keys.insert(key.to_owned(), version)),
+                "-" => drop(self.keys.remove(key)),
+                _ => {
+                    findings.violate(I8, || format!("{} changes `{change}`, without a sign", who()))
+                }
+            }
+        }
+    }
+
+    /// No key of the range is newer than what was read, and there are as many as were seen.
+    fn check_range(
+        &self,
+        (prefix, last, count): &(Text<'_>, Option<Text<'_>>, u64),
+        snapshot: u64,
+    ) -> Result<(), String> {
+        let to = last.as_ref().map_or(Bound::Unbounded, |last| Bound::Included(&**last));
+        if last.as_ref().is_some_and(|last| **last < **prefix) {
+            return Err(format!(
+                "it ends before it begins, at `{}`",
+                last.as_ref().map_or("", |last| last)
+            ));
+        }
+        let rows = self
+            .keys
+            .range::<str, _>((Bound::Included(&**prefix), to))
+            .take_while(|(key, _)| key.starts_with(&**prefix));
+        let mut there = 0;
+        for (key, version) in rows {
+            there += 1;
+            if *version > snapshot {
+                return Err(format!(
+                    "key `{key}` of version {version} is newer than the {snapshot} that it read"
+                ));
+            }
+        }
+        if there == *count {
+            return Ok(());
+        }
+        Err(format!("it saw {count} keys and there were {there}"))
+    }
+}
+
+fn follows(version: u64, newest: u64, findings: &mut Findings) {
+    let expected = newest + 1;
+    findings.expect(I8, version == expected, || {
+        format!("a commit has version {version}, not {expected}: the order of commits has a gap")
+    });
+}
+
+fn told(version: Option<u64>) -> String {
+    version.map_or_else(|| "absent".to_owned(), |version| format!("at version {version}"))
+}

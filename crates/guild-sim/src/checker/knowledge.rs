@@ -1,0 +1,24 @@
+//! What a harness knows beyond the log.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// What a harness knows beyond the log. What is left out is not judged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Knowledge {
+    /// Whether the log shows everything to its end: a run that has not ended in it is lost (I1).
+    pub is_complete: bool,
+    /// How often each effect outside of Guild happened, by its idempotency key `RUN/TASK` (I3).
+    pub ledger: Option<BTreeMap<String, u64>>,
+    /// The newest version of the memory that somebody was told is durable (I9).
+    pub acknowledged_version: Option<u64>,
+    /// The agents that a fault plan may strike, by their names in the log (I11).
+    pub strikable: Option<BTreeSet<String>>,
+    /// Time within which everything must have ended once the quiet phase has begun, instead of the
+    /// time that the log allows (I12).
+    pub quiet_within: Option<Duration>,
+    /// What is still there after the end, by what it is: timers, tasks, messages (I14).
+    pub leftovers: Option<BTreeMap<String, u64>>,
+    /// The hash of the log of another run with the same seed (I15).
+    pub other_hash: Option<u64>,
+}
