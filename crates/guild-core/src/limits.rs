@@ -30,6 +30,9 @@ pub struct Limits {
     pub incidents_in_memory_max: usize,
     /// Completions that wait for the memory at once. Beyond: no further task is assigned.
     pub commits_in_flight_max: usize,
+    /// Messages that wait for one agent: its assignment, a revocation, orders of its supervisor.
+    /// Beyond: an assignment is given back and its task goes elsewhere; orders wait for room.
+    pub mailbox_messages_max: usize,
     /// Agents of one role. Beyond: `start` is refused.
     pub agents_per_role_max: u32,
     /// How often a task may lose its attempt through no fault of its own (its agent died, or its
@@ -53,6 +56,7 @@ impl Default for Limits {
             events_in_memory_max: 1 << 20,
             incidents_in_memory_max: 10_000,
             commits_in_flight_max: 16_384,
+            mailbox_messages_max: 8,
             agents_per_role_max: 1_000_000,
             interruptions_max: 1_000,
             task_timeout: Duration::from_secs(600),

@@ -467,6 +467,25 @@ fn priority_goes_before_critical_path_and_critical_path_before_age() {
 }
 
 #[test]
+fn agent_that_answers_for_a_task_it_was_not_given_is_refused() {
+    let mut graph = GraphBuilder::for_catalog("lie", catalog());
+    for number in 0..2 {
+        graph.add(Task::numbered(number, "a"));
+    }
+    let mut world = World::new(1, 1, graph.build().unwrap());
+    let (task, agent, incarnation, token) = world.open[0];
+    let other = task_id(1 - task.index.0);
+
+    let result = AttemptResult::Done;
+    let lie = Input::Finished { agent, incarnation, task: other, token, result };
+    world.planner.step(world.now, lie, &mut world.out);
+
+    let stale = Event::StaleResult { task: other, token, agent, incarnation };
+    assert_eq!(world.out.events, [stale]);
+    assert_eq!(world.out.commands, [Command::Discard { task: other, token }]);
+}
+
+#[test]
 fn a_million_tasks_are_planned_without_quadratic_cost() {
     // A quadratic step would take hours here: the test's time is its assertion.
     const TASKS: u32 = 1_000_000;

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::agent::TaskError;
 use crate::cancellation::{Cancellation, Cancellations, Watch};
 use crate::clock::Clock;
-use crate::fault::{Fault, FaultPoint, Hit, Site};
+use crate::fault::{Fault, FaultPoint, Hit, Site, Strike};
 use crate::incidents::Incidents;
 use crate::mailbox::Inbox;
 use crate::message::{HandedIn, MemoryMessage, SchedulerMessage};
@@ -36,6 +36,31 @@ pub(crate) struct Surroundings {
     pub(crate) stats: Counters,
 }
 
+/// Whom a fault may strike at a site.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Subject {
+    pub(crate) agent: Option<AgentId>,
+    pub(crate) task: Option<(TaskId, u32)>,
+}
+
+impl Subject {
+    /// An agent that has no task there.
+    pub(crate) fn agent(agent: AgentId) -> Self {
+        Self { agent: Some(agent), task: None }
+    }
+
+    /// An attempt of a task by an agent.
+    pub(crate) fn attempt(agent: AgentId, task: TaskId, attempt: u32) -> Self {
+        Self { agent: Some(agent), task: Some((task, attempt)) }
+    }
+
+    fn hit(self, site: Site, now: Timestamp, names: &NameTable) -> Hit<'_> {
+        let task = self.task.map(|(task, _)| task);
+        let attempt = self.task.map(|(_, attempt)| attempt);
+        Hit { site, now, agent: self.agent, task, attempt, names }
+    }
+}
+
 /// Counts what happened since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -44,41 +69,49 @@ pub(crate) struct Counters {
     pub(crate) crashes: AtomicU64,
     pub(crate) restarts: AtomicU64,
     pub(crate) faults: AtomicU64,
+    /// Number of the fault that makes a control actor panic; 0: there is none.
+    pub(crate) control_fault: AtomicU64,
 }
 
 impl Surroundings {
     /// Asks chaos what strikes here, and records it with its number.
-    pub(crate) fn strike(
-        &self,
-        site: Site,
-        agent: AgentId,
-        task: Option<(TaskId, u32)>,
-    ) -> Option<(Fault, u64)> {
+    pub(crate) fn strike(&self, site: Site, of: Subject) -> Option<(Fault, u64)> {
+        let strike = self.decide(site, of)?;
+        Some((strike.fault, self.record(&strike, site, of)))
+    }
+
+    /// Asks chaos what strikes here; it has happened once it is [recorded](Self::record).
+    pub(crate) fn decide(&self, site: Site, of: Subject) -> Option<Strike> {
         let faults = self.faults.as_ref()?;
-        let now = self.clock.now();
-        let (task, attempt) = (task.map(|(task, _)| task), task.map(|(_, attempt)| attempt));
-        let strike =
-            self.named(|names| faults.strike(&Hit { site, now, agent, task, attempt, names }))?;
+        self.named(|names| faults.strike(&of.hit(site, self.clock.now(), names)))
+    }
+
+    /// Records a fault and returns its number.
+    pub(crate) fn record(&self, strike: &Strike, site: Site, of: Subject) -> u64 {
+        if let Some(number) = strike.continues {
+            return number;
+        }
         let number = self.stats.faults.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(faults) = &self.faults {
+            faults.struck(strike.tag, number);
+        }
         self.memory.push(MemoryMessage::Record(Event::FaultInjected {
             fault: number,
             r#type: strike.kind.into(),
             site: site.name().into(),
-            agent: Some(agent),
-            task,
-            attempt,
+            agent: of.agent,
+            task: of.task.map(|(task, _)| task),
+            attempt: of.task.map(|(_, attempt)| attempt),
         }));
-        Some((strike.fault, number))
+        number
     }
 
-    /// Returns how long a message to or from an agent is on its way.
-    pub(crate) fn latency(&self, site: Site, agent: AgentId, of: (TaskId, u32)) -> Duration {
+    /// Returns how long a message is on its way to or from an agent.
+    pub(crate) fn latency(&self, site: Site, of: Subject) -> Duration {
         let Some(faults) = &self.faults else {
             return Duration::ZERO;
         };
-        let now = self.clock.now();
-        let (task, attempt) = (Some(of.0), Some(of.1));
-        self.named(|names| faults.latency(&Hit { site, now, agent, task, attempt, names }))
+        self.named(|names| faults.latency(&of.hit(site, self.clock.now(), names)))
     }
 
     /// Looks something up by name. The table is whole after every write, so a poisoned lock holds
@@ -254,10 +287,6 @@ impl TaskContext {
             attempt = self.attempt,
             agent = self.agent.index,
         )
-    }
-
-    pub(crate) fn surroundings(&self) -> &Surroundings {
-        &self.surroundings
     }
 
     /// Packs up what is committed with the completion.

@@ -118,6 +118,19 @@ pub struct Stats {
     pub messages: u64,
 }
 
+/// What is under way in a guild; after the end of all runs, nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnderWay {
+    /// Runs that have not ended.
+    pub runs: usize,
+    /// Tasks that agents perform.
+    pub attempts: usize,
+    /// Completions that wait for the memory.
+    pub commits: usize,
+    /// Messages that are held back.
+    pub messages: usize,
+}
+
 impl Guild {
     /// Returns a builder.
     pub fn builder() -> GuildBuilder {
@@ -209,6 +222,21 @@ impl Guild {
             attempt: None,
         }));
         number
+    }
+
+    /// Counts what is under way; none when the guild has ended.
+    pub async fn under_way(&self) -> Option<UnderWay> {
+        let (reply, answer) = oneshot::channel();
+        self.surroundings.scheduler.push(SchedulerMessage::Census { reply });
+        answer.await.ok()
+    }
+
+    /// Makes the scheduler panic, as a bug in it would: the guild takes no more work then. Returns
+    /// the number of the fault.
+    pub fn inject_controller_crash(&self) -> u64 {
+        let fault = self.record_fault("controller_crash", "process");
+        self.surroundings.scheduler.push(SchedulerMessage::Crash { fault });
+        fault
     }
 
     /// Records that a phase of an experiment begins, `chaos` or `quiet` say.

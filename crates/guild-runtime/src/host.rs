@@ -4,31 +4,30 @@
 //! attempt panics or is revoked, the torn behaviour is dropped with the future and this life of the
 //! agent ends; the host, its address and its mailbox stay for the next one.
 
+mod attempt;
+
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::task::Waker;
 
-use actix::{Actor, ActorContext, Addr, Context, Handler, Supervised};
+use actix::prelude::SendError;
+use actix::{Actor, ActorContext, Addr, Context, Handler, Message, Supervised};
 use futures_util::future::LocalBoxFuture;
 use guild_core::event::Cause;
 use guild_core::id::{AgentId, FencingToken, Incarnation, TaskId};
-use guild_core::payload::Payload;
 use guild_core::planner::{AttemptResult, Input};
 use tokio::sync::oneshot;
-use tracing::Instrument;
 
-use crate::agent::{Behaviour, Factory, TaskError};
-use crate::context::{Surroundings, TaskContext};
+use crate::agent::{Behaviour, Factory};
+use crate::context::{Subject, Surroundings};
 use crate::fault::{Fault, Site};
 use crate::guard::{Guard, Verdict};
 use crate::mailbox::Inbox;
 use crate::message::{
-    Assign, ChildDown, HandedIn, Retire, Revive, Revoke, SchedulerMessage, SupervisorMessage,
+    Assign, Blow, ChildDown, HandedIn, Retire, Revive, Revoke, SchedulerMessage, SupervisorMessage,
 };
-use crate::panics::{PanicReport, caught, drop_caught, poll_caught};
+use crate::panics::{PanicReport, caught};
 
 /// What all hosts of a role share.
 pub(crate) struct HostShared {
@@ -62,22 +61,30 @@ impl Lease {
         Self { agent, incarnation, task, attempt, token, scheduler: Some(scheduler) }
     }
 
-    fn hand_in(&mut self, work: HandedIn) {
-        let (agent, incarnation, task, token) =
-            (self.agent, self.incarnation, self.task, self.token);
-        if let Some(scheduler) = self.scheduler.take() {
-            let work = Box::new(work);
-            scheduler.push(SchedulerMessage::HandIn { agent, incarnation, task, token, work });
-        }
+    /// Returns a lease on the same attempt that reports nothing: that of a message that arrives
+    /// twice.
+    pub(crate) fn copy(&self) -> Self {
+        let Self { agent, incarnation, task, attempt, token, .. } = *self;
+        Self { agent, incarnation, task, attempt, token, scheduler: None }
+    }
+
+    /// Returns what hands in the work of this lease.
+    fn result(&self, work: HandedIn) -> SchedulerMessage {
+        let Self { agent, incarnation, task, token, .. } = *self;
+        SchedulerMessage::HandIn { agent, incarnation, task, token, work: Box::new(work) }
     }
 
     /// Hands in a copy; the lease goes on.
     fn repeat(&self, work: HandedIn) {
-        let (agent, incarnation, task, token) =
-            (self.agent, self.incarnation, self.task, self.token);
         if let Some(scheduler) = &self.scheduler {
-            let work = Box::new(work);
-            scheduler.push(SchedulerMessage::HandIn { agent, incarnation, task, token, work });
+            scheduler.push(self.result(work));
+        }
+    }
+
+    /// Ends the lease with this message.
+    fn end_with(&mut self, message: SchedulerMessage) {
+        if let Some(scheduler) = self.scheduler.take() {
+            scheduler.push(message);
         }
     }
 
@@ -128,6 +135,8 @@ struct Slot {
     incarnation: Cell<Option<Incarnation>>,
     behaviour: RefCell<Option<Box<dyn Behaviour>>>,
     running: Cell<Option<FencingToken>>,
+    /// The newest token that was taken; an assignment with the same one is a copy.
+    taken: Cell<FencingToken>,
     revoked: Cell<Option<Revoked>>,
     waker: RefCell<Option<Waker>>,
     /// Number of the fault that struck last, until its consequence is reported.
@@ -152,9 +161,6 @@ struct Struck {
     revoked: bool,
 }
 
-/// A life that ends because the scheduler took its task back.
-const REVOKED: Struck = Struck { task: None, fault: None, revoked: true };
-
 /// The actor that houses an agent.
 pub(crate) struct AgentHost {
     slot: Rc<Slot>,
@@ -175,6 +181,7 @@ impl AgentHost {
             incarnation: Cell::new(None),
             behaviour: RefCell::new(None),
             running: Cell::new(None),
+            taken: Cell::new(FencingToken(0)),
             revoked: Cell::new(None),
             waker: RefCell::new(None),
             fault: Cell::new(None),
@@ -189,7 +196,7 @@ impl AgentHost {
     fn begin(&self, incarnation: Incarnation) {
         let slot = &self.slot;
         slot.incarnation.set(Some(incarnation));
-        let struck = slot.shared.surroundings.strike(Site::Started, slot.agent, None);
+        let struck = slot.shared.surroundings.strike(Site::Started, Subject::agent(slot.agent));
         let fault = struck.map(|(_, number)| number);
         let make = || match struck {
             Some((Fault::Crash, number)) => panic!("injected crash {number}"),
@@ -253,14 +260,14 @@ impl Slot {
         struck: Struck,
         parked: Option<oneshot::Sender<Incarnation>>,
     ) {
-        let Some(incarnation) = self.incarnation.take() else {
+        let Some(incarnation) = self.incarnation.get() else {
             return;
         };
-        if let Some(behaviour) = self.behaviour.borrow_mut().take()
-            && let Err(second) = drop_caught(behaviour)
-        {
-            tracing::warn!(message = %second.message, "agent panicked while it was dropped");
+        let behaviour = self.behaviour.borrow_mut().take();
+        if let Some(behaviour) = behaviour {
+            self.drop_behaviour(behaviour, struck.task);
         }
+        self.incarnation.set(None);
         self.shared.supervisor.push(SupervisorMessage::ChildDown(Box::new(ChildDown {
             agent: self.agent,
             incarnation,
@@ -310,29 +317,39 @@ impl Handler<Revoke> for AgentHost {
     type Result = ();
 
     fn handle(&mut self, message: Revoke, _: &mut Context<Self>) {
-        let (slot, Revoke { token, incarnation, cause }) = (&self.slot, message);
+        let (slot, Revoke { task, attempt, token, incarnation, cause, fault }) =
+            (&self.slot, message);
         if slot.running.get() == Some(token) {
+            slot.fault.set(slot.fault.get().or(fault));
             slot.revoke(Revoked { token, cause, tell: true });
         } else if slot.incarnation.get() == Some(incarnation) && slot.running.get().is_none() {
-            // The scheduler has given up this life though its attempt is over: the result was lost
-            // or crossed the revocation. It waits for the next life, so this one has to end.
-            let fault = slot.fault.take();
-            slot.end_life(cause, revocation(cause), Struck { fault, ..REVOKED }, None);
+            // The scheduler has given up this life though its attempt is over or never came: the
+            // message was lost or crossed the revocation. It waits for the next life, so this one
+            // has to end.
+            let fault = slot.fault.take().or(fault);
+            let struck = Struck { task: Some((task, attempt)), fault, revoked: true };
+            slot.end_life(cause, attempt::revocation(cause), struck, None);
         }
+    }
+}
+
+impl Handler<Blow> for AgentHost {
+    type Result = ();
+
+    fn handle(&mut self, blow: Blow, _: &mut Context<Self>) {
+        self.slot.fault.set(Some(blow.fault));
+        panic!("injected crash {}", blow.fault);
     }
 }
 
 impl Handler<Assign> for AgentHost {
     type Result = ();
 
-    fn handle(&mut self, assign: Assign, _: &mut Context<Self>) {
+    fn handle(&mut self, mut assign: Assign, _: &mut Context<Self>) {
         let slot = &self.slot;
-        let subject = Some((assign.lease.task, assign.lease.attempt));
-        if let Some((Fault::Crash, number)) =
-            slot.shared.surroundings.strike(Site::Receive, slot.agent, subject)
-        {
-            slot.fault.set(Some(number));
-            panic!("injected crash {number}");
+        if assign.lease.token <= slot.taken.get() {
+            // A copy of what was taken already, or older: whoever sent it has the answer.
+            return assign.lease.settle();
         }
         if slot.incarnation.get() != Some(assign.lease.incarnation) || slot.running.get().is_some()
         {
@@ -342,225 +359,42 @@ impl Handler<Assign> for AgentHost {
         let Some(behaviour) = slot.behaviour.borrow_mut().take() else {
             return;
         };
+        slot.taken.set(assign.lease.token);
         slot.running.set(Some(assign.lease.token));
-        actix_rt::spawn(attempt(Rc::clone(slot), behaviour, assign));
+        actix_rt::spawn(attempt::perform(Rc::clone(slot), behaviour, assign));
     }
-}
-
-/// How the guarded future of an attempt ended.
-enum End {
-    Output(Payload),
-    Error(TaskError),
-    Panic(PanicReport),
-    Revoked(Revoked),
-}
-
-async fn attempt(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, assign: Assign) {
-    let Assign { mut lease, input, deadline } = assign;
-    let mut context = TaskContext::new(
-        Arc::clone(&slot.shared.surroundings),
-        (lease.agent, lease.task, lease.attempt, lease.token),
-        deadline,
-    );
-    slot.fault.set(None);
-    let end = {
-        let span = context.span();
-        let work = perform(&mut *behaviour, input, &mut context, &slot).instrument(span);
-        run_until_revoked(&slot, lease.token, work).await
-    };
-    slot.running.set(None);
-    let task = Some((lease.task, lease.attempt));
-    let struck = Struck { task, fault: slot.fault.take(), revoked: matches!(end, End::Revoked(_)) };
-    match end {
-        End::Output(output) => {
-            match context.into_work(output) {
-                Ok(work) => hand_in(&slot, lease, work),
-                Err(error) => lease.finish(failed(&error)),
-            }
-            // What happens from here on is the consequence of a fault that is still under way.
-            slot.fault.set(struck.fault);
-            *slot.behaviour.borrow_mut() = Some(behaviour);
-        }
-        End::Error(error) if error.is_crash() => {
-            let message: Box<str> = error.to_string().into();
-            lease.settle();
-            slot.drop_behaviour(behaviour);
-            let report = PanicReport { message, location: None };
-            slot.end_life(Some(error.cause()), report, struck, None);
-        }
-        End::Error(error) => {
-            *slot.behaviour.borrow_mut() = Some(behaviour);
-            lease.finish(failed(&error));
-        }
-        End::Panic(report) => {
-            lease.settle();
-            slot.drop_behaviour(behaviour);
-            slot.end_life(Some(Cause::Panic), report, struck, None);
-        }
-        End::Revoked(revoked) => {
-            lease.settle();
-            slot.drop_behaviour(behaviour);
-            if revoked.tell {
-                slot.end_life(revoked.cause, revocation(revoked.cause), struck, None);
-            }
-        }
-    }
-}
-
-/// What a revoked life tells its supervisor.
-fn revocation(cause: Option<Cause>) -> PanicReport {
-    let message = match cause {
-        Some(Cause::Heartbeat) => "no heartbeat in time",
-        Some(_) => "the attempt took longer than its timeout",
-        None => "the attempt was cancelled",
-    };
-    PanicReport { message: message.into(), location: None }
-}
-
-fn failed(error: &TaskError) -> AttemptResult {
-    AttemptResult::Failed {
-        cause: error.cause(),
-        message: error.to_string().into(),
-        retryable: error.is_retryable(),
-        retry_after: error.retry_after(),
-    }
-}
-
-impl Slot {
-    fn drop_behaviour(&self, behaviour: Box<dyn Behaviour>) {
-        let struck = self.shared.surroundings.strike(Site::Dropped, self.agent, None);
-        let dropped = caught(move || {
-            drop(behaviour);
-            if let Some((Fault::Crash, number)) = struck {
-                panic!("injected crash {number}");
-            }
-        });
-        if let Err(report) = dropped {
-            tracing::warn!(agent = self.agent.index, message = %report.message, "agent panicked while it was dropped");
-        }
-    }
-}
-
-/// The agent's work, with the faults that chaos wants.
-async fn perform(
-    behaviour: &mut dyn Behaviour,
-    input: Payload,
-    context: &mut TaskContext,
-    slot: &Slot,
-) -> Result<Payload, TaskError> {
-    let bomb = strike(Site::BeforePerform, context, slot).await?;
-    let output = match bomb {
-        None => behaviour.perform(input, context).await?,
-        Some((delay, number)) => {
-            let delay = slot.shared.surroundings.clock.delay(delay);
-            let work = behaviour.perform(input, context);
-            match tokio::time::timeout(delay, work).await {
-                Ok(output) => output?,
-                Err(_) => panic!("injected crash {number}"),
-            }
-        }
-    };
-    strike(Site::AfterPerform, context, slot).await?;
-    Ok(output)
-}
-
-/// Carries out the fault that strikes an attempt here; returns a crash that strikes it later.
-async fn strike(
-    site: Site,
-    context: &TaskContext,
-    slot: &Slot,
-) -> Result<Option<(Duration, u64)>, TaskError> {
-    let surroundings = context.surroundings();
-    let subject = Some((context.task_id(), context.attempt()));
-    let Some((fault, number)) = surroundings.strike(site, slot.agent, subject) else {
-        return Ok(None);
-    };
-    slot.fault.set(Some(number));
-    match fault {
-        Fault::Crash => panic!("injected crash {number}"),
-        Fault::CrashAfter(delay) => return Ok(Some((delay, number))),
-        Fault::Exit => return Err(TaskError::gone(format_args!("injected exit {number}"))),
-        Fault::Hang => std::future::pending().await,
-        Fault::Slow(delay) => tokio::time::sleep(surroundings.clock.delay(delay)).await,
-        Fault::Stall(delay) => {
-            if let Some(faults) = &surroundings.faults {
-                faults.stall(surroundings.clock.delay(delay)).await;
-            }
-        }
-        Fault::Lose | Fault::Repeat | Fault::Delay(_) | Fault::Refuse | Fault::Garble => {
-            tracing::debug!(site = site.name(), "fault strikes where it can do nothing");
-        }
-    }
-    Ok(None)
-}
-
-/// Sends the result of an attempt on its way, through what chaos does to messages.
-fn hand_in(slot: &Slot, mut lease: Lease, mut work: HandedIn) {
-    let surroundings = &slot.shared.surroundings;
-    let of = (lease.task, lease.attempt);
-    let mut latency = surroundings.latency(Site::HandIn, slot.agent, of);
-    match surroundings.strike(Site::HandIn, slot.agent, Some(of)).map(|(fault, _)| fault) {
-        Some(Fault::Lose) => return lease.settle(),
-        Some(Fault::Repeat) => lease.repeat(work.clone()),
-        Some(Fault::Garble) => work.output = Payload::encode("garbled").unwrap_or(Payload::NULL),
-        Some(Fault::Delay(delay)) => latency = delay,
-        Some(_) | None => {}
-    }
-    if latency.is_zero() {
-        return lease.hand_in(work);
-    }
-    let latency = surroundings.clock.delay(latency);
-    actix_rt::spawn(async move {
-        tokio::time::sleep(latency).await;
-        lease.hand_in(work);
-    });
-}
-
-/// Polls the work under a catch until it ends or its lease is revoked; drops it under a catch too.
-async fn run_until_revoked(
-    slot: &Slot,
-    token: FencingToken,
-    work: impl Future<Output = Result<Payload, TaskError>>,
-) -> End {
-    let mut work = std::pin::pin!(Some(work));
-    let end = poll_fn(|cx| {
-        if let Some(revoked) = slot.revoked.take()
-            && revoked.token == token
-        {
-            return Poll::Ready(End::Revoked(revoked));
-        }
-        let Some(running) = work.as_mut().as_pin_mut() else {
-            return Poll::Pending;
-        };
-        match poll_caught(running, cx) {
-            Poll::Ready(Ok(Ok(output))) => Poll::Ready(End::Output(output)),
-            Poll::Ready(Ok(Err(error))) => Poll::Ready(End::Error(error)),
-            Poll::Ready(Err(report)) => Poll::Ready(End::Panic(report)),
-            Poll::Pending => {
-                let mut waker = slot.waker.borrow_mut();
-                if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
-                    *waker = Some(cx.waker().clone());
-                }
-                Poll::Pending
-            }
-        }
-    })
-    .await;
-    if let Err(report) = caught(|| work.set(None)) {
-        tracing::warn!(message = %report.message, "an attempt panicked while it was dropped");
-    }
-    end
 }
 
 /// Where an agent's host is reached.
 pub(crate) type HostAddr = Addr<AgentHost>;
 
-/// Returns the address and the context of a host that is spawned elsewhere.
-pub(crate) fn host_channel() -> (HostAddr, actix::dev::channel::AddressReceiver<AgentHost>) {
-    let (sender, receiver) = actix::dev::channel::channel(MAILBOX_CAPACITY);
+/// Returns the address and the context of a host that is spawned elsewhere; beyond so many
+/// messages that wait, `try_send` answers full.
+pub(crate) fn host_channel(
+    capacity: usize,
+) -> (HostAddr, actix::dev::channel::AddressReceiver<AgentHost>) {
+    let (sender, receiver) = actix::dev::channel::channel(capacity.max(1));
     (Addr::new(sender), receiver)
 }
 
-/// Messages that wait for one host at most: one assignment, one revocation, and orders of its
-/// supervisor. Beyond: `try_send` answers full and the task stays ready.
-const MAILBOX_CAPACITY: usize = 8;
+/// Sends an order that must not be lost: to a host whose mailbox is full it goes when there is room.
+/// Returns whether the host lives.
+pub(crate) fn order<M>(host: &HostAddr, message: M) -> bool
+where
+    M: Message<Result = ()> + Send + 'static,
+    AgentHost: Handler<M>,
+{
+    match host.try_send(message) {
+        Ok(()) => true,
+        Err(SendError::Closed(_)) => false,
+        Err(SendError::Full(message)) => {
+            let room = host.send(message);
+            actix_rt::spawn(async move {
+                if room.await.is_err() {
+                    tracing::debug!("a host ended before it read its mailbox");
+                }
+            });
+            true
+        }
+    }
+}

@@ -40,5 +40,6 @@ pub use events::{Events, Lagged};
 pub use fault::{ChaosError, Fault, FaultPoint, Hit, RandomFaults, Site, Strike};
 pub use guild::{
     Drain, Guild, MemoryHandle, ShutdownError, ShutdownReport, Stats, SubmitError, TransactError,
+    UnderWay,
 };
 pub use run::{OutputError, Run, RunError, RunReport};

@@ -17,7 +17,7 @@ use guild_memory::{CommitError, Completion, GroupNo, Memory, NameTable, Submitte
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::context::Surroundings;
+use crate::context::{Subject, Surroundings};
 use crate::events::EventLog;
 use crate::fault::{Fault, Site};
 use crate::guild::{SubmitError, TransactError};
@@ -148,7 +148,11 @@ impl MemoryActor {
         }
         if memory.needs_driving() && !self.is_syncing {
             self.is_syncing = true;
-            let delay = self.sync_time.as_mut().map_or(Duration::ZERO, |time| time());
+            let mut delay = self.sync_time.as_mut().map_or(Duration::ZERO, |time| time());
+            let struck = self.surroundings.strike(Site::Sync, Subject::default());
+            if let Some((Fault::Slow(more), _)) = struck {
+                delay += more;
+            }
             let (delay, inbox) = (self.clock.delay(delay), self.inbox.inbox());
             actix_rt::spawn(async move {
                 tokio::time::sleep(delay).await;
@@ -235,9 +239,8 @@ impl MemoryActor {
         let output = completion.output.clone();
         let spawned = completion.spawned.clone();
         let (agent, attempt) = (completion.agent, completion.attempt);
-        if let Some((Fault::Refuse, number)) =
-            self.surroundings.strike(Site::Commit, agent, Some((task, attempt)))
-        {
+        let subject = Subject::attempt(agent, task, attempt);
+        if let Some((Fault::Refuse, number)) = self.surroundings.strike(Site::Commit, subject) {
             let message = format!("injected conflict {number}").into();
             let refusal = Refusal::Conflict { message };
             let input = Input::CommitRefused { task, token, refusal };
@@ -273,6 +276,9 @@ impl MemoryActor {
             self.surroundings.named(|names| {
                 group.records.iter().for_each(|record| observer(record, names));
             });
+        }
+        if let Some(faults) = &self.surroundings.faults {
+            group.records.iter().for_each(|record| faults.told(record));
         }
         self.surroundings
             .stats

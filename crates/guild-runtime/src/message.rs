@@ -48,6 +48,14 @@ pub(crate) enum SchedulerMessage {
         output: Payload,
         spawned: Spawned,
     },
+    /// From an agent that chaos has struck: a result that arrives behind so many later ones.
+    Late { behind: u32, result: Box<SchedulerMessage> },
+    /// From a timer: what was to arrive behind later messages has waited long enough.
+    Release,
+    /// From the handle: panic, for that is the fault of this number.
+    Crash { fault: u64 },
+    /// From the handle: answer with what is under way.
+    Census { reply: oneshot::Sender<crate::guild::UnderWay> },
     /// From the controller: assign nothing more; answer when nothing is under way.
     Drain { idle: oneshot::Sender<()> },
     /// From the controller: take back what is under way and answer with how many there were.
@@ -98,12 +106,25 @@ impl Message for Assign {
     type Result = ();
 }
 
+/// To an agent's host, from chaos: panic.
+pub(crate) struct Blow {
+    pub(crate) fault: u64,
+}
+
+impl Message for Blow {
+    type Result = ();
+}
+
 /// To an agent's host: drop the task of this token, and end the life that performs it or has
 /// performed it without the scheduler's knowledge.
 pub(crate) struct Revoke {
+    pub(crate) task: TaskId,
+    pub(crate) attempt: u32,
     pub(crate) token: FencingToken,
     pub(crate) incarnation: Incarnation,
     pub(crate) cause: Option<Cause>,
+    /// Number of the fault that has struck the assignment on its way.
+    pub(crate) fault: Option<u64>,
 }
 
 impl Message for Revoke {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use actix::prelude::SendError;
 use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle, Supervised};
 use guild_core::event::{Cause, Event, Names, Severity};
 use guild_core::id::{AgentId, RunId, TaskId};
@@ -19,16 +18,19 @@ use guild_memory::Completion;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::context::Surroundings;
-use crate::fault::{Fault, Site};
-use crate::host::{HostAddr, Lease};
+use crate::context::{Subject, Surroundings};
+use crate::fault::Site;
+use crate::guild::UnderWay;
+use crate::host::{HostAddr, Lease, order};
 use crate::incidents::Report;
 use crate::mailbox::{Outlet, Wake, recycled};
 use crate::message::{Assign, HandedIn, MemoryMessage, Revoke, SchedulerMessage};
 use crate::run::RunBoard;
 
 mod book;
+mod post;
 pub(crate) use book::RunBook;
+use post::{Overtaken, Post};
 
 /// The actor that gives tasks to agents.
 pub(crate) struct Scheduler {
@@ -48,6 +50,10 @@ pub(crate) struct Scheduler {
     decisions: Decisions,
     timer: Option<(Timestamp, SpawnHandle)>,
     draining: Option<oneshot::Sender<()>>,
+    /// Assignments on their way to agents.
+    post: Post,
+    /// Results that chaos lets arrive behind later ones.
+    late: Overtaken<SchedulerMessage>,
 }
 
 /// What the scheduler is built from.
@@ -79,6 +85,8 @@ impl Scheduler {
             decisions: parts.decisions,
             timer: None,
             draining: None,
+            post: Post::default(),
+            late: Overtaken::default(),
         }
     }
 
@@ -88,8 +96,15 @@ impl Scheduler {
         self.inbox.take(&mut batch);
         self.count(batch.len());
         for message in batch.drain(..) {
+            let is_result = matches!(message, SchedulerMessage::HandIn { .. });
             self.receive(now, message);
             self.obey(now);
+            if is_result && !self.late.is_empty() {
+                for message in self.late.pass() {
+                    self.receive(now, message);
+                    self.obey(now);
+                }
+            }
         }
         self.batch = recycled(batch);
         self.settle(now);
@@ -130,6 +145,32 @@ impl Scheduler {
                     book.completed(task.index, output, spawned.as_ref().map(|(graph, _)| graph));
                 }
                 self.take(now, Input::Committed { task, token, version, spawned });
+            }
+            SchedulerMessage::Late { behind, result } => {
+                self.late.hold(behind, *result);
+                self.release_later();
+            }
+            SchedulerMessage::Release => {
+                self.post.release();
+                for message in self.late.release() {
+                    self.receive(now, message);
+                    self.obey(now);
+                }
+            }
+            SchedulerMessage::Crash { fault } => {
+                self.surroundings.stats.control_fault.store(fault, Ordering::Relaxed);
+                panic!("injected crash {fault}");
+            }
+            SchedulerMessage::Census { reply } => {
+                let under_way = UnderWay {
+                    runs: self.books.len(),
+                    attempts: self.planner.tasks_in_flight(),
+                    commits: self.planner.open_commits(),
+                    messages: self.post.held() + self.late.len(),
+                };
+                if reply.send(under_way).is_err() {
+                    tracing::debug!("nobody waits for the census any more");
+                }
             }
             SchedulerMessage::Drain { idle } => {
                 self.planner.pause();
@@ -197,13 +238,15 @@ impl Scheduler {
                     }
                 }
             }
-            Command::Revoke { agent, incarnation, token, cause, .. } => {
+            Command::Revoke { task, attempt, agent, incarnation, token, cause } => {
                 self.count(1);
                 self.surroundings.cancellations.cancel(token);
+                let fault = self.post.struck(agent, token);
+                let revoke = Revoke { task, attempt, token, incarnation, cause, fault };
                 if let Some(host) = self.host(agent)
-                    && let Err(error) = host.try_send(Revoke { token, incarnation, cause })
+                    && !order(host, revoke)
                 {
-                    tracing::warn!(%error, agent = agent.index, "revocation was not delivered");
+                    tracing::warn!(agent = agent.index, "the host of a revoked attempt has ended");
                 }
             }
             Command::Commit { task, attempt, agent, incarnation, token } => {
@@ -240,31 +283,26 @@ impl Scheduler {
         let deadline = self.clock.instant(self.clock.now().after(timeout));
         self.surroundings.stats.attempts.fetch_add(1, Ordering::Relaxed);
         self.count(1);
-        let (agent, subject) = (lease.agent, Some((lease.task, lease.attempt)));
-        let fault = self.surroundings.strike(Site::Assign, agent, subject);
-        let Some(host) = self.host(agent) else {
+        let subject = Subject::attempt(lease.agent, lease.task, lease.attempt);
+        let fault = self.surroundings.strike(Site::Assign, subject);
+        let Some(host) = self.host(lease.agent).cloned() else {
             return;
         };
+        let latency = self.surroundings.latency(Site::Assign, subject);
+        let latency = self.clock.delay(latency);
         let assign = Assign { lease, input, deadline };
-        match fault {
-            Some((Fault::Lose, _)) => assign.lease.void(),
-            Some((Fault::Refuse, _)) => assign.lease.refuse(),
-            Some((Fault::Delay(delay), _)) => self.deliver_late(host, assign, delay),
-            Some(_) | None => {
-                let of = (task, assign.lease.attempt);
-                match self.surroundings.latency(Site::Assign, agent, of) {
-                    Duration::ZERO => deliver(host, assign),
-                    latency => self.deliver_late(host, assign, latency),
-                }
-            }
+        if self.post.send(host, assign, fault, latency, self.clock) {
+            self.release_later();
         }
     }
 
-    fn deliver_late(&self, host: &HostAddr, assign: Assign, delay: Duration) {
-        let (host, delay) = (host.clone(), self.clock.delay(delay));
+    /// Wakes the scheduler when a message that was to arrive behind later ones has waited for them
+    /// long enough.
+    fn release_later(&self) {
+        let (inbox, delay) = (self.inbox.inbox(), self.clock.delay(post::OVERTAKEN_MAX));
         actix_rt::spawn(async move {
             tokio::time::sleep(delay).await;
-            deliver(&host, assign);
+            inbox.push(SchedulerMessage::Release);
         });
     }
 
@@ -339,16 +377,6 @@ impl Scheduler {
             scheduler.turn(context);
         });
         self.timer = Some((at, handle));
-    }
-}
-
-fn deliver(host: &HostAddr, assign: Assign) {
-    match host.try_send(assign) {
-        Ok(()) => {}
-        // The agent lives and is only slow to read: it must not be taken for one that is gone.
-        Err(SendError::Full(assign)) => assign.lease.refuse(),
-        // Dropping the message drops its lease, which hands the task back.
-        Err(SendError::Closed(_)) => tracing::debug!("assignment was not delivered"),
     }
 }
 

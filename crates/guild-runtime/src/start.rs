@@ -1,7 +1,7 @@
 //! Starts the tree: memory, scheduler, supervisors, agents, in this order.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use actix::{Actor, Context, Supervised};
@@ -232,9 +232,10 @@ fn recruit(
             surroundings: Arc::clone(surroundings),
         });
         supervisors.push(inbox);
+        let mailbox_messages_max = surroundings.catalog.limits.mailbox_messages_max;
         let mut crews: Vec<Vec<_>> = (0..arbiters.len().max(1)).map(|_| Vec::new()).collect();
         for index in 0..parts.agents {
-            let (address, receiver) = host_channel();
+            let (address, receiver) = host_channel(mailbox_messages_max);
             hosts[usize::from(role.0)].push(address);
             let crew = index as usize % crews.len();
             crews[crew].push((AgentId { role: *role, index }, receiver));
@@ -379,6 +380,7 @@ impl Tree {
                     "the guild takes no more work; start it again on its store"
                 }
             };
+            let struck = surroundings.stats.control_fault.swap(0, Ordering::Relaxed);
             let report = Report {
                 kind: "controller_failed",
                 severity: Severity::Error,
@@ -387,7 +389,7 @@ impl Tree {
                 location: report.location,
                 agent: None,
                 task: None,
-                fault: None,
+                fault: (struck > 0).then_some(struck),
                 action: action.into(),
             };
             let event = surroundings.incidents.open(clock.now(), report);

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::context::Surroundings;
-use crate::host::HostAddr;
+use crate::host::{HostAddr, order};
 use crate::incidents::Report;
 use crate::mailbox::{Outlet, Wake, recycled};
 use crate::message::{
@@ -119,11 +119,13 @@ impl RoleSupervisor {
         child.lives += 1;
         child.ledger.running(now);
         let event = match child.restart.take() {
-            None => Event::AgentStarted { agent, role: self.role, incarnation },
-            Some(pending) => {
+            // Before its first life that came up there is nothing to restart, though it may have
+            // crashed while it was started.
+            Some(pending) if child.lives > 1 => {
                 self.surroundings.stats.restarts.fetch_add(1, Ordering::Relaxed);
                 Event::AgentRestarted { agent, incarnation, delay_us: pending.delay_us }
             }
+            Some(_) | None => Event::AgentStarted { agent, role: self.role, incarnation },
         };
         self.surroundings.memory.push(MemoryMessage::Record(event));
         self.surroundings
@@ -222,7 +224,7 @@ impl RoleSupervisor {
                 .hosts
                 .get(usize::from(self.role.0))
                 .and_then(|hosts| hosts.get(agent.index as usize))
-                .is_some_and(|host| host.try_send(Revive { incarnation }).is_ok()),
+                .is_some_and(|host| order(host, Revive { incarnation })),
         };
         if !delivered {
             tracing::warn!(agent = agent.index, "agent's host is gone; it is not restarted");
@@ -234,8 +236,8 @@ impl RoleSupervisor {
         let hosts = self.hosts.get(usize::from(self.role.0)).into_iter().flatten();
         for (host, child) in hosts.zip(&mut self.children) {
             child.restart = None;
-            if let Err(error) = host.try_send(Retire) {
-                tracing::debug!(%error, "host has ended already");
+            if !order(host, Retire) {
+                tracing::debug!("host has ended already");
             }
         }
         if stopped.send(()).is_err() {

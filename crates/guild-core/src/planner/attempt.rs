@@ -109,7 +109,8 @@ impl Planner {
         let holds = self.roles.get(usize::from(agent.role.0)).is_some_and(|pool| {
             pool.agents.get(agent.index as usize).is_some_and(|slot| {
                 slot.incarnation == Some(incarnation)
-                    && matches!(&slot.state, AgentState::Busy(lease) if lease.token == token)
+                    && matches!(&slot.state, AgentState::Busy(lease)
+                        if lease.token == token && lease.task == task)
             })
         });
         if !holds {
