@@ -4,6 +4,7 @@
 //! Architecture invariant: nothing of Guild is re-implemented in here. A simulation runs the very
 //! actors of `guild-runtime`; the checkers read the event log and nothing else.
 
+pub mod chaos;
 pub mod checker;
 pub mod digest;
 mod parallel;

@@ -12,6 +12,7 @@ use guild_core::restart::RestartPolicy;
 use guild_core::time::Timestamp;
 use guild_runtime::{FaultPoint, StartError};
 
+use crate::plan::Scene;
 use crate::workload::{DURATION_MAX, Role, SimulatedAgent, Workload, WorkloadError};
 use crate::world::{Counts, LogReader, Resolution};
 use crate::{World, WorldError};
@@ -170,6 +171,15 @@ impl Simulation {
         workload.check()?;
         workload.graph(Seed(self.seed), GraphBuilder::new(&workload.name))?;
         Ok(())
+    }
+
+    /// Returns the agents and tasks among which a fault plan selects.
+    pub fn scene(&self, workload: &Workload) -> Scene {
+        let roles = workload.roles.iter().map(|role| role.name.clone());
+        Scene {
+            roles: roles.zip(self.agents(workload)).collect(),
+            tasks: workload.tasks.iter().map(|task| task.name.clone()).collect(),
+        }
     }
 
     /// Returns the agents of each role.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use guild_core::draw::Seed;
+use guild_sim::chaos::Experiment;
 use guild_sim::plan::{Kind, Need, Plan, PlanError, RULES, Scene, Source, WORKER};
 use proptest::prelude::*;
 
@@ -366,7 +367,15 @@ proptest! {
         mutations.iter().for_each(|mutation| mutate(&mut text, mutation));
         let text: String = text.into_iter().collect();
         match Plan::parse(&text, file) {
-            Ok(plan) => prop_assert_eq!(plan.draw(Seed(seed)), plan.draw(Seed(seed))),
+            Ok(plan) => {
+                let drawn = plan.draw(Seed(seed));
+                prop_assert_eq!(&drawn, &plan.draw(Seed(seed)));
+                // Whether it fits its workload is found out without a panic too.
+                let first = plan.draw(plan.seed);
+                if first.tasks.is_some_and(|tasks| tasks <= 400) && first.agents <= Some(100) {
+                    drop(Experiment::new(plan, &text, None));
+                }
+            }
             Err(error) => {
                 prop_assert!(!error.problems.is_empty());
                 let lines = text.split('\n').count();

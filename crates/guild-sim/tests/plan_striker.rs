@@ -301,15 +301,3 @@ fn reduced_plan_has_fewer_tasks_and_agents_and_the_same_faults() {
     assert_eq!(reduced.case.methods, BTreeSet::from([0]));
     assert_eq!((reduced.knobs, reduced.methods), (drawn.knobs, drawn.methods));
 }
-
-#[test]
-fn short_specification_strikes_as_often_as_it_says() {
-    let drawn = Plan::from_spec("crash=0.3,hang=0.01").unwrap().draw(Seed(1));
-    let mut world = World::new(Striker::new(&drawn, &scene()));
-
-    (0..10_000).for_each(|n| world.attempt(n, n % AGENTS, n));
-
-    let crashed = world.log.iter().filter(|(.., strike)| strike.kind == Kind::Crash);
-    let attempts: BTreeSet<u32> = crashed.map(|(_, task, _)| *task).collect();
-    assert!((2_850..3_150).contains(&attempts.len()), "{} of 3,000", attempts.len());
-}

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::kind::{Kind, RULES};
+use super::kind::{Kind, RULES, Site};
+use super::{Method, Plan};
 
 /// A branch of recovery, as it shows in an event log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -157,8 +158,16 @@ impl Coverage {
         Ok(())
     }
 
-    /// Adds what another batch has shown. Their plans may differ, so the counts of the faults of one
-    /// plan are dropped.
+    /// Adds what other runs of the same plan have shown.
+    pub fn join(&mut self, other: &Self) {
+        let mut methods = std::mem::take(&mut self.methods);
+        methods.resize(methods.len().max(other.methods.len()), 0);
+        methods.iter_mut().zip(&other.methods).for_each(|(sum, count)| *sum += count);
+        self.merge(other);
+        self.methods = methods;
+    }
+
+    /// Adds what runs of another plan have shown: the counts of the faults of one plan are dropped.
     pub fn merge(&mut self, other: &Self) {
         self.runs += other.runs;
         self.methods.clear();
@@ -168,6 +177,20 @@ impl Coverage {
         for (branch, count) in &other.branches {
             *self.branches.entry(*branch).or_default() += count;
         }
+    }
+
+    /// Returns for each fault that struck the branches of which one should have followed, where none
+    /// was seen.
+    pub fn unseen_branches(&self, plan: &Plan) -> Vec<(usize, &'static [Branch])> {
+        let struck = plan.methods.iter().zip(&self.methods).enumerate();
+        struck
+            .filter(|(_, (_, count))| **count > 0)
+            .map(|(n, (method, _))| (n, follows(method)))
+            .filter(|(_, branches)| {
+                let seen = |branch: &Branch| self.branches.contains_key(branch);
+                !branches.is_empty() && !branches.iter().any(seen)
+            })
+            .collect()
     }
 
     /// Returns everything that was never seen.
@@ -180,6 +203,46 @@ impl Coverage {
             kinds: kinds.filter(|kind| !self.kinds.contains_key(kind)).collect(),
             branches: branches.filter(|branch| !self.branches.contains_key(branch)).collect(),
         }
+    }
+}
+
+/// Returns the branches of which one follows when this fault strikes; none where it may be borne
+/// without a trace.
+fn follows(method: &Method) -> &'static [Branch] {
+    match (method.kind, method.site) {
+        (Kind::Crash, Site::Dropped) => &[],
+        (Kind::Crash, _) => &[Branch::RetriedAfterPanic, Branch::DeadLettered],
+        (Kind::Poison, _) => &[Branch::DeadLettered],
+        (Kind::StartCrash, _) if method.permanent >= 1.0 => &[Branch::Quarantined],
+        (Kind::CrashQueued, _) => &[Branch::Restarted, Branch::Quarantined],
+        (Kind::Hang | Kind::Drop, _) => {
+            &[Branch::RetriedAfterTimeout, Branch::RetriedAfterHeartbeat, Branch::DeadLettered]
+        }
+        (Kind::Exit | Kind::FullMailbox, _) => &[Branch::RetriedAfterAgentLost],
+        (Kind::WrongResult, _) | (Kind::Duplicate, Site::HandIn) => &[Branch::StaleResult],
+        (
+            Kind::CommitBefore
+            | Kind::CommitAfter
+            | Kind::CommitUnknown
+            | Kind::DiskFull
+            | Kind::TornWrite
+            | Kind::LostWrites
+            | Kind::ControllerCrash
+            | Kind::Kill,
+            _,
+        ) => &[Branch::Recovered],
+        (
+            Kind::StartCrash
+            | Kind::Slow
+            | Kind::Stall
+            | Kind::Duplicate
+            | Kind::Delay
+            | Kind::Reorder
+            | Kind::SlowSync
+            | Kind::QuotaCut
+            | Kind::Swizzle,
+            _,
+        ) => &[],
     }
 }
 

@@ -17,15 +17,14 @@ mod draw;
 mod kind;
 mod knob;
 mod method;
-mod problem;
-mod quantity;
+pub(crate) mod problem;
+pub(crate) mod quantity;
 mod reader;
 mod result;
 mod scene;
 mod select;
 mod setting;
 mod shrink;
-mod spec;
 mod strike;
 
 pub use case::{Case, CaseError, FaultId};
@@ -38,7 +37,9 @@ pub use problem::{Place, PlanError, Problem};
 pub use result::{FiredFault, IncidentNote, MethodNote, PlanResult};
 pub use scene::{AgentName, AgentNameError, Scene, matches};
 pub use select::{Mode, Select};
-pub use setting::{Knobs, Limits, Policy, Quiet, Setting, Source, SteadyState, WORKER, Workload};
+pub use setting::{
+    Knobs, Limits, Policy, Quiet, Setting, Source, SteadyState, TaskEffects, WORKER, Workload,
+};
 pub use shrink::{Shrunk, Trial, shrink};
 pub use strike::{Hit, Strike, Striker};
 

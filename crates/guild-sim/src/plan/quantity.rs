@@ -6,7 +6,7 @@ use std::time::Duration;
 const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Reads `50us`, `250ms`, `30s`, `1.5m`, `2h` or `1d`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || {
         format!(
             "`{text}` is no duration; write a number and a unit (us, ms, s, m, h, d), like \"30s\""

@@ -153,11 +153,6 @@ impl<'a, 'i> Section<'a, 'i> {
         None
     }
 
-    pub(super) fn truth(&self, key: &'static str) -> Option<bool> {
-        let raw = self.raw(key)?;
-        Some(self.expect(&raw, "true or false", raw.value.as_bool())?.value)
-    }
-
     pub(super) fn duration(&self, key: &'static str) -> Option<Duration> {
         Some(self.as_duration(&self.raw(key)?)?.value)
     }

@@ -10,9 +10,6 @@ use super::Plan;
 use super::case::Case;
 use super::scene::AgentName;
 
-/// The verdict of an invariant that holds.
-const HOLDS: &str = "holds";
-
 /// What came of one run of a plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanResult {
@@ -34,7 +31,7 @@ pub struct PlanResult {
     pub faults: Vec<FiredFault>,
     /// The incidents, in their order.
     pub incidents: Vec<IncidentNote>,
-    /// Each invariant that was checked, and `holds` or how it is violated.
+    /// Each invariant that was asked for, and `holds`, `not judged: ...` or `violated ...`.
     pub verdicts: Vec<(String, String)>,
     /// The hash of the event log.
     pub events_hash: String,
@@ -90,6 +87,9 @@ pub struct IncidentNote {
 }
 
 impl PlanResult {
+    /// The verdict of an invariant that holds.
+    pub const HOLDS: &'static str = "holds";
+
     /// Starts the result of a run of this plan; what came of the run is to be filled in.
     ///
     /// `fired` is how often each fault struck, `case` the part that was run, unless all.
@@ -124,7 +124,7 @@ impl PlanResult {
 
     /// Returns the invariants that do not hold, each with how it is violated.
     pub fn violated(&self) -> impl Iterator<Item = &(String, String)> {
-        self.verdicts.iter().filter(|(_, verdict)| verdict != HOLDS)
+        self.verdicts.iter().filter(|(_, verdict)| verdict.starts_with("violated"))
     }
 
     /// Returns the result as indented JSON.
@@ -183,7 +183,8 @@ mod tests {
     #[test]
     fn result_survives_being_written_and_read() {
         let mut result = result(None);
-        result.verdicts = vec![("I1".into(), "holds".into()), ("I3".into(), "twice".into())];
+        result.verdicts =
+            vec![("I1".into(), "holds".into()), ("I3".into(), "violated at line 7: twice".into())];
         result.times(Duration::from_millis(1_500), Duration::from_micros(7));
 
         let read: PlanResult = serde_json::from_str(&result.to_json().unwrap()).unwrap();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use guild_core::planner::ReadyOrder;
 use serde_json::{Map, Value};
 
 use super::knob::Knob;
@@ -27,8 +28,21 @@ pub struct Workload {
     pub policy: Policy,
     /// How much a commit survives, where the plan says it.
     pub durability: Option<&'static str>,
-    /// Whether each task has effects: it adds to a counter in the memory and to a ledger outside.
-    pub effects: bool,
+    /// Which effects each task has, in the memory and outside.
+    pub effects: TaskEffects,
+}
+
+/// Which effects the tasks of a workload have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TaskEffects {
+    /// None.
+    #[default]
+    None,
+    /// Each adds to counters in the memory, and has an effect outside under its idempotency key.
+    Keyed,
+    /// The same, but every attempt has its effect outside anew: this breaks I3, so that one can see
+    /// what is said then.
+    Careless,
 }
 
 /// Where the tasks of a workload come from.
@@ -80,6 +94,15 @@ impl Policy {
     /// Returns the policy's name.
     pub fn name(self) -> &'static str {
         Self::ALL[self as usize].0
+    }
+
+    /// Returns the order that the policy stands for.
+    pub fn order(self) -> ReadyOrder {
+        match self {
+            Self::CriticalPath => ReadyOrder::CriticalPath,
+            Self::Fifo => ReadyOrder::Fifo,
+            Self::Random => ReadyOrder::Random,
+        }
     }
 }
 
@@ -144,22 +167,6 @@ impl Default for Quiet {
 }
 
 impl Workload {
-    /// Returns the workload that a plan has which names none.
-    pub(super) fn generated() -> Self {
-        Self {
-            source: Source::Shape {
-                shape: Setting::Text("layers".to_owned()),
-                tasks: Knob::Fixed(100),
-                duration: None,
-                quotas: None,
-            },
-            agents: Some(Knob::Fixed(8)),
-            policy: Policy::default(),
-            durability: None,
-            effects: true,
-        }
-    }
-
     /// Reads the table `workload`; paths are relative to the file of the plan.
     pub(super) fn read(table: &Section<'_, '_>, file: &Path) -> Option<Self> {
         let shape = table.raw("shape").and_then(|raw| setting(table, &raw));
@@ -179,7 +186,7 @@ impl Workload {
         let policy = table.name("policy", Policy::ALL).map(|policy| policy.value);
         let durable = ["memory", "process", "disk"].map(|name| (name, name));
         let durability = table.name("durability", durable).map(|name| name.value);
-        let effects = table.truth("effects").unwrap_or(false);
+        let effects = table.raw("effects").and_then(|raw| effects(table, &raw));
         let named = ["shape", "flow", "workflow"].map(|key| table.has(key));
         if named.iter().filter(|named| **named).count() != 1 {
             table.wrong_here("needs one of shape, flow, workflow");
@@ -201,7 +208,13 @@ impl Workload {
             (None, Some(workflow)) => Source::Workflow(workflow),
             (None, None) => Source::Shape { shape: shape?, tasks: tasks?, duration, quotas },
         };
-        Some(Self { source, agents, policy: policy.unwrap_or_default(), durability, effects })
+        Some(Self {
+            source,
+            agents,
+            policy: policy.unwrap_or_default(),
+            durability,
+            effects: effects.unwrap_or_default(),
+        })
     }
 }
 
@@ -268,6 +281,19 @@ impl Quiet {
         let within = table.raw("within").and_then(|raw| table.as_duration_above_zero(&raw));
         table.finish();
         Self { after, within: within.map(|within| within.value) }
+    }
+}
+
+/// Reads `effects`: true, false or `"careless"`.
+fn effects(table: &Section<'_, '_>, raw: &Raw<'_, '_>) -> Option<TaskEffects> {
+    match (raw.value.as_bool(), raw.value.as_str()) {
+        (Some(true), _) => Some(TaskEffects::Keyed),
+        (Some(false), _) => Some(TaskEffects::None),
+        (None, Some("careless")) => Some(TaskEffects::Careless),
+        (None, _) => {
+            table.wrong(raw, "must be true, false or \"careless\"");
+            None
+        }
     }
 }
 

@@ -161,13 +161,14 @@ impl Striker {
         &self.faults
     }
 
-    /// Returns the agents that faults may strike; no other agent may be disturbed by one.
+    /// Returns the agents that faults may disturb: those they may strike, and all where one blocks the
+    /// thread that they share.
     pub fn selected(&self) -> BTreeSet<AgentName> {
         let scene = Scene { roles: self.roles.clone(), tasks: Vec::new() };
         let strikes = |armed: &&Armed| armed.method.kind.disturbs_agents();
         let agents = |armed: &Armed| match armed.method.kind.rule().target {
-            Target::Tasks | Target::Whole => Chosen::Everybody.agents(&scene),
-            Target::Agents => armed.chosen.agents(&scene),
+            Target::Agents if armed.method.kind != Kind::Stall => armed.chosen.agents(&scene),
+            Target::Agents | Target::Tasks | Target::Whole => Chosen::Everybody.agents(&scene),
         };
         self.methods.iter().filter(strikes).flat_map(agents).collect()
     }

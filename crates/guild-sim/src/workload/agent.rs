@@ -1,6 +1,6 @@
 //! Performs simulated tasks: waits, and counts its effects for those who check them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,9 @@ use super::{Map, Workload};
 pub struct TaskInput {
     /// How long it takes, in microseconds.
     us: u64,
+    /// How often it must show that it lives, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    heartbeat_us: Option<u64>,
     /// What it spawns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     map: Option<MapInput>,
@@ -36,8 +39,26 @@ pub(super) struct MapInput {
 }
 
 impl TaskInput {
-    pub(super) fn new(duration: Duration, map: Option<MapInput>) -> Self {
-        Self { us: micros(duration), map }
+    pub(super) fn new(
+        duration: Duration,
+        heartbeat: Option<Duration>,
+        map: Option<MapInput>,
+    ) -> Self {
+        Self { us: micros(duration), heartbeat_us: heartbeat.map(micros), map }
+    }
+
+    /// Waits as long as the task takes, and shows twice in each interval that it lives.
+    async fn wait(&self, context: &mut TaskContext) {
+        let mut left = self.us;
+        let step = self.heartbeat_us.map_or(left, |interval| (interval / 2).max(1));
+        while left > step {
+            context.sleep(Duration::from_micros(step)).await;
+            context.heartbeat();
+            left -= step;
+        }
+        if left > 0 {
+            context.sleep(Duration::from_micros(left)).await;
+        }
     }
 
     /// Returns the least time that what it spawns adds to the paths through it.
@@ -64,7 +85,7 @@ impl MapInput {
     fn spawn(self, context: &mut TaskContext) {
         for (number, us) in (0..).zip(self.us) {
             let mut task = Task::numbered(number, &self.role)
-                .input(&TaskInput { us, map: None })
+                .input(&TaskInput { us, heartbeat_us: None, map: None })
                 .priority(self.priority)
                 .retry(self.retry.clone())
                 .expected(Duration::from_micros(us));
@@ -82,29 +103,48 @@ impl MapInput {
 /// Where simulated tasks leave their effects, so that a test can count them.
 #[derive(Clone, Debug, Default)]
 pub struct Effects {
-    /// Whether each task adds 1 to the key `effects` of the shared memory, and puts its own key.
+    /// Whether each task adds 1 to the key `effects` of the shared memory, puts its own key, and
+    /// now and then changes one that it shares with others.
     pub in_memory: bool,
     /// A ledger outside of Guild.
     pub outside: Option<Ledger>,
+    /// Whether the effect outside is had under another key by each attempt, as it must not be.
+    pub careless: bool,
 }
 
-/// A ledger outside of Guild: what was done under which idempotency key, and how often.
+/// A service outside of Guild that honours idempotency keys: what comes under a known key is not
+/// done again. Every clone is the same service.
 #[derive(Clone, Debug, Default)]
-pub struct Ledger(Arc<Mutex<BTreeMap<String, u32>>>);
+pub struct Ledger(Arc<Mutex<Done>>);
+
+#[derive(Debug, Default)]
+struct Done {
+    keys: BTreeSet<String>,
+    effects: BTreeMap<String, u64>,
+}
 
 impl Ledger {
-    /// Notes that something was done.
-    pub fn note(&self, key: &str) {
-        let mut ledger = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *ledger.entry(key.to_owned()).or_default() += 1;
+    /// Has the effect of a task, unless it was had under this key.
+    pub fn effect(&self, task: String, key: &str) {
+        let mut done = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if done.keys.insert(key.to_owned()) {
+            *done.effects.entry(task).or_default() += 1;
+        }
     }
 
-    /// Returns each key with how often it was done.
-    pub fn entries(&self) -> Vec<(String, u32)> {
-        let ledger = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        ledger.iter().map(|(key, times)| (key.clone(), *times)).collect()
+    /// Returns how often the effect of each task was had.
+    pub fn effects(&self) -> BTreeMap<String, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).effects.clone()
     }
 }
+
+/// The key that every task with effects adds 1 to.
+pub const COUNTER: &str = "effects";
+
+/// The key that some tasks read and write, so that their transactions conflict now and then.
+const SHARED: &str = "shared";
+/// Every how many tasks one does.
+const SHARED_EVERY: u32 = 5;
 
 /// An agent that waits as long as its task is said to take.
 #[derive(Clone, Debug, Default)]
@@ -128,17 +168,24 @@ impl Agent for SimulatedAgent {
         input: TaskInput,
         context: &mut TaskContext,
     ) -> Result<(), TaskError> {
-        if input.us > 0 {
-            context.sleep(Duration::from_micros(input.us)).await;
-        }
+        input.wait(context).await;
         if self.effects.in_memory {
             let key = format!("effect/{}", context.task());
             let seen = context.memory().get::<u32>(&key)?.unwrap_or(0);
             context.memory().put(&key, &(seen + 1))?;
-            context.memory().add("effects", 1)?;
+            context.memory().add(COUNTER, 1)?;
+            if context.task_id().index.0.is_multiple_of(SHARED_EVERY) {
+                let seen = context.memory().get::<u32>(SHARED)?.unwrap_or(0);
+                context.memory().put(SHARED, &(seen + 1))?;
+            }
         }
         if let Some(ledger) = &self.effects.outside {
-            ledger.note(context.idempotency_key());
+            let task = format!("{}/{}", context.run(), context.task());
+            let mut key = context.idempotency_key().to_owned();
+            if self.effects.careless {
+                key += &format!("#{}", context.attempt());
+            }
+            ledger.effect(task, &key);
         }
         if let Some(map) = input.map {
             map.spawn(context);

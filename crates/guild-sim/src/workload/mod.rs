@@ -16,7 +16,7 @@ use guild_core::graph::{Graph, GraphBuilder, GraphError, Task};
 use guild_core::quota::QuotaSpec;
 use guild_core::retry::RetryPolicy;
 
-pub use self::agent::{Effects, Ledger, SimulatedAgent};
+pub use self::agent::{COUNTER, Effects, Ledger, SimulatedAgent};
 use self::agent::{MapInput, TaskInput};
 pub use self::duration::{DURATION_MAX, DurationError, Durations};
 pub use self::wfformat::{WORKFLOW_BYTES_MAX, WorkflowError, is_workflow, read_workflow};
@@ -66,6 +66,8 @@ pub struct WorkTask {
     pub retry: RetryPolicy,
     /// Time limit of an attempt; none: a simulated task has all the time it takes.
     pub timeout: Option<Duration>,
+    /// How often an attempt must show that it lives.
+    pub heartbeat: Option<Duration>,
     /// The tasks that it spawns when it completes.
     pub map: Option<Map>,
 }
@@ -117,6 +119,7 @@ impl WorkTask {
             quotas: Vec::new(),
             retry: RetryPolicy::default(),
             timeout: None,
+            heartbeat: None,
             map: None,
         }
     }
@@ -279,7 +282,7 @@ impl Workload {
         for (place, task) in self.tasks.iter().enumerate() {
             let us = task.duration.draw(seed, place as u64, 0);
             let map = task.map.as_ref().map(|map| MapInput::draw(self, map, seed, place));
-            let input = TaskInput::new(us, map);
+            let input = TaskInput::new(us, task.heartbeat, map);
             let mut added = Task::new(&task.name, &self.roles[task.role].name)
                 .input(&input)
                 .priority(task.priority)
@@ -287,6 +290,9 @@ impl Workload {
                 .expected(us + input.expected_of_map());
             if let Some(timeout) = task.timeout {
                 added = added.timeout(timeout);
+            }
+            if let Some(heartbeat) = task.heartbeat {
+                added = added.heartbeat(heartbeat);
             }
             for (quota, amount) in &task.quotas {
                 added = added.quota(&self.quotas[*quota].0, *amount);

@@ -73,6 +73,7 @@ pub struct WorldBuilder {
     pub(super) perturbation: Option<Perturbation>,
     pub(super) resolution: Resolution,
     pub(super) medium: Medium,
+    pub(super) disk: Disk,
     pub(super) histories: bool,
     pub(super) validate: bool,
     pub(super) time_limit: Duration,
@@ -105,6 +106,7 @@ impl WorldBuilder {
             perturbation: None,
             resolution: Resolution::default(),
             medium: Medium::default(),
+            disk: Disk::default(),
             histories: false,
             validate: false,
             time_limit: TIME_LIMIT,
@@ -213,6 +215,14 @@ impl WorldBuilder {
         self
     }
 
+    /// Keeps the memory on this disk, of which the caller has another handle: so it can be made to
+    /// fail at any moment.
+    #[must_use]
+    pub fn disk(mut self, disk: Disk) -> Self {
+        self.disk = disk;
+        self
+    }
+
     /// Makes the log tell what each commit has read and written, for the checker of histories.
     #[must_use]
     pub fn record_histories(mut self, records: bool) -> Self {
@@ -257,10 +267,11 @@ impl WorldBuilder {
     /// # Errors
     /// A declaration is wrong; nothing runs then.
     pub fn start(mut self) -> Result<World, StartError> {
-        let log = Log::new(self.keeps_lines, std::mem::take(&mut self.readers));
+        let remembers = self.medium != Medium::Ram;
+        let log = Log::new(self.keeps_lines, remembers, std::mem::take(&mut self.readers));
         let disk = match &self.medium {
             Medium::Ram => None,
-            Medium::Disk { .. } => Some(Disk::default()),
+            Medium::Disk { .. } => Some(self.disk.clone()),
         };
         World::open(self, log, disk)
     }

@@ -22,7 +22,7 @@ pub enum DiskFault {
 
 /// A simulated disk; every clone is the same disk.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Disk(Arc<Mutex<State>>);
+pub struct Disk(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -37,8 +37,8 @@ impl Disk {
         Box::new(FailingStore { disk: self.clone(), inner })
     }
 
-    /// Makes the next write fail.
-    pub(super) fn fail(&self, fault: DiskFault) {
+    /// Makes the next write fail, and all that follow until the process ends.
+    pub fn fail(&self, fault: DiskFault) {
         self.state().fault = Some(fault);
     }
 
@@ -50,7 +50,7 @@ impl Disk {
     }
 
     /// Returns how many batches a power cut could still lose.
-    pub(super) fn unsynced_batches(&self) -> usize {
+    pub fn unsynced_batches(&self) -> usize {
         self.state().ram.unsynced_batches()
     }
 

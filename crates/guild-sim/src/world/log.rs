@@ -42,6 +42,11 @@ struct Sink {
     awaited: Option<u64>,
     counts: Counts,
     fates: Fates,
+    /// Whether there can be a recovery.
+    remembers: bool,
+    /// The hash of each line, to recognise it after a recovery.
+    told: Vec<u64>,
+    rewritten: Option<u64>,
 }
 
 /// What a log holds, counted.
@@ -72,7 +77,11 @@ impl fmt::Debug for Log {
 }
 
 impl Log {
-    pub(super) fn new(keeps_lines: bool, readers: Vec<Box<dyn LogReader>>) -> Self {
+    pub(super) fn new(
+        keeps_lines: bool,
+        remembers: bool,
+        readers: Vec<Box<dyn LogReader>>,
+    ) -> Self {
         let sink = Sink {
             seq: 0,
             hash: Fnv1a::default(),
@@ -83,15 +92,18 @@ impl Log {
             awaited: None,
             counts: Counts::default(),
             fates: Fates::default(),
+            remembers,
+            told: Vec::new(),
+            rewritten: None,
         };
         Self(Arc::new(Shared { sink: Mutex::new(sink), reached: Notify::new() }))
     }
 
-    /// Adds the next record; one that is known from before a recovery is passed over.
+    /// Adds the next record; one that is known from before a recovery must be as it was.
     pub(super) fn add(&self, record: &EventRecord, names: &NameTable) {
         let mut sink = self.sink();
         if record.seq <= sink.seq {
-            return;
+            return sink.compare(record, names);
         }
         sink.add(record, names);
         if sink.awaited.is_some_and(|seq| seq <= record.seq) {
@@ -116,6 +128,10 @@ impl Log {
         self.sink().seq
     }
 
+    pub(super) fn rewritten(&self) -> Option<u64> {
+        self.sink().rewritten
+    }
+
     pub(super) fn hash(&self) -> u64 {
         self.sink().hash.value()
     }
@@ -138,11 +154,24 @@ impl Log {
 }
 
 impl Sink {
+    /// Compares a record that was told before with what was told.
+    fn compare(&mut self, record: &EventRecord, names: &NameTable) {
+        self.line.clear();
+        write_line(record, names, &mut self.line);
+        let told = usize::try_from(record.seq - 1).ok().and_then(|place| self.told.get(place));
+        if told.is_some_and(|told| *told != Fnv1a::default().update(self.line.as_bytes()).value()) {
+            self.rewritten.get_or_insert(record.seq);
+        }
+    }
+
     fn add(&mut self, record: &EventRecord, names: &NameTable) {
         self.seq = record.seq;
         self.line.clear();
         write_line(record, names, &mut self.line);
         self.hash = self.hash.update(self.line.as_bytes()).update(b"\n");
+        if self.remembers {
+            self.told.push(Fnv1a::default().update(self.line.as_bytes()).value());
+        }
         self.counts.add(&record.event);
         self.fates.add(&record.event, names);
         for reader in &mut self.readers {

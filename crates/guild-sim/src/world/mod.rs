@@ -63,8 +63,7 @@ use guild_runtime::{
 use serde::de::DeserializeOwned;
 
 pub use self::builder::{Medium, Resolution, WorldBuilder};
-use self::disk::Disk;
-pub use self::disk::DiskFault;
+pub use self::disk::{Disk, DiskFault};
 pub use self::fate::Fate;
 use self::life::Life;
 use self::log::Log;
@@ -237,17 +236,55 @@ impl World {
     /// # Errors
     /// The world has no disk, or the guild does not start again on it.
     pub fn crash(&mut self, crash: Crash) -> Result<(), WorldError> {
+        self.crash_for(crash, Duration::ZERO)
+    }
+
+    /// Ends the process as a crash does, and starts it again on what the disk has kept, after this
+    /// much time.
+    ///
+    /// # Errors
+    /// The world has no disk, or the guild does not start again on it.
+    pub fn crash_for(&mut self, crash: Crash, downtime: Duration) -> Result<(), WorldError> {
         let disk = self.disk.clone().ok_or(WorldError::NoDisk)?;
         disk.crash(crash);
-        let now = self.now();
+        let now = self.now().after(downtime);
         // Whatever the old life still does while it is dropped, the disk sees no more of it.
         self.life = None;
-        self.life = Some(Life::begin(&self.parts, &self.log, Some(&disk), now)?);
+        self.begin(now)
+    }
+
+    /// Ends the guild in order, as far as it still obeys, and starts it again on its disk in the
+    /// same process.
+    ///
+    /// # Errors
+    /// The world has no disk, or the guild does not start again on it.
+    pub fn restart(&mut self) -> Result<(), WorldError> {
+        self.disk.as_ref().ok_or(WorldError::NoDisk)?;
+        self.end();
+        let now = self.now();
+        self.life = None;
+        self.begin(now)
+    }
+
+    fn begin(&mut self, now: Timestamp) -> Result<(), WorldError> {
+        self.life = Some(Life::begin(&self.parts, &self.log, self.disk.as_ref(), now)?);
         for (_, graph) in self.submitted.clone() {
             let guild = self.guild().clone();
             self.block_on(async move { guild.submit(graph).await })?;
         }
         Ok(())
+    }
+
+    /// Returns the first event that was told and was lost or changed by a crash, if there is one;
+    /// known only of a world with a disk.
+    pub fn rewritten(&self) -> Option<u64> {
+        self.log.rewritten()
+    }
+
+    /// Waits this long in the time of the world, wherever the future is polled in it.
+    pub fn timer(&self, duration: Duration) -> impl Future<Output = ()> + use<> {
+        let delay = self.stretched(duration);
+        async move { tokio::time::sleep(delay).await }
     }
 
     /// Makes the disk fail the next time it is written to: the guild takes nothing more, until it
@@ -330,6 +367,12 @@ impl World {
 
     /// Ends the guild in order.
     pub fn shut_down(mut self) {
+        self.end();
+    }
+
+    /// Ends the guild in order; the log can still be asked, and a world with a disk
+    /// [restarted](Self::restart).
+    pub fn end(&mut self) {
         let guild = self.guild().clone();
         if let Err(error) = self.block_on(async move { guild.shutdown(Drain::Now).await }) {
             tracing::debug!(%error, "guild of a world did not end cleanly");

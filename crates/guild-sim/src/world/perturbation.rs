@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use guild_core::draw::{Seed, Stream};
+use guild_core::event::EventRecord;
 use guild_core::time::micros;
 use guild_runtime::{FaultPoint, Hit, Strike};
 
@@ -42,6 +43,18 @@ pub(super) struct Jitter {
 impl FaultPoint for Jitter {
     fn strike(&self, hit: &Hit<'_>) -> Option<Strike> {
         self.below.as_ref()?.strike(hit)
+    }
+
+    fn struck(&self, tag: u64, number: u64) {
+        if let Some(below) = &self.below {
+            below.struck(tag, number);
+        }
+    }
+
+    fn told(&self, record: &EventRecord) {
+        if let Some(below) = &self.below {
+            below.told(record);
+        }
     }
 
     fn latency(&self, hit: &Hit<'_>) -> Duration {
