@@ -29,6 +29,8 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE.html")]
         out: PathBuf,
     },
+    /// Play a fault plan: a guild in virtual time, faults, and a verdict on every promise
+    Chaos(ChaosArguments),
     /// Check a flow file and change nothing
     Validate {
         /// The flow file
@@ -110,9 +112,13 @@ pub(crate) struct RunArguments {
     /// Seed of all random draws (delays, chaos)
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     pub(crate) seed: u64,
-    /// Inject faults: the probability of each per attempt, such as crash=0.05,hang=0.01,slow=0.1
-    #[arg(long, value_name = "SPEC")]
+    /// Inject faults: the probability of each per attempt, such as crash=0.05,hang=0.01,slow=0.1, or
+    /// a fault plan
+    #[arg(long, value_name = "SPEC|FILE")]
     pub(crate) chaos: Option<String>,
+    /// Of a fault plan, only this part
+    #[arg(long, value_name = "CASE", hide = true, requires = "chaos")]
+    pub(crate) only: Option<String>,
     /// Write the event log to this file, one JSON object per line
     #[arg(long, value_name = "FILE")]
     pub(crate) events: Option<PathBuf>,
@@ -137,8 +143,9 @@ pub(crate) struct SimulateArguments {
     /// Which ready task goes first
     #[arg(long, value_enum, default_value_t)]
     pub(crate) policy: Policy,
-    /// Inject faults: the probability of each per attempt, such as crash=0.05,hang=0.01,slow=0.1
-    #[arg(long, value_name = "SPEC")]
+    /// Inject faults: the probability of each per attempt, such as crash=0.05,hang=0.01,slow=0.1, or
+    /// a fault plan
+    #[arg(long, value_name = "SPEC|FILE")]
     pub(crate) chaos: Option<String>,
     /// Write the event log to this file, one JSON object per line
     #[arg(long, value_name = "FILE")]
@@ -160,6 +167,35 @@ pub(crate) struct SimulateArguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_024))]
     pub(crate) jobs: Option<u16>,
     /// How to print the summary
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChaosArguments {
+    /// The fault plan
+    pub(crate) plan: PathBuf,
+    /// The seed, or the first of several [default: what the plan says]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Play this many seeds on all cores, up to the first violation, which is made small
+    #[arg(long, value_name = "N", conflicts_with_all = ["only", "events", "real"],
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub(crate) seeds: Option<u64>,
+    /// Play only a part of the plan, as the line that repeats a violation names it
+    #[arg(long, value_name = "CASE")]
+    pub(crate) only: Option<String>,
+    /// Play it with a real process and a real store: guild run, killed with SIGKILL and started
+    /// again
+    #[arg(long)]
+    pub(crate) real: bool,
+    /// Write the event log to this file, one JSON object per line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) events: Option<PathBuf>,
+    /// Write the result to this file: plan, seed, faults, incidents, verdicts, as one JSON object
+    #[arg(long, value_name = "FILE")]
+    pub(crate) result: Option<PathBuf>,
+    /// How to print the result
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
 }

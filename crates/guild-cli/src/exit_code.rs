@@ -14,6 +14,8 @@ pub(crate) enum Exit {
     Failed = 1,
     /// Bad input or usage; nothing was started and nothing was written.
     BadInput = 2,
+    /// An invariant is violated, or a fault plan has not shown what it says.
+    Violated = 3,
     /// The store cannot be used.
     Store = 4,
     /// Interrupted; the run can be resumed.

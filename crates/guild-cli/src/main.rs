@@ -7,6 +7,7 @@ mod chart;
 mod command;
 mod digest;
 mod exit_code;
+mod faults;
 mod flow;
 mod graph;
 mod progress;

@@ -1,5 +1,6 @@
 //! The commands of `guild`, one function each.
 
+mod chaos;
 mod follow;
 mod report;
 mod run;
@@ -25,6 +26,7 @@ pub(crate) fn execute(command: Command) -> Result<Exit, CommandError> {
         Command::Run(arguments) => return run::run(&arguments),
         Command::Simulate(arguments) => return simulate::simulate(&arguments),
         Command::Report { events, out } => return report::report(&events, &out),
+        Command::Chaos(arguments) => return chaos::chaos(&arguments),
         Command::Validate { flow, settings } => validate(&flow, &settings)?,
         Command::Graph { flow, settings, format } => {
             let flow = Flow::load(&flow, &settings, None)?;

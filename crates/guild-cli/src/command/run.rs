@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use guild::process::ProcessObserver;
 use guild::{
-    Drain, Graph, GraphBuilder, Guild, Limits, RandomFaults, RestartPolicy, Run, RunReport, Seed,
+    Drain, FaultPoint, Graph, GraphBuilder, Guild, Limits, RestartPolicy, Run, RunReport,
     StartError, Storage, StoreError, SubmitError, reader,
 };
+
+use guild_sim::plan::Scene;
 
 use crate::agent::{FlowAgent, InnerAgent, Shared};
 use crate::args::{Format, RunArguments};
@@ -21,6 +23,7 @@ use crate::command::follow::{End, Follower};
 use crate::command::store::outcome_name;
 use crate::command::{check_output, print};
 use crate::exit_code::{CommandError, Exit};
+use crate::faults::faults;
 use crate::flow::{FLOW_ROLE, Flow, INNER_AGENTS, RESULT_TASK, RoleKind};
 use crate::graph;
 use crate::reaper::{self, Reaper};
@@ -40,7 +43,7 @@ struct Plan {
     flow: Arc<Flow>,
     run: String,
     graph: Graph,
-    chaos: Option<RandomFaults>,
+    chaos: Option<Arc<dyn FaultPoint>>,
     limits: Limits,
 }
 
@@ -62,9 +65,10 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Exit, CommandError> {
 fn plan(arguments: &RunArguments) -> Result<Plan, CommandError> {
     let bad = |message: String| CommandError::BadInput(message);
     let flow = Flow::load(&arguments.flow, &arguments.settings, arguments.agents)?;
-    let chaos =
-        arguments.chaos.as_deref().map(|spec| RandomFaults::parse(spec, Seed(arguments.seed)));
-    let chaos = chaos.transpose().map_err(|error| bad(format!("--chaos: {error}")))?;
+    let chaos = arguments.chaos.as_deref().map(|option| {
+        faults(option, arguments.only.as_deref(), arguments.seed, &scene(&flow), false)
+    });
+    let chaos = chaos.transpose()?;
     let run = arguments.run.clone().unwrap_or_else(|| flow.name.clone());
     let mut limits = Limits::default();
     limits.events_in_memory_max = EVENTS_IN_MEMORY_MAX;
@@ -80,6 +84,16 @@ fn plan(arguments: &RunArguments) -> Result<Plan, CommandError> {
     let graph = graph::build(&flow, GraphBuilder::new(&run))
         .map_err(|error| bad(format!("{}: {error}", arguments.flow.display())))?;
     Ok(Plan { flow: Arc::new(flow), run, graph, chaos, limits })
+}
+
+/// Returns who is there to be struck.
+fn scene(flow: &Flow) -> Scene {
+    let inner = (FLOW_ROLE.to_owned(), INNER_AGENTS);
+    let roles = flow.roles.iter().map(|role| (role.name.clone(), role.agents));
+    Scene {
+        roles: std::iter::once(inner).chain(roles).collect(),
+        tasks: flow.tasks.iter().map(|task| task.name.clone()).collect(),
+    }
 }
 
 /// Locks the directory against a reaper that is still at work, and later runs against ours.
@@ -181,7 +195,7 @@ fn start(
             backoff_max: Duration::from_millis(100),
             ..RestartPolicy::default()
         };
-        builder = builder.faults(Arc::new(chaos.clone())).restart(policy);
+        builder = builder.faults(Arc::clone(chaos)).restart(policy);
     }
     let guild = builder.start().map_err(|error| match error {
         StartError::Store(_) | StartError::Open(_) | StartError::Thread(_) => {

@@ -8,7 +8,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use guild::{EventRecord, FaultPoint, RandomFaults, Seed};
+use guild::EventRecord;
 use guild_sim::report::Recorder;
 use guild_sim::workload::{Workload, is_workflow, read_workflow};
 use guild_sim::world::LogReader;
@@ -20,6 +20,7 @@ use crate::command::store::outcome_name;
 use crate::command::sweep::{self, Sweep};
 use crate::command::{check_output, print};
 use crate::exit_code::{CommandError, Exit};
+use crate::faults::faults;
 use crate::flow::Flow;
 use crate::progress::VirtualBar;
 use crate::render::{Summary, Tasks};
@@ -31,7 +32,7 @@ const NAMES_SHOWN_MAX: usize = 5;
 /// Runs the command.
 pub(crate) fn simulate(arguments: &SimulateArguments) -> Result<Exit, CommandError> {
     let (workload, without_duration) = load(arguments)?;
-    let simulation = simulation(arguments, arguments.seed)?;
+    let simulation = simulation(arguments, &workload, arguments.agents, arguments.seed)?;
     simulation.check(&workload).map_err(|error| refused(arguments, &error))?;
     let sweep = Sweep::parse(arguments)?;
     let workflow = arguments.workflow.as_path();
@@ -101,23 +102,20 @@ fn tell_defaults(tasks: &[String]) {
     }
 }
 
-/// Returns how the workload is simulated with this seed.
+/// Returns how the workload is simulated with this seed and so many agents, where they are asked for.
 pub(crate) fn simulation(
     arguments: &SimulateArguments,
+    workload: &Workload,
+    agents: Option<u32>,
     seed: u64,
 ) -> Result<Simulation, CommandError> {
-    let faults = arguments.chaos.as_deref().map(|spec| RandomFaults::parse(spec, Seed(seed)));
-    let faults = faults
-        .transpose()
-        .map_err(|error| CommandError::BadInput(format!("--chaos: {error}")))?
-        .map(|faults| Arc::new(faults) as Arc<dyn FaultPoint>);
-    Ok(Simulation {
-        agents: arguments.agents,
-        seed,
-        order: arguments.policy.order(),
-        faults,
-        ..Simulation::default()
-    })
+    let mut simulation =
+        Simulation { agents, seed, order: arguments.policy.order(), ..Simulation::default() };
+    if let Some(option) = &arguments.chaos {
+        let scene = simulation.scene(workload);
+        simulation.faults = Some(faults(option, None, seed, &scene, true)?);
+    }
+    Ok(simulation)
 }
 
 /// Returns the error that names the workload.
@@ -177,16 +175,16 @@ impl Policy {
 
 /// The file of an event log; every clone is the same file.
 #[derive(Clone)]
-struct EventFile(Arc<Mutex<io::Result<BufWriter<File>>>>);
+pub(crate) struct EventFile(Arc<Mutex<io::Result<BufWriter<File>>>>);
 
 impl EventFile {
-    fn create(path: &Path) -> io::Result<Self> {
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
         let file = BufWriter::with_capacity(1 << 16, File::create(path)?);
         Ok(Self(Arc::new(Mutex::new(Ok(file)))))
     }
 
     /// Returns the first error of writing, if there was one.
-    fn close(&self) -> io::Result<()> {
+    pub(crate) fn close(&self) -> io::Result<()> {
         let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *file {
             Ok(file) => file.flush(),

@@ -124,8 +124,7 @@ pub(crate) fn run(
         .collect();
     let bar = CountBar::new(jobs.len() as u64);
     let one = |(point, seed): (Point, u64)| -> Result<Row, CommandError> {
-        let mut simulation = simulation(arguments, seed)?;
-        simulation.agents = point.agents;
+        let mut simulation = simulation(arguments, workload, point.agents, seed)?;
         simulation.order = point.policy.order();
         let simulated = simulation
             .run(workload, Vec::new())
@@ -153,8 +152,8 @@ fn page(
     let parts: Vec<&[Row]> = rows.chunks(sweep.seeds.len().max(1)).collect();
     let fastest = parts.iter().min_by_key(|rows| median(rows)).map_or(&rows[0], |rows| &rows[0]);
     let (point, seed) = (fastest.point, fastest.seed);
-    let mut again = simulation(arguments, seed)?;
-    (again.agents, again.order) = (point.agents, point.policy.order());
+    let mut again = simulation(arguments, workload, point.agents, seed)?;
+    again.order = point.policy.order();
     let recorder = Recorder::default();
     again
         .run(workload, vec![Box::new(recorder.clone())])
