@@ -13,7 +13,7 @@ pub(crate) struct Arguments {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 some task failed, 2 bad input (nothing was started), \
-                          4 the store cannot be used, 130 interrupted (the run can be resumed)";
+                          3 an invariant is violated, 4 the store cannot be used, 130 interrupted (the run can be resumed)";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -31,6 +31,14 @@ pub(crate) enum Command {
     },
     /// Play a fault plan: a guild in virtual time, faults, and a verdict on every promise
     Chaos(ChaosArguments),
+    /// Check an event log: which of the invariants I1 to I17 it keeps
+    Verify {
+        /// The event log, as --events writes it (.gz too); - is standard input
+        events: PathBuf,
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
     /// Check a flow file and change nothing
     Validate {
         /// The flow file
@@ -166,6 +174,10 @@ pub(crate) struct SimulateArguments {
     /// Simulations of the sweep at a time [default: as many as there are cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_024))]
     pub(crate) jobs: Option<u16>,
+    /// Check the invariants, of the planner after every step and of the log; exit 3 when one is
+    /// violated
+    #[arg(long)]
+    pub(crate) validate: bool,
     /// How to print the summary
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,

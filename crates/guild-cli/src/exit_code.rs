@@ -43,6 +43,9 @@ pub(crate) enum CommandError {
     /// An argument is wrong, or names what does not exist.
     #[error("{0}")]
     BadInput(String),
+    /// An invariant is violated.
+    #[error("{0}")]
+    Violated(String),
     /// The store cannot be used.
     #[error("{0}")]
     Store(String),
@@ -63,6 +66,7 @@ impl CommandError {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Flow(_) | Self::BadInput(_) => Exit::BadInput,
+            Self::Violated(_) => Exit::Violated,
             Self::Store(_) => Exit::Store,
             Self::Output(_) | Self::EventLog { .. } => Exit::Failed,
         }

@@ -7,6 +7,7 @@ mod run;
 mod simulate;
 mod store;
 mod sweep;
+mod verify;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -27,6 +28,7 @@ pub(crate) fn execute(command: Command) -> Result<Exit, CommandError> {
         Command::Simulate(arguments) => return simulate::simulate(&arguments),
         Command::Report { events, out } => return report::report(&events, &out),
         Command::Chaos(arguments) => return chaos::chaos(&arguments),
+        Command::Verify { events, format } => return verify::verify(&events, format),
         Command::Validate { flow, settings } => validate(&flow, &settings)?,
         Command::Graph { flow, settings, format } => {
             let flow = Flow::load(&flow, &settings, None)?;

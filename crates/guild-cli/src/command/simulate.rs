@@ -12,12 +12,13 @@ use guild::EventRecord;
 use guild_sim::report::Recorder;
 use guild_sim::workload::{Workload, is_workflow, read_workflow};
 use guild_sim::world::LogReader;
-use guild_sim::{SimulateError, Simulated, Simulation};
+use guild_sim::{SimulateError, Simulated, Simulation, WorldError};
 
 use crate::args::{Format, Policy, SimulateArguments};
 use crate::command::report::{self, Shown};
 use crate::command::store::outcome_name;
 use crate::command::sweep::{self, Sweep};
+use crate::command::verify;
 use crate::command::{check_output, print};
 use crate::exit_code::{CommandError, Exit};
 use crate::faults::faults;
@@ -49,6 +50,8 @@ pub(crate) fn simulate(arguments: &SimulateArguments) -> Result<Exit, CommandErr
     readers.extend(file.iter().map(|file| Box::new(file.clone()) as Box<dyn LogReader>));
     let recorder = arguments.report.as_ref().map(|_| Recorder::default());
     readers.extend(recorder.iter().map(|own| Box::new(own.clone()) as Box<dyn LogReader>));
+    let watch = verify::watch(arguments.validate);
+    readers.extend(verify::reader(watch.as_ref()));
     let simulated =
         simulation.run(&workload, readers).map_err(|error| refused(arguments, &error))?;
     bar.clear();
@@ -67,6 +70,7 @@ pub(crate) fn simulate(arguments: &SimulateArguments) -> Result<Exit, CommandErr
         }
         Format::Table => print(&summary.to_text(&workload.name))?,
     }
+    verify::judge_simulation(watch.as_ref(), arguments.seed)?;
     Ok(exit(&simulated))
 }
 
@@ -109,8 +113,8 @@ pub(crate) fn simulation(
     agents: Option<u32>,
     seed: u64,
 ) -> Result<Simulation, CommandError> {
-    let mut simulation =
-        Simulation { agents, seed, order: arguments.policy.order(), ..Simulation::default() };
+    let (order, validate) = (arguments.policy.order(), arguments.validate);
+    let mut simulation = Simulation { agents, seed, order, validate, ..Simulation::default() };
     if let Some(option) = &arguments.chaos {
         let scene = simulation.scene(workload);
         simulation.faults = Some(faults(option, None, seed, &scene, true)?);
@@ -118,8 +122,12 @@ pub(crate) fn simulation(
     Ok(simulation)
 }
 
-/// Returns the error that names the workload.
+/// Returns the error that names the workload. A planner that is validated fails the run when it
+/// breaks one of its invariants.
 pub(crate) fn refused(arguments: &SimulateArguments, error: &SimulateError) -> CommandError {
+    if arguments.validate && matches!(error, SimulateError::World(WorldError::Run(_))) {
+        return CommandError::Violated(format!("{}: {error}", arguments.workflow.display()));
+    }
     CommandError::BadInput(format!("{}: {error}", arguments.workflow.display()))
 }
 

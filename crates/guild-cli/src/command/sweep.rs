@@ -16,6 +16,7 @@ use crate::args::{Format, Policy, SimulateArguments};
 use crate::command::print;
 use crate::command::report::{self, Shown};
 use crate::command::simulate::{exit, refused, simulation, summary};
+use crate::command::verify;
 use crate::exit_code::{CommandError, Exit};
 use crate::progress::CountBar;
 use crate::render::{Summary, numbers_right, table};
@@ -126,9 +127,11 @@ pub(crate) fn run(
     let one = |(point, seed): (Point, u64)| -> Result<Row, CommandError> {
         let mut simulation = simulation(arguments, workload, point.agents, seed)?;
         simulation.order = point.policy.order();
+        let watch = verify::watch(arguments.validate);
         let simulated = simulation
-            .run(workload, Vec::new())
+            .run(workload, verify::reader(watch.as_ref()).into_iter().collect())
             .map_err(|error: SimulateError| refused(arguments, &error))?;
+        verify::judge_simulation(watch.as_ref(), seed)?;
         bar.step();
         Ok(Row { point, seed, simulated })
     };
