@@ -50,8 +50,8 @@ pub use guild_core::restart::RestartPolicy;
 pub use guild_core::retry::RetryPolicy;
 pub use guild_core::time::Timestamp;
 pub use guild_memory::{
-    CommitError, Condition, Conflict, Durability, Merge, Snapshot, StoreError, Transaction,
-    TransactionError, Unmet, Violation, reader,
+    CommitError, Condition, Conflict, Durability, Isolation, KeyRange, Merge, Savepoint, Snapshot,
+    StoreError, Transaction, TransactionError, Unmet, Violation, Writer, reader,
 };
 pub use guild_runtime::{
     Agent, Cancellation, ChaosError, Drain, Events, Fault, FaultPoint, Guild, GuildBuilder, Lagged,

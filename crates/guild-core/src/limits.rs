@@ -20,8 +20,10 @@ pub struct Limits {
     pub key_bytes_max: usize,
     /// Bytes of a memory value. Beyond: the write is refused.
     pub value_bytes_max: usize,
-    /// Writes of one transaction. Beyond: the commit is refused.
+    /// Write operations of one transaction. Beyond: the commit is refused.
     pub writes_per_transaction_max: usize,
+    /// Keys that one transaction removes by range. Beyond: the commit is refused.
+    pub range_deletes_per_transaction_max: usize,
     /// Bytes of all writes of one transaction. Beyond: the commit is refused.
     pub transaction_bytes_max: usize,
     /// Recent events kept in RAM for readers. Beyond: the oldest leave RAM.
@@ -52,6 +54,7 @@ impl Default for Limits {
             key_bytes_max: 1 << 10,
             value_bytes_max: 64 << 10,
             writes_per_transaction_max: 4_096,
+            range_deletes_per_transaction_max: 65_536,
             transaction_bytes_max: 1 << 20,
             events_in_memory_max: 1 << 20,
             incidents_in_memory_max: 10_000,

@@ -7,155 +7,18 @@
 //! commits. (Kung and Robinson, "On Optimistic Methods for Concurrency Control", 1981, backward
 //! validation; phantoms by range as in FoundationDB.)
 
-use std::fmt;
-use std::ops::Bound;
+mod error;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
-use guild_core::id::{CommitVersion, TaskId};
+use guild_core::id::CommitVersion;
 use guild_core::limits::Limits;
 
+pub use self::error::{CommitError, Conflict, Unmet, Violation, Writer};
+
 use crate::snapshot::{Entry, Key, Map, Snapshot};
-use crate::transaction::{
-    RangeRead, Refused, Step, TransactionError, TransactionParts, Write, run, text,
-};
-
-/// Why a commit is refused; nothing has changed then.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CommitError {
-    /// What the transaction read has changed since; run it again.
-    #[error("{0}")]
-    Conflict(Box<Conflict>),
-    /// What the transaction requires of a key does not hold any more; run again, it is told so
-    /// before it commits.
-    #[error("{0}")]
-    Unmet(Box<Unmet>),
-    /// The task has a newer lease, has ended, or is unknown.
-    #[error("the lease of this attempt is no longer valid; its result is ignored")]
-    StaleToken,
-    /// The transaction breaks a rule; running it again cannot help.
-    #[error("{0}")]
-    Invalid(Violation),
-    /// The store failed, so nothing is accepted any more.
-    #[error("the memory is unavailable: {reason}")]
-    Unavailable {
-        /// What failed, and the remedy.
-        reason: String,
-    },
-}
-
-impl CommitError {
-    /// Returns whether the same work may succeed when it is done again.
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Conflict(_) | Self::Unmet(_))
-    }
-}
-
-/// A condition, or the floor of an addition, that others have broken since it was stated.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unmet {
-    /// What was refused, and on which key.
-    pub error: TransactionError,
-    /// The version that the transaction read at.
-    pub read_at: CommitVersion,
-    /// The version of the key now; none: it is absent.
-    pub now_at: Option<CommitVersion>,
-    /// The task that made the newest change, where known.
-    pub writer: Option<TaskId>,
-}
-
-impl fmt::Display for Unmet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)?;
-        match self.now_at {
-            Some(version) => write!(f, " (read at version {}, now at {version})", self.read_at),
-            None => write!(f, " (read at version {}, removed since)", self.read_at),
-        }
-    }
-}
-
-/// Which change came between the read and the commit of a transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Conflict {
-    /// The key that was read and has changed; with `prefix`, a key of the range that changed.
-    pub key: Option<String>,
-    /// The prefix of the scan that would now answer otherwise; none: a single key was read.
-    pub prefix: Option<String>,
-    /// The version that the transaction read at.
-    pub read_at: CommitVersion,
-    /// The version of the change; none: the key was removed.
-    pub now_at: Option<CommitVersion>,
-    /// The task that made the change, where known.
-    pub writer: Option<TaskId>,
-}
-
-impl fmt::Display for Conflict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.key, &self.prefix) {
-            (Some(key), None) => write!(f, "memory key `{key}`")?,
-            (Some(key), Some(prefix)) => write!(f, "memory key `{key}` in the range `{prefix}*`")?,
-            (None, Some(prefix)) => write!(f, "a memory key in the range `{prefix}*`")?,
-            (None, None) => write!(f, "the memory")?,
-        }
-        write!(f, ", read at version {}, was ", self.read_at)?;
-        match self.now_at {
-            Some(version) => write!(f, "changed at version {version}"),
-            None => write!(f, "removed since"),
-        }
-    }
-}
-
-/// The rule that a commit or a submission breaks.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-#[expect(missing_docs, reason = "the fields are named in the messages")]
-pub enum Violation {
-    /// A key is too long.
-    #[error(
-        "memory key `{key}` has {bytes} bytes; at most {bytes_max} are allowed (key_bytes_max)"
-    )]
-    KeyTooLong { key: String, bytes: usize, bytes_max: usize },
-    /// A value is too large.
-    #[error(
-        "value of memory key `{key}` has {bytes} bytes; at most {bytes_max} are allowed (value_bytes_max); keep large data in files"
-    )]
-    ValueTooLarge { key: String, bytes: usize, bytes_max: usize },
-    /// A transaction does too much.
-    #[error(
-        "the transaction has {writes} write operations; at most {writes_max} are allowed (writes_per_transaction_max)"
-    )]
-    TooManyWrites { writes: usize, writes_max: usize },
-    /// A transaction is too large.
-    #[error(
-        "the transaction writes {bytes} bytes; at most {bytes_max} are allowed (transaction_bytes_max)"
-    )]
-    TransactionTooLarge { bytes: usize, bytes_max: usize },
-    /// A merge operation cannot work on what is there.
-    #[error("{0}")]
-    Merge(TransactionError),
-    /// An output is too large.
-    #[error("the output has {bytes} bytes; at most {bytes_max} are allowed (payload_bytes_max)")]
-    OutputTooLarge { bytes: usize, bytes_max: usize },
-    /// A run has too many tasks.
-    #[error(
-        "the run would have {tasks} tasks; at most {tasks_max} are allowed (tasks_per_run_max)"
-    )]
-    TooManyTasks { tasks: u64, tasks_max: u32 },
-    /// A run has too many dependencies.
-    #[error(
-        "the run would have {edges} dependencies; at most {edges_max} are allowed (edges_per_run_max)"
-    )]
-    TooManyEdges { edges: u64, edges_max: u32 },
-    /// A name is too long.
-    #[error(
-        "the name of the run has {chars} characters; at most {chars_max} are allowed (name_chars_max)"
-    )]
-    NameTooLong { chars: usize, chars_max: usize },
-    /// A graph and its bindings do not fit, or its tasks refer to nothing.
-    #[error("the graph is not sound: {0}; build it with a GraphBuilder")]
-    Graph(&'static str),
-}
+use crate::transaction::{RangeRead, Step, TransactionParts, Tried, Write, run, text};
 
 /// The data of the shared memory and the version of its newest commit.
 #[derive(Debug, Default)]
@@ -181,7 +44,7 @@ impl Data {
         parts: TransactionParts,
         limits: &Limits,
     ) -> Result<Vec<Change>, CommitError> {
-        if parts.writes.is_empty() {
+        if parts.is_read_only() {
             return Ok(Vec::new());
         }
         if parts.read_at < self.changed_at {
@@ -194,7 +57,7 @@ impl Data {
     pub(crate) fn apply(
         &mut self,
         changes: Vec<Change>,
-        writer: Option<TaskId>,
+        writer: Option<Writer>,
         mut each: impl FnMut(&Key, Option<&Entry>, Option<&mut Entry>),
     ) -> CommitVersion {
         self.version = self.version.next();
@@ -223,14 +86,14 @@ impl Data {
         for (key, seen) in &parts.reads {
             let now = self.map.get(&**key);
             if now.map(|entry| entry.version) != *seen {
-                return Err(changed(key, now, parts.read_at));
+                return Err(changed(key, *seen, now, parts.read_at));
             }
         }
-        for Refused { key, steps } in &parts.refused {
+        for Tried { key, steps, refused } in &parts.tried {
             let now = self.map.get(&**key);
             let result = run(key, now.map(|entry| &entry.value), steps);
-            if !result.is_err_and(|error| error.depends_on_others()) {
-                return Err(changed(key, now, parts.read_at));
+            if result.is_err_and(|error| error.depends_on_others()) != *refused {
+                return Err(changed(key, None, now, parts.read_at));
             }
         }
         parts.ranges.iter().try_for_each(|range| self.validate_range(range, parts.read_at))
@@ -240,37 +103,27 @@ impl Data {
     /// as many as were seen, none was removed either.
     fn validate_range(
         &self,
-        range: &RangeRead,
+        read: &RangeRead,
         read_at: CommitVersion,
     ) -> Result<(), Box<Conflict>> {
-        let to = range.last.as_ref().map_or(Bound::Unbounded, |last| Bound::Included(&**last));
-        let entries = self
-            .map
-            .range::<_, [u8]>((Bound::Included(&*range.prefix), to))
-            .take_while(|(key, _)| key.starts_with(&range.prefix));
+        let conflict = |key: Option<&Key>, entry: Option<&Entry>| {
+            Box::new(Conflict {
+                key: key.map(|key| text(key)),
+                range: Some(read.range.clone()),
+                read_at,
+                seen_at: None,
+                now_at: entry.map(|entry| entry.version),
+                writer: entry.and_then(|entry| entry.writer),
+            })
+        };
         let mut rows = 0;
-        for (key, entry) in entries {
+        for (key, entry) in self.map.range::<_, [u8]>(read.range.bounds_to(read.last.as_ref())) {
             if entry.version > read_at {
-                return Err(Box::new(Conflict {
-                    key: Some(text(key)),
-                    prefix: Some(text(&range.prefix)),
-                    read_at,
-                    now_at: Some(entry.version),
-                    writer: entry.writer,
-                }));
+                return Err(conflict(Some(key), Some(entry)));
             }
             rows += 1;
         }
-        if rows == range.rows {
-            return Ok(());
-        }
-        Err(Box::new(Conflict {
-            key: None,
-            prefix: Some(text(&range.prefix)),
-            read_at,
-            now_at: None,
-            writer: None,
-        }))
+        if rows == read.rows { Ok(()) } else { Err(conflict(None, None)) }
     }
 
     fn resolve(
@@ -278,12 +131,14 @@ impl Data {
         parts: TransactionParts,
         limits: &Limits,
     ) -> Result<Vec<Change>, CommitError> {
-        let writes = parts.writes.values().map(Write::operations).sum();
+        let writes =
+            parts.writes.values().map(Write::operations).sum::<usize>() + parts.cleared.len();
         let writes_max = limits.writes_per_transaction_max;
         if writes > writes_max {
             return Err(CommitError::Invalid(Violation::TooManyWrites { writes, writes_max }));
         }
-        let mut changes = Vec::with_capacity(parts.writes.len());
+        let mut changes = self.clear(&parts, limits).map_err(CommitError::Invalid)?;
+        changes.reserve(parts.writes.len());
         let mut bytes = 0;
         for (key, write) in parts.writes {
             bytes += key.len() + write.size_bytes();
@@ -303,6 +158,23 @@ impl Data {
             return Err(CommitError::Invalid(Violation::TransactionTooLarge { bytes, bytes_max }));
         }
         Ok(changes)
+    }
+
+    /// Returns the removals of all keys in the cleared ranges that are not written to afterwards.
+    fn clear(&self, parts: &TransactionParts, limits: &Limits) -> Result<Vec<Change>, Violation> {
+        let keys_max = limits.range_deletes_per_transaction_max;
+        let keys = parts
+            .cleared
+            .iter()
+            .map(|range| self.map.range::<_, [u8]>(range.bounds()).count())
+            .sum();
+        if keys > keys_max {
+            return Err(Violation::TooManyDeletes { keys, keys_max });
+        }
+        let cleared =
+            parts.cleared.iter().flat_map(|range| self.map.range::<_, [u8]>(range.bounds()));
+        let untouched = cleared.filter(|(key, _)| !parts.writes.contains_key(&**key));
+        Ok(untouched.map(|(key, _)| (key.clone(), None)).collect())
     }
 
     /// Runs steps on what is there; none: they change nothing.
@@ -327,11 +199,17 @@ impl Data {
     }
 }
 
-fn changed(key: &[u8], now: Option<&Arc<Entry>>, read_at: CommitVersion) -> Box<Conflict> {
+fn changed(
+    key: &[u8],
+    seen_at: Option<CommitVersion>,
+    now: Option<&Arc<Entry>>,
+    read_at: CommitVersion,
+) -> Box<Conflict> {
     Box::new(Conflict {
         key: Some(text(key)),
-        prefix: None,
+        range: None,
         read_at,
+        seen_at,
         now_at: now.map(|entry| entry.version),
         writer: now.and_then(|entry| entry.writer),
     })

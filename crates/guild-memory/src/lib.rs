@@ -14,6 +14,7 @@ mod key;
 mod memory;
 mod merge;
 pub mod names;
+mod range;
 pub mod reader;
 mod record;
 mod recovery;
@@ -22,13 +23,16 @@ mod snapshot;
 pub mod store;
 mod transaction;
 
-pub use self::commit::{CommitError, Conflict, Unmet, Violation};
+pub use self::commit::{CommitError, Conflict, Unmet, Violation, Writer};
 pub use self::committer::{Commits, GroupNo};
 pub use self::condition::Condition;
 pub use self::memory::{Completion, Memory, OpenError, Recovered, SubmitError, Submitted};
 pub use self::merge::Merge;
 pub use self::names::NameTable;
+pub use self::range::KeyRange;
 pub use self::recovery::RecoveredRun;
 pub use self::snapshot::{Entry, Snapshot, Snapshots};
 pub use self::store::{Durability, StoreError};
-pub use self::transaction::{Origin, Transaction, TransactionError, TransactionParts};
+pub use self::transaction::{
+    Isolation, Origin, Savepoint, Transaction, TransactionError, TransactionParts,
+};

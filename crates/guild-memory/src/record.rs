@@ -7,11 +7,12 @@
 
 use guild_core::event::EventRecord;
 use guild_core::graph::{Bindings, Expr, Graph, TaskName, TaskOptions, TaskSpec};
-use guild_core::id::{BootEpoch, CommitVersion, TaskId, TaskIndex};
+use guild_core::id::{BootEpoch, CommitVersion, TaskIndex};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
+use crate::commit::Writer;
 use crate::store::WriteBatch;
 
 /// Bytes of a record in one row; longer records are cut.
@@ -51,7 +52,7 @@ fn mix(checksum: u32) -> u64 {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct DataRow<'a> {
     pub(crate) version: CommitVersion,
-    pub(crate) writer: Option<TaskId>,
+    pub(crate) writer: Option<Writer>,
     #[serde(borrow)]
     pub(crate) value: &'a [u8],
 }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use guild_core::id::{CommitVersion, TaskId};
+use guild_core::id::CommitVersion;
 use imbl::OrdMap;
 use serde::de::DeserializeOwned;
 
+use crate::commit::Writer;
 use crate::transaction::TransactionError;
 
 /// A key; shared between the map, transactions and rows.
@@ -26,8 +27,8 @@ pub struct Entry {
     pub value: Bytes,
     /// The commit that wrote it.
     pub version: CommitVersion,
-    /// The task that wrote it; none: it came from outside.
-    pub writer: Option<TaskId>,
+    /// Who wrote it; none: it came from outside.
+    pub writer: Option<Writer>,
     /// Checksum of its row; 0 without a store.
     pub(crate) checksum: u32,
 }

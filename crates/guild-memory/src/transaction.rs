@@ -6,10 +6,11 @@
 mod error;
 mod merging;
 mod parts;
+mod savepoint;
+mod scan;
 mod write;
 
 use std::fmt;
-use std::ops::Bound;
 
 use bytes::Bytes;
 use guild_core::id::CommitVersion;
@@ -18,9 +19,11 @@ use serde::de::DeserializeOwned;
 
 pub use self::error::TransactionError;
 pub use self::parts::TransactionParts;
-pub(crate) use self::parts::{RangeRead, Refused};
+pub(crate) use self::parts::{RangeRead, Tried};
+use self::savepoint::Saved;
+pub use self::savepoint::Savepoint;
 pub(crate) use self::write::{Step, Write, run};
-use crate::snapshot::{Key, Snapshot, Snapshots, scan};
+use crate::snapshot::{Key, Snapshot, Snapshots};
 
 /// Where a transaction takes its snapshot from.
 #[derive(Clone, Debug)]
@@ -67,7 +70,21 @@ impl From<&Snapshots> for Origin {
 /// ```
 pub struct Transaction {
     origin: Origin,
+    isolation: Isolation,
     parts: TransactionParts,
+    saved: Vec<Saved>,
+}
+
+/// What a transaction is protected from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Isolation {
+    /// From everything: the outcome is that of the transactions one after the other.
+    #[default]
+    Serializable,
+    /// From seeing changes of others, and from overwriting them: a commit is refused if a key that it
+    /// puts or deletes has changed since the snapshot. What it has only read may have changed; two
+    /// transactions that each read what the other one writes both commit (write skew).
+    Snapshot,
 }
 
 impl Transaction {
@@ -78,7 +95,17 @@ impl Transaction {
             Origin::Fixed(snapshot) => snapshot.version(),
             Origin::Newest(_) => CommitVersion::default(),
         };
-        Self { origin, parts: TransactionParts { read_at, ..TransactionParts::default() } }
+        Self {
+            origin,
+            isolation: Isolation::default(),
+            parts: TransactionParts { read_at, ..TransactionParts::default() },
+            saved: Vec::new(),
+        }
+    }
+
+    /// Sets what the transaction is protected from, as a whole; may be called until it commits.
+    pub fn set_isolation(&mut self, isolation: Isolation) {
+        self.isolation = isolation;
     }
 
     /// Returns the value of a key as this transaction would leave it; none when it is absent.
@@ -102,6 +129,7 @@ impl Transaction {
         match self.parts.writes.get(key) {
             Some(Write::Put(value)) => return Ok(Some(value.clone())),
             Some(Write::Delete) => return Ok(None),
+            None if self.parts.cleared.contains(key) => return Ok(None),
             Some(Write::Steps(_)) | None => {}
         }
         let base = self.track(key);
@@ -111,79 +139,24 @@ impl Transaction {
         }
     }
 
-    /// Returns up to `limit` keys that begin with a prefix, in ascending order, with their values as
-    /// this transaction would leave them.
-    ///
-    /// The range up to the last key returned counts as read, absent keys included; when fewer than
-    /// `limit` were found, the whole prefix.
+    /// Returns the value of a key without watching over it: the transaction commits even if others
+    /// change the key meanwhile. For hints; a decision by it may rest on what is no longer so.
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub fn scan_prefix<T: DeserializeOwned>(
+    pub fn get_untracked<T: DeserializeOwned>(
         &mut self,
-        prefix: impl AsRef<str>,
-        limit: usize,
-    ) -> Result<Vec<(String, T)>, TransactionError> {
-        let rows = self.scan_prefix_bytes(prefix, limit)?;
-        rows.into_iter()
-            .map(|(key, value)| decode(key.as_bytes(), &value).map(|value| (key, value)))
-            .collect()
-    }
-
-    /// Returns what [`scan_prefix`](Self::scan_prefix) returns, as bytes.
-    ///
-    /// # Errors
-    /// As [`get_bytes`](Self::get_bytes).
-    pub fn scan_prefix_bytes(
-        &mut self,
-        prefix: impl AsRef<str>,
-        limit: usize,
-    ) -> Result<Vec<(String, Bytes)>, TransactionError> {
-        if limit == 0 {
-            return Ok(Vec::new());
-        }
-        let prefix = Key::from(prefix.as_ref().as_bytes());
+        key: impl AsRef<str>,
+    ) -> Result<Option<T>, TransactionError> {
+        let key = key.as_ref().as_bytes();
         let snapshot = self.snapshot();
-        let mut theirs = scan(snapshot.map(), &prefix).peekable();
-        let mut ours = self
-            .parts
-            .writes
-            .range::<[u8], _>((Bound::Included(&*prefix), Bound::Unbounded))
-            .take_while(|(key, _)| key.starts_with(&prefix))
-            .peekable();
-        let mut found: Vec<(Key, Bytes)> = Vec::new();
-        let mut rows = 0;
-        let mut broken = None;
-        while found.len() < limit {
-            let next = match (theirs.peek(), ours.peek()) {
-                (None, None) => break,
-                (Some((key, _)), None) | (None, Some((key, _))) => *key,
-                (Some((theirs, _)), Some((ours, _))) => (*theirs).min(*ours),
-            };
-            let base = theirs.next_if(|(key, _)| *key == next).map(|(_, entry)| &entry.value);
-            rows += usize::from(base.is_some());
-            let value = match ours.next_if(|(key, _)| *key == next) {
-                Some((key, write)) => match write.view(key, base) {
-                    Ok(value) => value,
-                    Err(error) => {
-                        broken = Some((next.clone(), error));
-                        break;
-                    }
-                },
-                None => base.cloned(),
-            };
-            found.extend(value.map(|value| (next.clone(), value)));
-        }
-        // The error, too, tells the caller something about what was read.
-        let last = match &broken {
-            Some((key, _)) => Some(key.clone()),
-            None => (found.len() == limit).then(|| found[limit - 1].0.clone()),
+        let base = snapshot.entry(key).map(|entry| &entry.value);
+        let base = base.filter(|_| !self.parts.cleared.contains(key));
+        let value = match self.parts.writes.get(key) {
+            Some(write) => write.view(key, base)?,
+            None => base.cloned(),
         };
-        self.parts.ranges.push(RangeRead { prefix: prefix.clone(), last, rows });
-        if let Some((_, error)) = broken {
-            return Err(error);
-        }
-        Ok(found.into_iter().map(|(key, value)| (text(&key), value)).collect())
+        value.map(|value| decode(key, &value)).transpose()
     }
 
     /// Sets a key to a value.
@@ -217,8 +190,30 @@ impl Transaction {
     }
 
     /// Ends the transaction and returns what is to be committed.
-    pub fn into_parts(self) -> TransactionParts {
+    pub fn into_parts(mut self) -> TransactionParts {
+        match self.isolation {
+            Isolation::Serializable => {}
+            Isolation::Snapshot => self.watch_writes_only(),
+        }
         self.parts
+    }
+
+    /// Replaces what was read by what is overwritten: that the first one to commit wins is all that
+    /// snapshot isolation asks for (Berenson et al., "A Critique of ANSI SQL Isolation Levels", 1995).
+    fn watch_writes_only(&mut self) {
+        let Origin::Fixed(snapshot) = &self.origin else {
+            return;
+        };
+        let parts = &mut self.parts;
+        (parts.tried, parts.ranges) = (Vec::new(), Vec::new());
+        let overwritten = parts.writes.iter().filter(|(_, write)| write.overwrites());
+        parts.reads = overwritten
+            .map(|(key, _)| (key.clone(), snapshot.entry(key).map(|entry| entry.version)))
+            .collect();
+        for range in parts.cleared.iter() {
+            let rows = snapshot.map().range::<_, [u8]>(range.bounds()).count();
+            parts.ranges.push(RangeRead { range: range.clone(), last: None, rows });
+        }
     }
 
     fn snapshot(&mut self) -> Snapshot {
@@ -254,7 +249,14 @@ impl Transaction {
         match self.parts.writes.get_mut(key.as_bytes()) {
             Some(before) => before.then(key.as_bytes(), step),
             None => {
-                self.parts.writes.insert(Key::from(key.as_bytes()), Write::first(step));
+                let write = if self.parts.cleared.contains(key.as_bytes()) {
+                    let mut write = Write::Delete;
+                    write.then(key.as_bytes(), step)?;
+                    write
+                } else {
+                    Write::first(step)
+                };
+                self.parts.writes.insert(Key::from(key.as_bytes()), write);
                 Ok(())
             }
         }

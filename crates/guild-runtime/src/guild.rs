@@ -341,6 +341,18 @@ impl MemoryHandle {
         }
     }
 
+    /// Does what [`transact`](Self::transact) does, for callers without a runtime: blocks the thread.
+    ///
+    /// # Errors
+    /// As [`transact`](Self::transact).
+    pub fn transact_blocking<R, E>(
+        &self,
+        policy: &RetryPolicy,
+        work: impl FnMut(&mut Transaction) -> Result<R, E>,
+    ) -> Result<(R, CommitVersion), TransactError<E>> {
+        pollster::block_on(self.transact(policy, work))
+    }
+
     async fn commit(&self, transaction: Transaction) -> Result<CommitVersion, TransactError> {
         let (reply, answer) = oneshot::channel();
         let parts = Box::new(transaction.into_parts());

@@ -10,9 +10,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Supervised};
-use guild_core::event::EventRecord;
+use guild_core::event::{EventRecord, Names};
 use guild_core::planner::{Input, Refusal};
-use guild_memory::{CommitError, Completion, GroupNo, Memory, NameTable, Submitted};
+use guild_memory::{CommitError, Completion, GroupNo, Memory, NameTable, Submitted, Writer};
 
 use tokio::sync::oneshot;
 
@@ -261,10 +261,24 @@ impl MemoryActor {
             Err(error) => SchedulerMessage::Tell(Input::CommitRefused {
                 task,
                 token,
-                refusal: refusal(error),
+                refusal: self.refusal(error),
             }),
         };
         self.turn.to_scheduler.push(answer);
+    }
+
+    fn refusal(&self, error: CommitError) -> Refusal {
+        let message = match error.writer() {
+            None => error.to_string(),
+            Some(Writer { task, agent }) => self.surroundings.named(|names| {
+                format!("{error} by task `{}` of agent `{}`", names.task(task), names.agent(agent))
+            }),
+        };
+        match error {
+            CommitError::StaleToken => Refusal::StaleToken,
+            error if error.is_retryable() => Refusal::Conflict { message: message.into() },
+            _ => Refusal::Invalid { message: message.into() },
+        }
     }
 
     fn write_names(&self, change: impl FnOnce(&mut NameTable)) {
@@ -306,14 +320,6 @@ impl MemoryActor {
                 reply(Err(reason.to_owned()));
             }
         }
-    }
-}
-
-fn refusal(error: CommitError) -> Refusal {
-    match error {
-        CommitError::StaleToken => Refusal::StaleToken,
-        error if error.is_retryable() => Refusal::Conflict { message: error.to_string().into() },
-        error => Refusal::Invalid { message: error.to_string().into() },
     }
 }
 

@@ -10,7 +10,7 @@ use guild_core::time::Timestamp;
 
 use super::Memory;
 use super::run::{CLOSED, NOT_GRANTED};
-use crate::commit::{Change, CommitError, Violation};
+use crate::commit::{Change, CommitError, Violation, Writer};
 use crate::key;
 use crate::record::{GraphRow, SpawnedRow, encode};
 use crate::recovery::{edges, index};
@@ -61,7 +61,7 @@ impl Memory {
         let history = self.history_of(&transaction);
         let changes = self.data.prepare(transaction, &self.limits)?;
 
-        let version = self.apply(now, changes, Some(task), history);
+        let version = self.apply(now, changes, Some(Writer { task, agent }), history);
         if let Some(fence) = self.fence(task) {
             *fence = CLOSED;
         }
@@ -91,7 +91,7 @@ impl Memory {
         transaction: TransactionParts,
     ) -> Result<CommitVersion, CommitError> {
         self.check_available()?;
-        let is_snapshot_read = transaction.writes.is_empty() && transaction.has_reads();
+        let is_snapshot_read = transaction.is_read_only() && transaction.has_reads();
         let as_of = if is_snapshot_read { transaction.read_at } else { self.data.version };
         let history = self.history_of(&transaction);
         let changes = self.data.prepare(transaction, &self.limits)?;
@@ -105,7 +105,7 @@ impl Memory {
         &mut self,
         now: Timestamp,
         changes: Vec<Change>,
-        writer: Option<TaskId>,
+        writer: Option<Writer>,
         mut history: Option<Box<Reads>>,
     ) -> CommitVersion {
         let writes = u32::try_from(changes.len()).unwrap_or(u32::MAX);
@@ -120,8 +120,8 @@ impl Memory {
         });
         self.is_dirty = true;
         if writes > 0 {
-            let reads = history;
-            self.record(now, Event::MemoryCommitted { version, task: writer, writes, reads });
+            let (task, reads) = (writer.map(|writer| writer.task), history);
+            self.record(now, Event::MemoryCommitted { version, task, writes, reads });
         }
         version
     }

@@ -75,6 +75,9 @@ pub enum TransactionError {
         /// What the transaction sees there, as words after the key; long values are cut.
         found: String,
     },
+    /// A savepoint is gone.
+    #[error("the savepoint is gone: the transaction was taken back to an earlier one")]
+    NoSavepoint,
 }
 
 impl TransactionError {

@@ -7,7 +7,7 @@
 use guild_core::payload::Payload;
 use serde::Serialize;
 
-use super::{Refused, Step, Transaction, TransactionError, Write, encode, run};
+use super::{Step, Transaction, TransactionError, Tried, Write, encode, run};
 use crate::condition::Condition;
 use crate::merge::Merge;
 use crate::snapshot::Key;
@@ -183,6 +183,7 @@ impl Transaction {
         let before = match self.parts.writes.get(bytes) {
             Some(Write::Put(_) | Write::Delete) => return self.step(key, step),
             Some(Write::Steps(steps)) => &**steps,
+            None if self.parts.cleared.contains(bytes) => return self.step(key, step),
             None => &[],
         };
         let base = snapshot.entry(bytes).map(|entry| &entry.value);
@@ -190,7 +191,7 @@ impl Transaction {
             Ok(_) => self.step(key, step),
             Err(error) if error.depends_on_others() => {
                 let steps = before.iter().cloned().chain([step]).collect();
-                self.parts.refused.push(Refused { key: Key::from(bytes), steps });
+                self.parts.tried.push(Tried { key: Key::from(bytes), steps, refused: true });
                 Err(error)
             }
             // What is there is of another type, and now the caller knows.

@@ -7,23 +7,25 @@ use guild_core::id::CommitVersion;
 
 use super::text;
 use super::write::{Step, Write};
+use crate::range::{KeyRange, RangeSet};
 use crate::snapshot::Key;
 
-/// A prefix that was scanned, as far as the caller could see.
+/// A range that was scanned, as far as the caller could see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RangeRead {
-    pub(crate) prefix: Key,
-    /// The last key that the caller saw; none: the scan ran dry and the whole prefix was seen.
+    pub(crate) range: KeyRange,
+    /// The last key that the caller saw; none: the scan ran dry and the whole range was seen.
     pub(crate) last: Option<Key>,
     /// How many keys of the snapshot lie in the range.
     pub(crate) rows: usize,
 }
 
-/// Steps that were refused: the caller knows that they could not be done, and went on from there.
+/// Steps that were tried: the caller knows whether they could be done, and went on from there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refused {
+pub(crate) struct Tried {
     pub(crate) key: Key,
     pub(crate) steps: Vec<Step>,
+    pub(crate) refused: bool,
 }
 
 /// What a transaction hands to the memory.
@@ -33,27 +35,37 @@ pub struct TransactionParts {
     /// The version that each key had when it was read; none: it was absent.
     pub(crate) reads: BTreeMap<Key, Option<CommitVersion>>,
     pub(crate) ranges: Vec<RangeRead>,
-    pub(crate) refused: Vec<Refused>,
+    pub(crate) tried: Vec<Tried>,
+    /// Removed before anything is written.
+    pub(crate) cleared: RangeSet,
     pub(crate) writes: BTreeMap<Key, Write>,
 }
 
 impl TransactionParts {
-    /// Returns how many keys change.
+    /// Returns how many keys the transaction writes to, and how many ranges it removes.
     pub fn writes(&self) -> usize {
-        self.writes.len()
+        self.writes.len() + self.cleared.len()
     }
 
-    /// Returns what the transaction has read, as a history tells it.
+    /// Returns what the transaction has read, as a history tells it. Of ranges it tells those that
+    /// are prefixes.
     pub(crate) fn history(&self) -> Reads {
         let keys = self.reads.iter().map(|(key, version)| (text(key), *version)).collect();
-        let range = |range: &RangeRead| {
-            (text(&range.prefix), range.last.as_ref().map(|key| text(key)), range.rows as u64)
+        let range = |read: &RangeRead| {
+            let prefix = text(read.range.as_prefix()?);
+            Some((prefix, read.last.as_ref().map(|key| text(key)), read.rows as u64))
         };
-        let ranges = self.ranges.iter().map(range).collect();
+        let ranges = self.ranges.iter().filter_map(range).collect();
         Reads { snapshot: self.read_at, keys, ranges, written: Vec::new() }
     }
 
     pub(crate) fn has_reads(&self) -> bool {
-        !(self.reads.is_empty() && self.ranges.is_empty() && self.refused.is_empty())
+        !(self.reads.is_empty() && self.ranges.is_empty() && self.tried.is_empty())
+    }
+
+    /// Returns whether nothing is written and nothing required, so that the transaction holds at
+    /// its snapshot whatever has happened since.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.writes.is_empty() && self.cleared.is_empty()
     }
 }

@@ -91,6 +91,14 @@ impl Write {
         }
     }
 
+    /// Returns whether what others have written may make the commit refuse the write.
+    pub(super) fn can_be_refused(&self) -> bool {
+        match self {
+            Self::Put(_) | Self::Delete => false,
+            Self::Steps(steps) => steps.iter().any(Step::can_be_refused),
+        }
+    }
+
     /// Returns the write that does nothing but this step.
     pub(super) fn first(step: Step) -> Self {
         match step {
@@ -125,6 +133,16 @@ impl Write {
         };
         *self = step.run(key, known)?.map_or(Self::Delete, Self::Put);
         Ok(())
+    }
+
+    /// Returns whether the write takes the place of whatever is there.
+    pub(super) fn overwrites(&self) -> bool {
+        match self {
+            Self::Put(_) | Self::Delete => true,
+            Self::Steps(steps) => {
+                steps.iter().any(|step| matches!(step, Step::Put(_) | Step::Delete))
+            }
+        }
     }
 
     /// Returns how many operations the write counts for.

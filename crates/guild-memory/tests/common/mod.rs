@@ -92,16 +92,25 @@ impl World {
         Self::open(Some(Box::new(disk.open())), Durability::Disk).unwrap()
     }
 
+    /// A memory without a store that has these limits.
+    pub(crate) fn with_limits(limits: Limits) -> Self {
+        Self::open_with(None, Durability::Memory, limits).unwrap()
+    }
+
     pub(crate) fn open(
         store: Option<Box<dyn Store>>,
         level: Durability,
     ) -> Result<Self, OpenError> {
-        let (memory, recovered) = Memory::open(
-            store,
-            level,
-            Limits::default(),
-            guild_memory::Commits::OnThread(Box::new(|| {})),
-        )?;
+        Self::open_with(store, level, Limits::default())
+    }
+
+    fn open_with(
+        store: Option<Box<dyn Store>>,
+        level: Durability,
+        limits: Limits,
+    ) -> Result<Self, OpenError> {
+        let (memory, recovered) =
+            Memory::open(store, level, limits, guild_memory::Commits::OnThread(Box::new(|| {})))?;
         let (now, token) = (recovered.last_at.0, FencingToken::floor(recovered.epoch));
         Ok(Self { memory, recovered, now, token })
     }
