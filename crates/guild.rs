@@ -50,8 +50,9 @@ pub use guild_core::restart::RestartPolicy;
 pub use guild_core::retry::RetryPolicy;
 pub use guild_core::time::Timestamp;
 pub use guild_memory::{
-    CommitError, Condition, Conflict, Durability, Isolation, KeyRange, Merge, Savepoint, Snapshot,
-    StoreError, Transaction, TransactionError, Unmet, Violation, Writer, reader,
+    Clash, CommitError, Condition, Conflict, Denied, Durability, Isolation, KeyRange, Merge,
+    Namespace, NamespaceError, OnConflict, Rights, Savepoint, Snapshot, StoreError, Transaction,
+    TransactionError, Unmet, Violation, Writer, reader,
 };
 pub use guild_runtime::{
     Agent, Cancellation, ChaosError, Drain, Events, Fault, FaultPoint, Guild, GuildBuilder, Lagged,

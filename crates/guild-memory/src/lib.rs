@@ -14,6 +14,7 @@ mod key;
 mod memory;
 mod merge;
 pub mod names;
+mod namespace;
 mod range;
 pub mod reader;
 mod record;
@@ -29,10 +30,14 @@ pub use self::condition::Condition;
 pub use self::memory::{Completion, Memory, OpenError, Recovered, SubmitError, Submitted};
 pub use self::merge::Merge;
 pub use self::names::NameTable;
+pub use self::namespace::{
+    Clash, Denied, MergeFunction, MergeFunctions, Namespace, NamespaceError, Namespaces,
+    OnConflict, Rights,
+};
 pub use self::range::KeyRange;
 pub use self::recovery::RecoveredRun;
 pub use self::snapshot::{Entry, Snapshot, Snapshots};
 pub use self::store::{Durability, StoreError};
 pub use self::transaction::{
-    Isolation, Origin, Savepoint, Transaction, TransactionError, TransactionParts,
+    Access, Isolation, Origin, Savepoint, Transaction, TransactionError, TransactionParts,
 };

@@ -13,6 +13,7 @@ mod draft;
 mod run;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use guild_core::event::{Event, EventRecord};
 use guild_core::id::{BootEpoch, QuotaId, RoleId, RunId};
@@ -27,6 +28,7 @@ use crate::commit::Data;
 use crate::committer::{Commits, Committer, GroupNo};
 use crate::key;
 use crate::names::NameTable;
+use crate::namespace::Namespaces;
 use crate::record::{BootRow, CatalogRow};
 use crate::recovery::{Loaded, RecoveredRun, load};
 use crate::rows::meta_row;
@@ -205,6 +207,11 @@ impl Memory {
         let places = intern(&mut self.catalog.quotas, names);
         self.store_catalog()?;
         Ok(places.into_iter().map(QuotaId).collect())
+    }
+
+    /// Sets the rules of namespaces from now on; what is there stays, whatever they say.
+    pub fn set_namespaces(&mut self, namespaces: Arc<Namespaces>) {
+        self.data.set_namespaces(namespaces);
     }
 
     /// Says whether `MemoryCommitted` tells what was read and written, for checkers of histories.

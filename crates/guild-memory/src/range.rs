@@ -38,6 +38,29 @@ impl KeyRange {
         self.to.as_ref().is_some_and(|to| to <= &self.from)
     }
 
+    /// Returns whether all of another range lies in this one.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        self.from <= other.from && Self::ends_within(other, self)
+    }
+
+    /// Returns whether some key could lie in both ranges.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        let begins_before_end =
+            |one: &Self, other: &Self| other.to.as_ref().is_none_or(|to| one.from < *to);
+        !self.is_empty()
+            && !other.is_empty()
+            && begins_before_end(self, other)
+            && begins_before_end(other, self)
+    }
+
+    fn ends_within(inner: &Self, outer: &Self) -> bool {
+        match (&inner.to, &outer.to) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(inner), Some(outer)) => inner <= outer,
+        }
+    }
+
     /// Returns the prefix that all keys of the range, and only they, begin with.
     pub(crate) fn as_prefix(&self) -> Option<&[u8]> {
         (behind(&self.from) == self.to).then_some(&*self.from)

@@ -11,9 +11,10 @@ mod scan;
 mod write;
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use guild_core::id::CommitVersion;
+use guild_core::id::{CommitVersion, RoleId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -23,6 +24,8 @@ pub(crate) use self::parts::{RangeRead, Tried};
 use self::savepoint::Saved;
 pub use self::savepoint::Savepoint;
 pub(crate) use self::write::{Step, Write, run};
+use crate::namespace::{Namespaces, Right};
+use crate::range::KeyRange;
 use crate::snapshot::{Key, Snapshot, Snapshots};
 
 /// Where a transaction takes its snapshot from.
@@ -71,8 +74,31 @@ impl From<&Snapshots> for Origin {
 pub struct Transaction {
     origin: Origin,
     isolation: Isolation,
+    /// None: everything is allowed.
+    access: Option<Access>,
     parts: TransactionParts,
     saved: Vec<Saved>,
+}
+
+/// What a role may do in a transaction.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// The rules.
+    pub namespaces: Arc<Namespaces>,
+    /// The role.
+    pub role: RoleId,
+}
+
+impl Access {
+    fn read_key(&self, key: &[u8]) -> Result<(), TransactionError> {
+        let checked = self.namespaces.check_key(self.role, Right::Read, key);
+        checked.map_err(TransactionError::Denied)
+    }
+
+    fn read_range(&self, range: &KeyRange) -> Result<(), TransactionError> {
+        let checked = self.namespaces.check_range(self.role, Right::Read, range);
+        checked.map_err(TransactionError::Denied)
+    }
 }
 
 /// What a transaction is protected from.
@@ -98,9 +124,17 @@ impl Transaction {
         Self {
             origin,
             isolation: Isolation::default(),
+            access: None,
             parts: TransactionParts { read_at, ..TransactionParts::default() },
             saved: Vec::new(),
         }
+    }
+
+    /// Lets the transaction read only what a role may read; the commit looks at what it writes.
+    #[must_use]
+    pub fn with_access(mut self, access: Access) -> Self {
+        self.access = Some(access);
+        self
     }
 
     /// Sets what the transaction is protected from, as a whole; may be called until it commits.
@@ -126,6 +160,7 @@ impl Transaction {
     /// What a merge operation before it is answered with, when it cannot work.
     pub fn get_bytes(&mut self, key: impl AsRef<str>) -> Result<Option<Bytes>, TransactionError> {
         let key = key.as_ref().as_bytes();
+        self.check_key(key)?;
         match self.parts.writes.get(key) {
             Some(Write::Put(value)) => return Ok(Some(value.clone())),
             Some(Write::Delete) => return Ok(None),
@@ -149,6 +184,7 @@ impl Transaction {
         key: impl AsRef<str>,
     ) -> Result<Option<T>, TransactionError> {
         let key = key.as_ref().as_bytes();
+        self.check_key(key)?;
         let snapshot = self.snapshot();
         let base = snapshot.entry(key).map(|entry| &entry.value);
         let base = base.filter(|_| !self.parts.cleared.contains(key));
@@ -195,6 +231,9 @@ impl Transaction {
             Isolation::Serializable => {}
             Isolation::Snapshot => self.watch_writes_only(),
         }
+        if let Origin::Fixed(snapshot) = self.origin {
+            self.parts.snapshot = snapshot;
+        }
         self.parts
     }
 
@@ -226,6 +265,10 @@ impl Transaction {
                 snapshot
             }
         }
+    }
+
+    fn check_key(&self, key: &[u8]) -> Result<(), TransactionError> {
+        self.access.as_ref().map_or(Ok(()), |access| access.read_key(key))
     }
 
     /// Reads a key of the snapshot, and remembers that.

@@ -16,7 +16,10 @@ use guild_core::quota::QuotaSpec;
 use guild_core::restart::RestartPolicy;
 use guild_core::time::Timestamp;
 use guild_memory::store::{SledStore, Store};
-use guild_memory::{Commits, Durability, Memory, NameTable, OpenError, StoreError};
+use guild_memory::{
+    Clash, Commits, Durability, Memory, MergeFunctions, NameTable, Namespace, NamespaceError,
+    Namespaces, OpenError, StoreError,
+};
 
 use crate::agent::{Agent, Factory};
 use crate::fault::FaultPoint;
@@ -102,6 +105,9 @@ pub enum StartError {
     /// A quota can never be met.
     #[error("the quota `{0}` allows nothing: permits, amount, burst and period must be above zero")]
     EmptyQuota(String),
+    /// The rules of a namespace make no sense.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -117,6 +123,8 @@ pub enum StartError {
 pub struct GuildBuilder {
     roles: Vec<(String, u32, Factory)>,
     quotas: Vec<(String, QuotaSpec)>,
+    namespaces: Vec<Namespace>,
+    merge_functions: MergeFunctions,
     storage: Storage,
     durability: Option<Durability>,
     restart: RestartPolicy,
@@ -146,6 +154,8 @@ impl Default for GuildBuilder {
         Self {
             roles: Vec::new(),
             quotas: Vec::new(),
+            namespaces: Vec::new(),
+            merge_functions: MergeFunctions::new(),
             storage: Storage::Ram,
             durability: None,
             restart: RestartPolicy::default(),
@@ -178,6 +188,30 @@ impl GuildBuilder {
     #[must_use]
     pub fn quota(mut self, name: impl Into<String>, spec: QuotaSpec) -> Self {
         self.quotas.push((name.into(), spec));
+        self
+    }
+
+    /// Declares rules for a part of the memory: who may do what there, how much may be there, and
+    /// what happens when two transactions meet.
+    #[must_use]
+    pub fn namespace(mut self, namespace: Namespace) -> Self {
+        self.namespaces.push(namespace);
+        self
+    }
+
+    /// Registers a function that makes one value out of two that meet, for namespaces that name it.
+    /// It is called while a commit is decided, so it should be quick; it has to give the same answer
+    /// for the same values. An error makes the transaction run again.
+    #[must_use]
+    pub fn merge_function(
+        mut self,
+        name: impl Into<String>,
+        function: impl Fn(Clash<'_>) -> Result<Option<serde_json::Value>, String>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        self.merge_functions.insert(name.into(), Arc::new(function));
         self
     }
 
@@ -311,6 +345,10 @@ impl GuildBuilder {
         let quota_names: Vec<String> = self.quotas.iter().map(|quota| quota.0.clone()).collect();
         let role_ids = memory.intern_roles(&role_names)?;
         let quota_ids = memory.intern_quotas(&quota_names)?;
+        let namespaces =
+            Namespaces::new(self.namespaces, memory.role_names(), &self.merge_functions)?;
+        let namespaces = Arc::new(namespaces);
+        memory.set_namespaces(Arc::clone(&namespaces));
         let named = role_names.iter().map(|name| name.as_str().into());
         let catalog = Catalog {
             roles: named.zip(role_ids.iter().copied()).collect(),
@@ -335,6 +373,7 @@ impl GuildBuilder {
             memory_inbox,
             recovered,
             names,
+            namespaces,
             catalog,
             roles,
             quotas,

@@ -11,7 +11,7 @@ use guild_core::id::{AgentId, FencingToken, TaskId, TaskIndex};
 use guild_core::payload::Payload;
 use guild_core::planner::Input;
 use guild_core::time::Timestamp;
-use guild_memory::{NameTable, Snapshots, Transaction};
+use guild_memory::{Access, NameTable, Namespaces, Snapshots, Transaction};
 use tokio::time::Instant;
 
 use crate::agent::TaskError;
@@ -28,6 +28,7 @@ pub(crate) struct Surroundings {
     pub(crate) memory: Inbox<MemoryMessage>,
     pub(crate) snapshots: Snapshots,
     pub(crate) names: Arc<RwLock<NameTable>>,
+    pub(crate) namespaces: Arc<Namespaces>,
     pub(crate) catalog: Catalog,
     pub(crate) faults: Option<Arc<dyn FaultPoint>>,
     pub(crate) incidents: Incidents,
@@ -152,7 +153,11 @@ impl TaskContext {
         (agent, task, attempt, token): (AgentId, TaskId, u32, FencingToken),
         deadline: Instant,
     ) -> Self {
-        let transaction = Transaction::begin(&surroundings.snapshots);
+        let mut transaction = Transaction::begin(&surroundings.snapshots);
+        if !surroundings.namespaces.is_empty() {
+            let namespaces = Arc::clone(&surroundings.namespaces);
+            transaction = transaction.with_access(Access { namespaces, role: agent.role });
+        }
         Self {
             surroundings,
             agent,

@@ -10,7 +10,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Supervised};
-use guild_core::event::{EventRecord, Names};
+use guild_core::event::{Cause, EventRecord, Names, Severity};
+use guild_core::id::{AgentId, Incarnation, TaskId};
 use guild_core::planner::{Input, Refusal};
 use guild_memory::{CommitError, Completion, GroupNo, Memory, NameTable, Submitted, Writer};
 
@@ -21,6 +22,7 @@ use crate::context::{Subject, Surroundings};
 use crate::events::EventLog;
 use crate::fault::{Fault, Site};
 use crate::guild::{SubmitError, TransactError};
+use crate::incidents::Report;
 use crate::mailbox::{Outlet, Wake, recycled};
 use crate::message::{MemoryMessage, SchedulerMessage};
 use crate::run::{RunBoard, RunError, RunReport};
@@ -204,7 +206,11 @@ impl MemoryActor {
                 }));
             }
             MemoryMessage::Transact { parts, reply } => {
-                let answer = memory.transact(now, *parts).map_err(TransactError::from);
+                let answer = memory.transact(now, *parts);
+                if let Err(error) = &answer {
+                    self.escalate(memory, error, None, None);
+                }
+                let answer = answer.map_err(TransactError::from);
                 self.turn.replies.push(Box::new(move |durable| {
                     let answer = match durable {
                         Ok(()) => answer,
@@ -239,6 +245,7 @@ impl MemoryActor {
         let output = completion.output.clone();
         let spawned = completion.spawned.clone();
         let (agent, attempt) = (completion.agent, completion.attempt);
+        let incarnation = completion.incarnation;
         let subject = Subject::attempt(agent, task, attempt);
         if let Some((Fault::Refuse, number)) = self.surroundings.strike(Site::Commit, subject) {
             let message = format!("injected conflict {number}").into();
@@ -258,22 +265,54 @@ impl MemoryActor {
                 }
                 SchedulerMessage::Committed { task, token, version, output, spawned }
             }
-            Err(error) => SchedulerMessage::Tell(Input::CommitRefused {
-                task,
-                token,
-                refusal: self.refusal(error),
-            }),
+            Err(error) => {
+                self.escalate(memory, &error, Some((agent, incarnation)), Some((task, attempt)));
+                let refusal = self.refusal(error);
+                SchedulerMessage::Tell(Input::CommitRefused { task, token, refusal })
+            }
         };
         self.turn.to_scheduler.push(answer);
     }
 
-    fn refusal(&self, error: CommitError) -> Refusal {
-        let message = match error.writer() {
-            None => error.to_string(),
-            Some(Writer { task, agent }) => self.surroundings.named(|names| {
-                format!("{error} by task `{}` of agent `{}`", names.task(task), names.agent(agent))
-            }),
+    /// Opens the incident of a conflict that is left to a person.
+    fn escalate(
+        &self,
+        memory: &mut Memory,
+        error: &CommitError,
+        agent: Option<(AgentId, Incarnation)>,
+        task: Option<(TaskId, u32)>,
+    ) {
+        let CommitError::Escalated(_) = error else {
+            return;
         };
+        let now = self.clock.now();
+        let report = Report {
+            kind: "memory_conflict",
+            severity: Severity::Error,
+            cause: Cause::Conflict,
+            message: self.described(error).into(),
+            location: None,
+            agent,
+            task,
+            fault: None,
+            action: "nothing was committed; a person decides which value holds".into(),
+        };
+        let event = self.surroundings.incidents.open(now, report);
+        memory.record(now, event);
+    }
+
+    /// Returns an error with the names of whoever came in between.
+    fn described(&self, error: &CommitError) -> String {
+        let Some(Writer { task, agent }) = error.writer() else {
+            return error.to_string();
+        };
+        self.surroundings.named(|names| {
+            format!("{error} by task `{}` of agent `{}`", names.task(task), names.agent(agent))
+        })
+    }
+
+    fn refusal(&self, error: CommitError) -> Refusal {
+        let message = self.described(&error);
         match error {
             CommitError::StaleToken => Refusal::StaleToken,
             error if error.is_retryable() => Refusal::Conflict { message: message.into() },

@@ -15,7 +15,7 @@ use guild_core::planner::{Decisions, Planner, PlannerConfig, ReadyOrder, Restore
 use guild_core::quota::QuotaSpec;
 use guild_core::restart::RestartPolicy;
 use guild_core::time::{Timestamp, micros};
-use guild_memory::{Durability, Memory, NameTable, Recovered};
+use guild_memory::{Durability, Memory, NameTable, Namespaces, Recovered};
 
 use crate::agent::Factory;
 use crate::builder::StartError;
@@ -57,6 +57,7 @@ pub(crate) struct Opened {
     pub(crate) memory_inbox: Inbox<MemoryMessage>,
     pub(crate) recovered: Recovered,
     pub(crate) names: Arc<RwLock<NameTable>>,
+    pub(crate) namespaces: Arc<Namespaces>,
     pub(crate) catalog: Catalog,
     pub(crate) roles: BTreeMap<RoleId, RoleParts>,
     pub(crate) quotas: BTreeMap<QuotaId, QuotaSpec>,
@@ -114,6 +115,7 @@ pub(crate) fn stand_up(mut opened: Opened) -> Guild {
         memory: opened.memory_inbox.clone(),
         snapshots: opened.memory.snapshots(),
         names: Arc::clone(&opened.names),
+        namespaces: Arc::clone(&opened.namespaces),
         catalog: opened.catalog.clone(),
         faults: opened.faults.clone(),
         incidents: Incidents::new(limits.incidents_in_memory_max, incidents_before),

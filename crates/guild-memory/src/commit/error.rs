@@ -5,6 +5,7 @@ use std::fmt;
 use guild_core::id::{AgentId, CommitVersion, TaskId};
 use serde::{Deserialize, Serialize};
 
+use crate::namespace::Denied;
 use crate::range::KeyRange;
 use crate::transaction::TransactionError;
 
@@ -19,6 +20,9 @@ pub enum CommitError {
     /// before it commits.
     #[error("{0}")]
     Unmet(Box<Unmet>),
+    /// As `Conflict`, in a namespace that leaves conflicts to a person.
+    #[error("{0}; its namespace leaves conflicts to a person")]
+    Escalated(Box<Conflict>),
     /// The task has a newer lease, has ended, or is unknown.
     #[error("the lease of this attempt is no longer valid; its result is ignored")]
     StaleToken,
@@ -42,7 +46,7 @@ impl CommitError {
     /// Returns who made the change that came in between, where known.
     pub fn writer(&self) -> Option<Writer> {
         match self {
-            Self::Conflict(conflict) => conflict.writer,
+            Self::Conflict(conflict) | Self::Escalated(conflict) => conflict.writer,
             Self::Unmet(unmet) => unmet.writer,
             Self::StaleToken | Self::Invalid(_) | Self::Unavailable { .. } => None,
         }
@@ -147,6 +151,14 @@ pub enum Violation {
     /// A merge operation cannot work on what is there.
     #[error("{0}")]
     Merge(TransactionError),
+    /// A role may not do this.
+    #[error("{0}")]
+    Denied(Box<Denied>),
+    /// A namespace would hold too much.
+    #[error(
+        "memory namespace `{namespace}` would hold {wanted}; {rule} allows {max}: remove something there, or raise {rule}"
+    )]
+    NamespaceFull { namespace: String, rule: &'static str, wanted: u64, max: u64 },
     /// An output is too large.
     #[error("the output has {bytes} bytes; at most {bytes_max} are allowed (payload_bytes_max)")]
     OutputTooLarge { bytes: usize, bytes_max: usize },

@@ -59,7 +59,7 @@ impl Memory {
         let spawned = spawned.filter(|(graph, _)| !graph.tasks.is_empty());
         self.check_completion(task, &output, spawned.as_ref()).map_err(CommitError::Invalid)?;
         let history = self.history_of(&transaction);
-        let changes = self.data.prepare(transaction, &self.limits)?;
+        let changes = self.data.prepare(transaction, Some(agent.role), &self.limits)?;
 
         let version = self.apply(now, changes, Some(Writer { task, agent }), history);
         if let Some(fence) = self.fence(task) {
@@ -94,7 +94,7 @@ impl Memory {
         let is_snapshot_read = transaction.is_read_only() && transaction.has_reads();
         let as_of = if is_snapshot_read { transaction.read_at } else { self.data.version };
         let history = self.history_of(&transaction);
-        let changes = self.data.prepare(transaction, &self.limits)?;
+        let changes = self.data.prepare(transaction, None, &self.limits)?;
         if changes.is_empty() {
             return Ok(as_of);
         }

@@ -1,6 +1,7 @@
 //! Says why a transaction cannot read or write what it was asked to.
 
 use crate::condition::Condition;
+use crate::namespace::Denied;
 
 /// Why a transaction cannot read or write what it was asked to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,6 +76,9 @@ pub enum TransactionError {
         /// What the transaction sees there, as words after the key; long values are cut.
         found: String,
     },
+    /// The role of the agent may not read there.
+    #[error("{0}")]
+    Denied(Box<Denied>),
     /// A savepoint is gone.
     #[error("the savepoint is gone: the transaction was taken back to an earlier one")]
     NoSavepoint,

@@ -173,7 +173,9 @@ impl Transaction {
         key: impl AsRef<str>,
         condition: Condition,
     ) -> Result<(), TransactionError> {
-        self.try_step(key.as_ref(), Step::Check(condition))
+        let key = key.as_ref();
+        self.check_key(key.as_bytes())?;
+        self.try_step(key, Step::Check(condition))
     }
 
     /// Adds a step that may be refused after it was tried on the snapshot.

@@ -8,7 +8,7 @@ use guild_core::id::CommitVersion;
 use super::text;
 use super::write::{Step, Write};
 use crate::range::{KeyRange, RangeSet};
-use crate::snapshot::Key;
+use crate::snapshot::{Key, Snapshot};
 
 /// A range that was scanned, as far as the caller could see.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub(crate) struct Tried {
 #[derive(Clone, Debug, Default)]
 pub struct TransactionParts {
     pub(crate) read_at: CommitVersion,
+    /// What was read from.
+    pub(crate) snapshot: Snapshot,
     /// The version that each key had when it was read; none: it was absent.
     pub(crate) reads: BTreeMap<Key, Option<CommitVersion>>,
     pub(crate) ranges: Vec<RangeRead>,

@@ -54,10 +54,12 @@ impl Transaction {
         range: impl Into<KeyRange>,
         limit: usize,
     ) -> Result<Vec<(String, Bytes)>, TransactionError> {
+        let range = range.into();
+        self.check_range(&range)?;
         if limit == 0 {
             return Ok(Vec::new());
         }
-        let found = self.look(range.into(), limit);
+        let found = self.look(range, limit);
         // An error, too, tells the caller something about what was read.
         self.parts.ranges.push(found.read);
         named(found.rows, found.broken)
@@ -97,7 +99,9 @@ impl Transaction {
         range: impl Into<KeyRange>,
         limit: usize,
     ) -> Result<Vec<(String, T)>, TransactionError> {
-        let found = self.look(range.into(), limit);
+        let range = range.into();
+        self.check_range(&range)?;
+        let found = self.look(range, limit);
         decoded(named(found.rows, found.broken)?)
     }
 
@@ -116,6 +120,10 @@ impl Transaction {
             }
         }
         self.parts.cleared.insert(range);
+    }
+
+    fn check_range(&self, range: &KeyRange) -> Result<(), TransactionError> {
+        self.access.as_ref().map_or(Ok(()), |access| access.read_range(range))
     }
 
     /// Looks at a range of the snapshot under what the transaction has written.

@@ -99,6 +99,11 @@ impl Write {
         }
     }
 
+    /// Returns whether the write leaves the same value whatever is there.
+    pub(crate) fn is_known(&self) -> bool {
+        matches!(self, Self::Put(_) | Self::Delete)
+    }
+
     /// Returns the write that does nothing but this step.
     pub(super) fn first(step: Step) -> Self {
         match step {
@@ -136,7 +141,7 @@ impl Write {
     }
 
     /// Returns whether the write takes the place of whatever is there.
-    pub(super) fn overwrites(&self) -> bool {
+    pub(crate) fn overwrites(&self) -> bool {
         match self {
             Self::Put(_) | Self::Delete => true,
             Self::Steps(steps) => {

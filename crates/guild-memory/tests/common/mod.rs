@@ -177,4 +177,18 @@ impl World {
         let now = self.now();
         self.memory.complete(now, completion).unwrap()
     }
+
+    /// Grants and completes a task with this transaction, and makes it visible.
+    pub(crate) fn complete_with(
+        &mut self,
+        task: TaskId,
+        transaction: Transaction,
+    ) -> Result<CommitVersion, CommitError> {
+        let token = self.grant(task);
+        let now = self.now();
+        let completion = completion(task, token, transaction.into_parts());
+        let result = self.memory.complete(now, completion);
+        self.memory.seal();
+        result
+    }
 }

@@ -1,0 +1,102 @@
+//! Finds out whether all that a transaction has seen is still so, and what follows if it is not.
+
+use std::sync::Arc;
+
+use guild_core::id::CommitVersion;
+
+use super::{CommitError, Conflict, Data};
+use crate::namespace::OnConflict;
+use crate::snapshot::{Entry, Key};
+use crate::transaction::{RangeRead, TransactionParts, Tried, Write, run, text};
+
+impl Data {
+    /// Returns the keys where the transaction has met another one and both values are to be kept or
+    /// made one; usually there are none.
+    pub(super) fn validate(&self, parts: &TransactionParts) -> Result<Vec<Key>, CommitError> {
+        let mut clashes = Vec::new();
+        for (key, seen) in &parts.reads {
+            let now = self.map.get(&**key);
+            if now.map(|entry| entry.version) != *seen {
+                let conflict = changed(key, *seen, now, parts.read_at);
+                let is_ours = match self.namespaces.on_conflict(key) {
+                    OnConflict::Merge(_) => parts.writes.get(key).is_some_and(Write::is_known),
+                    OnConflict::KeepBoth => matches!(parts.writes.get(key), Some(Write::Put(_))),
+                    _ => false,
+                };
+                if is_ours {
+                    clashes.push(key.clone());
+                } else {
+                    decide(self.namespaces.on_conflict(key), conflict)?;
+                }
+            }
+        }
+        for Tried { key, steps, refused } in &parts.tried {
+            let now = self.map.get(&**key);
+            let result = run(key, now.map(|entry| &entry.value), steps);
+            if result.is_err_and(|error| error.depends_on_others()) != *refused {
+                let conflict = changed(key, None, now, parts.read_at);
+                decide(self.namespaces.on_conflict(key), conflict)?;
+            }
+        }
+        for read in &parts.ranges {
+            if let Err(conflict) = self.validate_range(read, parts.read_at) {
+                decide(self.namespaces.on_conflict_in(&read.range), conflict)?;
+            }
+        }
+        Ok(clashes)
+    }
+
+    /// No entry of the range is newer than the snapshot, so all of them were there; if there are
+    /// as many as were seen, none was removed either.
+    fn validate_range(
+        &self,
+        read: &RangeRead,
+        read_at: CommitVersion,
+    ) -> Result<(), Box<Conflict>> {
+        let conflict = |key: Option<&Key>, entry: Option<&Entry>| {
+            Box::new(Conflict {
+                key: key.map(|key| text(key)),
+                range: Some(read.range.clone()),
+                read_at,
+                seen_at: None,
+                now_at: entry.map(|entry| entry.version),
+                writer: entry.and_then(|entry| entry.writer),
+            })
+        };
+        let mut rows = 0;
+        for (key, entry) in self.map.range::<_, [u8]>(read.range.bounds_to(read.last.as_ref())) {
+            if entry.version > read_at {
+                return Err(conflict(Some(key), Some(entry)));
+            }
+            rows += 1;
+        }
+        if rows == read.rows { Ok(()) } else { Err(conflict(None, None)) }
+    }
+}
+
+/// Returns what becomes of the whole transaction.
+fn decide(policy: &OnConflict, conflict: Box<Conflict>) -> Result<(), CommitError> {
+    match policy {
+        OnConflict::LastWriterWins => Ok(()),
+        OnConflict::Escalate => Err(CommitError::Escalated(conflict)),
+        OnConflict::Retry | OnConflict::Merge(_) | OnConflict::KeepBoth => {
+            Err(CommitError::Conflict(conflict))
+        }
+    }
+}
+
+pub(super) fn changed(
+    key: &[u8],
+    seen_at: Option<CommitVersion>,
+    now: Option<&Arc<Entry>>,
+    read_at: CommitVersion,
+) -> Box<Conflict> {
+    Box::new(Conflict {
+        key: Some(text(key)),
+        range: None,
+        read_at,
+        seen_at,
+        now_at: now.map(|entry| entry.version),
+        writer: now.and_then(|entry| entry.writer),
+    })
+}
