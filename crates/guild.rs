@@ -50,14 +50,15 @@ pub use guild_core::restart::RestartPolicy;
 pub use guild_core::retry::RetryPolicy;
 pub use guild_core::time::Timestamp;
 pub use guild_memory::{
-    Clash, CommitError, Condition, Conflict, Denied, Durability, Isolation, KeyRange, Merge,
-    Namespace, NamespaceError, OnConflict, Rights, Savepoint, Snapshot, StoreError, Transaction,
-    TransactionError, Unmet, Violation, Writer, reader,
+    Clash, Commit, CommitError, Condition, Conflict, Denied, Difference, Durability, Entry,
+    HistoryError, Isolation, KeyRange, Merge, Namespace, NamespaceError, OnConflict, Pin, Revision,
+    Rights, RollbackError, Savepoint, Snapshot, StoreError, Transaction, TransactionError, Unmet,
+    Violation, Writer, reader,
 };
 pub use guild_runtime::{
     Agent, Cancellation, ChaosError, Drain, Events, Fault, FaultPoint, Guild, GuildBuilder, Lagged,
-    MemoryHandle, OutputError, RandomFaults, Run, RunError, RunReport, ShutdownError,
+    MemoryChange, MemoryHandle, OutputError, RandomFaults, Run, RunError, RunReport, ShutdownError,
     ShutdownReport, Site, StartError, Stats, Storage, SubmitError, TaskContext, TaskError,
-    TransactError, process,
+    TransactError, Watch, WatchLagged, process,
 };
 pub use pollster::block_on;

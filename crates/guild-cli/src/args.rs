@@ -1,8 +1,12 @@
 //! The arguments of `guild`.
 
+mod memory;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use self::memory::{MemoryCommand, RollbackArguments};
 
 /// Runs flows on supervised agents, through crashes, to a committed result.
 #[derive(Debug, Parser)]
@@ -85,7 +89,7 @@ pub(crate) enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
-    /// Read the shared memory of a store
+    /// Read the shared memory of a store, its history, and return to earlier versions
     #[command(subcommand)]
     Memory(MemoryCommand),
     /// Print the completions of a shell
@@ -239,28 +243,6 @@ pub(crate) struct StoreArguments {
     /// The directory of the store
     #[arg(long, value_name = "DIR")]
     pub(crate) store: PathBuf,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum MemoryCommand {
-    /// Print the value of a key, as JSON
-    Get {
-        #[command(flatten)]
-        store: StoreArguments,
-        /// The key
-        key: String,
-    },
-    /// Print all keys that begin with a prefix, with their values
-    Scan {
-        #[command(flatten)]
-        store: StoreArguments,
-        /// The prefix; all keys without it
-        #[arg(default_value = "")]
-        prefix: String,
-        /// How to print
-        #[arg(long, value_enum, default_value_t)]
-        format: Format,
-    },
 }
 
 /// How results are printed.

@@ -26,6 +26,9 @@ pub struct Limits {
     pub range_deletes_per_transaction_max: usize,
     /// Bytes of all writes of one transaction. Beyond: the commit is refused.
     pub transaction_bytes_max: usize,
+    /// Bytes of earlier values kept, in RAM and in the store. Beyond: the oldest commits are
+    /// forgotten, and versions before them can no longer be read.
+    pub history_bytes_max: usize,
     /// Recent events kept in RAM for readers. Beyond: the oldest leave RAM.
     pub events_in_memory_max: usize,
     /// Incidents kept in RAM. Beyond: the oldest leave RAM (their events stay in the log).
@@ -56,6 +59,7 @@ impl Default for Limits {
             writes_per_transaction_max: 4_096,
             range_deletes_per_transaction_max: 65_536,
             transaction_bytes_max: 1 << 20,
+            history_bytes_max: 64 << 20,
             events_in_memory_max: 1 << 20,
             incidents_in_memory_max: 10_000,
             commits_in_flight_max: 16_384,

@@ -16,8 +16,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use guild_core::id::{CommitVersion, RoleId};
 use guild_core::limits::Limits;
+use guild_core::time::Timestamp;
 
 pub use self::error::{CommitError, Conflict, Unmet, Violation, Writer};
+use crate::history::{Commit, History, Replaced};
 use crate::namespace::{Namespaces, Usage};
 use crate::snapshot::{Entry, Key, Map, Snapshot};
 use crate::transaction::TransactionParts;
@@ -30,6 +32,7 @@ pub(crate) struct Data {
     /// Version of the newest commit that changed data: a transaction that read at it or later
     /// need not be validated.
     pub(crate) changed_at: CommitVersion,
+    pub(crate) history: History,
     namespaces: Arc<Namespaces>,
     /// What there is in each namespace.
     usage: Vec<Usage>,
@@ -40,7 +43,8 @@ pub(crate) type Change = (Key, Option<Bytes>);
 
 impl Data {
     pub(crate) fn snapshot(&self) -> Snapshot {
-        Snapshot::new(self.version, self.map.clone())
+        let History { commits, floor, .. } = &self.history;
+        Snapshot::new(self.version, self.map.clone(), commits.clone(), *floor)
     }
 
     /// Sets the rules from now on; what is there stays, whatever they say.
@@ -83,31 +87,42 @@ impl Data {
     /// Applies checked changes as the next commit; tells `each` the old and the new entry.
     pub(crate) fn apply(
         &mut self,
+        at: Timestamp,
         changes: Vec<Change>,
         writer: Option<Writer>,
         mut each: impl FnMut(&Key, Option<&Entry>, Option<&mut Entry>),
     ) -> CommitVersion {
         self.version = self.version.next();
-        if !changes.is_empty() {
-            self.changed_at = self.version;
+        if changes.is_empty() {
+            return self.version;
         }
+        self.changed_at = self.version;
         if !self.namespaces.is_empty() {
             self.usage = self.usage_after(&changes);
         }
+        let mut replaced = Vec::with_capacity(changes.len());
         for (key, value) in changes {
-            match value {
+            let (before, after) = match value {
                 Some(value) => {
                     let mut new = Entry { value, version: self.version, writer, checksum: 0 };
-                    let old = self.map.get(&*key).map(|entry| &**entry);
-                    each(&key, old, Some(&mut new));
-                    self.map.insert(key, Arc::new(new));
+                    each(&key, self.map.get(&*key).map(|entry| &**entry), Some(&mut new));
+                    let new = Arc::new(new);
+                    (self.map.insert(key.clone(), Arc::clone(&new)), Some(new))
                 }
                 None => {
-                    if let Some(old) = self.map.remove(&*key) {
-                        each(&key, Some(&old), None);
-                    }
+                    let Some(old) = self.map.remove(&*key) else {
+                        continue;
+                    };
+                    each(&key, Some(&old), None);
+                    (Some(old), None)
                 }
-            }
+            };
+            replaced.push(Replaced { key, before, after });
+        }
+        if !replaced.is_empty() {
+            replaced.sort_by(|one, other| one.key.cmp(&other.key));
+            let (version, changes) = (self.version, replaced.into());
+            self.history.push(Commit { version, at, writer, changes });
         }
         self.version
     }

@@ -3,7 +3,7 @@
 //! Big-endian, so that the order of bytes is the order of numbers and one scan of a letter visits a
 //! kind in the order in which it was written.
 
-use guild_core::id::{RunId, TaskIndex};
+use guild_core::id::{CommitVersion, RunId, TaskIndex};
 
 /// Number of the format: a row, key or encoding that an older program would misread changes it.
 pub(crate) const FORMAT_VERSION: u32 = 3;
@@ -15,8 +15,13 @@ pub(crate) const BOOT: &[u8] = b"Mboot";
 /// Names of roles and quotas in the order of their ids.
 pub(crate) const CATALOG: &[u8] = b"Mcatalog";
 
+/// The oldest version that can be read, once history was cut.
+pub(crate) const FLOOR: &[u8] = b"Mfloor";
+
 /// A value of the shared memory: the letter, then its key.
 pub(crate) const DATA: u8 = b'D';
+/// What the commits of one group have changed: version of the first, chunk.
+pub(crate) const LOG: u8 = b'L';
 /// The events of one group: sequence number of the first, chunk.
 pub(crate) const EVENTS: u8 = b'E';
 /// A submitted run: run, chunk.
@@ -36,6 +41,12 @@ pub(crate) fn data(key: &[u8]) -> Vec<u8> {
 pub(crate) fn events(first_seq: u64) -> Vec<u8> {
     let mut row = vec![EVENTS];
     row.extend_from_slice(&first_seq.to_be_bytes());
+    row
+}
+
+pub(crate) fn log(first: CommitVersion) -> Vec<u8> {
+    let mut row = vec![LOG];
+    row.extend_from_slice(&first.0.to_be_bytes());
     row
 }
 

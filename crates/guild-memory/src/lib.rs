@@ -10,6 +10,7 @@
 mod commit;
 mod committer;
 mod condition;
+mod history;
 mod key;
 mod memory;
 mod merge;
@@ -27,7 +28,10 @@ mod transaction;
 pub use self::commit::{CommitError, Conflict, Unmet, Violation, Writer};
 pub use self::committer::{Commits, GroupNo};
 pub use self::condition::Condition;
-pub use self::memory::{Completion, Memory, OpenError, Recovered, SubmitError, Submitted};
+pub use self::history::{Commit, Difference, HistoryError, HistorySize, Pin, Pins, Revision};
+pub use self::memory::{
+    Completion, Memory, OpenError, Recovered, RollbackError, SubmitError, Submitted,
+};
 pub use self::merge::Merge;
 pub use self::names::NameTable;
 pub use self::namespace::{

@@ -10,6 +10,7 @@
 
 mod completion;
 mod draft;
+mod past;
 mod run;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use guild_core::time::Timestamp;
 
 pub use self::completion::Completion;
 use self::draft::Draft;
+pub use self::past::RollbackError;
 use self::run::{CLOSED, RunState};
 pub use self::run::{SubmitError, Submitted};
 use crate::commit::Data;
@@ -273,9 +275,11 @@ impl Memory {
             return self.sealed;
         }
         self.sealed.0 += 1;
+        self.seal_history();
         self.snapshots.publish(self.data.snapshot());
         if let (Some(draft), Some(committer)) = (&mut self.draft, &mut self.committer) {
-            let batch = draft.finish(self.last_seq, self.epoch, self.data.version);
+            let logged = self.data.history.newest();
+            let batch = draft.finish(self.last_seq, self.epoch, self.data.version, logged);
             committer.push(self.sealed, batch);
         }
         self.sealed

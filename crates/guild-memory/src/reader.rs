@@ -45,6 +45,11 @@ impl StoreView {
         Ok(Self { store, loaded, names, snapshot })
     }
 
+    /// Returns where the store is.
+    pub fn path(&self) -> &Path {
+        self.store.path()
+    }
+
     /// Returns the last start of a guild on this store; none: there was none.
     pub fn epoch(&self) -> Option<BootEpoch> {
         self.loaded.epoch

@@ -78,6 +78,8 @@ pub(crate) struct GroupHeader {
     pub(crate) epoch: BootEpoch,
     /// The newest commit after the group.
     pub(crate) version: CommitVersion,
+    /// The newest commit that has changed data.
+    pub(crate) logged: CommitVersion,
     /// The rows after the group.
     pub(crate) ledger: Ledger,
 }
@@ -228,6 +230,19 @@ fn checksum(key: &[u8], content: &[u8]) -> u32 {
     hasher.finalize()
 }
 
+/// Returns the number of rows that a record of this content takes.
+pub(crate) fn chunks_of(content: &[u8]) -> u32 {
+    let chunks = content.len().div_ceil(CHUNK_BYTES).max(1);
+    u32::try_from(chunks).expect("a record is far below 2^32 chunks")
+}
+
+/// Returns the key of one of the rows of a record.
+pub(crate) fn chunk_key(key: &[u8], number: u32) -> Vec<u8> {
+    let mut chunk_key = key.to_vec();
+    chunk_key.extend_from_slice(&number.to_be_bytes());
+    chunk_key
+}
+
 /// Puts a record of any length into rows `key + chunk number`; calls `each` with every checksum.
 pub(crate) fn put_chunked(
     batch: &mut WriteBatch,
@@ -235,17 +250,15 @@ pub(crate) fn put_chunked(
     content: &[u8],
     mut each: impl FnMut(u32),
 ) {
-    let chunks = content.len().div_ceil(CHUNK_BYTES).max(1);
+    let chunks = chunks_of(content);
     let mut piece = Vec::with_capacity(1 + CHUNK_BYTES.min(content.len()));
     for number in 0..chunks {
-        let from = number * CHUNK_BYTES;
+        let from = number as usize * CHUNK_BYTES;
         let to = (from + CHUNK_BYTES).min(content.len());
         piece.clear();
         piece.push(u8::from(number + 1 == chunks));
         piece.extend_from_slice(&content[from..to]);
-        let mut chunk_key = key.to_vec();
-        let number = u32::try_from(number).expect("a record is far below 2^32 chunks");
-        chunk_key.extend_from_slice(&number.to_be_bytes());
+        let chunk_key = chunk_key(key, number);
         let (row, checksum) = seal(&chunk_key, &piece);
         each(checksum);
         batch.put(chunk_key, row);

@@ -15,6 +15,7 @@ use guild_core::payload::Payload;
 use guild_core::time::Timestamp;
 
 use crate::commit::Data;
+use crate::history::load_log;
 use crate::key;
 use crate::names::NameTable;
 use crate::record::{
@@ -190,6 +191,7 @@ fn load_events(
 ) -> Result<(), StoreError> {
     let corrupt = |what: String| StoreError::corrupt(store.path(), what);
     let mut newest = (BootEpoch(0), CommitVersion::default(), Ledger::default());
+    let mut logged = CommitVersion::default();
     each_record(store, key::EVENTS, "events", None, &mut |_, content| {
         let (header, records) = decode_group(content)?;
         if header.first_seq != loaded.last_seq + 1 {
@@ -199,6 +201,7 @@ fn load_events(
             return Err(format!("the group of event {} goes back in time", header.first_seq));
         }
         newest = (header.epoch, header.version, header.ledger);
+        logged = header.logged;
         for record in &records {
             fold(&mut loaded.runs, record, header.version)?;
             loaded.last_seq = record.seq;
@@ -232,6 +235,7 @@ fn load_events(
     if loaded.ledger != ledger {
         return Err(corrupt("rows are missing, left over or outdated: they do not add up".into()));
     }
+    loaded.data.history = load_log(store, &loaded.data.map, logged)?;
     loaded.data.version = version;
     // Snapshots of earlier boots are gone: nobody can have read before this version.
     loaded.data.changed_at = version;

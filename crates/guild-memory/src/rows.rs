@@ -83,12 +83,23 @@ pub(crate) fn check_format(store: &dyn Store) -> Result<bool, StoreError> {
 
 /// Returns the record of a row that every store has.
 pub(crate) fn meta<T: DeserializeOwned>(store: &dyn Store, key: &[u8]) -> Result<T, StoreError> {
-    let row = store.get(key)?;
-    let content = row.ok_or_else(|| "it is missing".to_owned()).and_then(|row| {
-        let (content, _) = unseal(key, &row)?;
-        decode_owned(content)
-    });
-    content.map_err(|what| {
+    let missing = || {
+        let row = String::from_utf8_lossy(key);
+        StoreError::corrupt(store.path(), format!("row `{row}`: it is missing"))
+    };
+    optional_meta(store, key)?.ok_or_else(missing)
+}
+
+/// Returns the record of a row that a store may have.
+pub(crate) fn optional_meta<T: DeserializeOwned>(
+    store: &dyn Store,
+    key: &[u8],
+) -> Result<Option<T>, StoreError> {
+    let Some(row) = store.get(key)? else {
+        return Ok(None);
+    };
+    let content = unseal(key, &row).and_then(|(content, _)| decode_owned(content));
+    content.map(Some).map_err(|what| {
         let row = String::from_utf8_lossy(key);
         StoreError::corrupt(store.path(), format!("row `{row}`: {what}"))
     })

@@ -14,6 +14,7 @@ use imbl::OrdMap;
 use serde::de::DeserializeOwned;
 
 use crate::commit::Writer;
+use crate::history::Commits;
 use crate::transaction::TransactionError;
 
 /// A key; shared between the map, transactions and rows.
@@ -37,6 +38,10 @@ pub struct Entry {
 struct Inner {
     version: CommitVersion,
     map: Map,
+    /// The newest commits that led here.
+    commits: Commits,
+    /// The oldest version that they lead back to.
+    floor: CommitVersion,
 }
 
 impl fmt::Debug for Inner {
@@ -54,8 +59,13 @@ impl fmt::Debug for Inner {
 pub struct Snapshot(Arc<Inner>);
 
 impl Snapshot {
-    pub(crate) fn new(version: CommitVersion, map: Map) -> Self {
-        Self(Arc::new(Inner { version, map }))
+    pub(crate) fn new(
+        version: CommitVersion,
+        map: Map,
+        commits: Commits,
+        floor: CommitVersion,
+    ) -> Self {
+        Self(Arc::new(Inner { version, map, commits, floor }))
     }
 
     /// Returns the newest commit that the snapshot shows.
@@ -111,6 +121,14 @@ impl Snapshot {
 
     pub(crate) fn map(&self) -> &Map {
         &self.0.map
+    }
+
+    pub(crate) fn commits(&self) -> &Commits {
+        &self.0.commits
+    }
+
+    pub(crate) fn floor(&self) -> CommitVersion {
+        self.0.floor
     }
 }
 

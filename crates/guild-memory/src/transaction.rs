@@ -90,6 +90,15 @@ pub struct Access {
 }
 
 impl Access {
+    /// Checks that the role may follow the changes of a range.
+    ///
+    /// # Errors
+    /// `Denied`.
+    pub fn check_watch(&self, range: &KeyRange) -> Result<(), TransactionError> {
+        let checked = self.namespaces.check_range(self.role, Right::Watch, range);
+        checked.map_err(TransactionError::Denied)
+    }
+
     fn read_key(&self, key: &[u8]) -> Result<(), TransactionError> {
         let checked = self.namespaces.check_key(self.role, Right::Read, key);
         checked.map_err(TransactionError::Denied)

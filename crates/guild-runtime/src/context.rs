@@ -11,7 +11,9 @@ use guild_core::id::{AgentId, FencingToken, TaskId, TaskIndex};
 use guild_core::payload::Payload;
 use guild_core::planner::Input;
 use guild_core::time::Timestamp;
-use guild_memory::{Access, NameTable, Namespaces, Snapshots, Transaction};
+use guild_memory::{
+    Access, KeyRange, NameTable, Namespaces, Pins, Snapshots, Transaction, TransactionError,
+};
 use tokio::time::Instant;
 
 use crate::agent::TaskError;
@@ -21,12 +23,15 @@ use crate::fault::{Fault, FaultPoint, Hit, Site, Strike};
 use crate::incidents::Incidents;
 use crate::mailbox::Inbox;
 use crate::message::{HandedIn, MemoryMessage, SchedulerMessage};
+use crate::watch::{Acknowledged, Watch};
 
 /// What all actors of a guild share: where to send, and where to look things up.
 pub(crate) struct Surroundings {
     pub(crate) scheduler: Inbox<SchedulerMessage>,
     pub(crate) memory: Inbox<MemoryMessage>,
     pub(crate) snapshots: Snapshots,
+    pub(crate) acknowledged: Acknowledged,
+    pub(crate) pins: Pins,
     pub(crate) names: Arc<RwLock<NameTable>>,
     pub(crate) namespaces: Arc<Namespaces>,
     pub(crate) catalog: Catalog,
@@ -180,6 +185,19 @@ impl TaskContext {
     /// then, nothing is committed and the task is tried again.
     pub fn memory(&mut self) -> &mut Transaction {
         &mut self.transaction
+    }
+
+    /// Follows the changes that others commit to a part of the memory, from now on.
+    ///
+    /// What it tells is not part of the task's transaction and is not watched over by its commit.
+    ///
+    /// # Errors
+    /// `Denied`: the role may not watch there.
+    pub fn watch(&self, range: impl Into<KeyRange>) -> Result<Watch, TransactionError> {
+        let (range, namespaces) = (range.into(), Arc::clone(&self.surroundings.namespaces));
+        Access { namespaces, role: self.agent.role }.check_watch(&range)?;
+        let watch = self.surroundings.acknowledged.follow(range, None);
+        Ok(watch.expect("the newest version can be read"))
     }
 
     /// Adds a task that is committed together with this task's completion.

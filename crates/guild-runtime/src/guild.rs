@@ -1,24 +1,23 @@
 //! The handle of a running guild.
 
 use std::fmt;
-use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use guild_core::draw::{Seed, Stream};
+use guild_core::draw::Seed;
 use guild_core::event::{Event, EventRecord};
 use guild_core::graph::{Graph, GraphBuilder, GraphError};
-use guild_core::id::{CommitVersion, RunId};
+use guild_core::id::RunId;
 use guild_core::incident::Incident;
 use guild_core::planner::Input;
-use guild_core::retry::RetryPolicy;
-use guild_memory::{CommitError, Snapshot, SubmitError as SubmitRefused, Transaction};
+use guild_memory::SubmitError as SubmitRefused;
 use tokio::sync::oneshot;
 
 use crate::builder::GuildBuilder;
 use crate::context::Surroundings;
 use crate::events::{EventLog, Events};
+use crate::handle::MemoryHandle;
 use crate::mailbox::Inbox;
 use crate::message::{ControllerMessage, MemoryMessage, SchedulerMessage};
 use crate::run::{Run, RunBoard};
@@ -62,24 +61,6 @@ pub enum SubmitError {
     Busy(usize),
     /// The guild has shut down, or its store failed.
     #[error("the guild takes no submissions: {0}")]
-    Unavailable(String),
-}
-
-/// Why a transaction from outside was not committed; nothing of it is kept.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TransactError<E = std::convert::Infallible> {
-    /// The memory refused it, after all retries where it was a conflict.
-    #[error(transparent)]
-    Commit(#[from] CommitError),
-    /// The closure answered with an error.
-    #[error("the transaction was given up: {0}")]
-    GivenUp(E),
-    /// Too many transactions wait; try again later.
-    #[error("{0} messages wait for the memory already: try again later")]
-    Busy(usize),
-    /// The guild has shut down, or its store failed.
-    #[error("the memory takes no transactions: {0}")]
     Unavailable(String),
 }
 
@@ -287,98 +268,6 @@ pub enum ShutdownError {
     Ended,
 }
 
-/// The shared memory, seen from outside of tasks.
-#[derive(Clone)]
-pub struct MemoryHandle {
-    surroundings: Arc<Surroundings>,
-    seed: Seed,
-}
-
-impl fmt::Debug for MemoryHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryHandle").finish_non_exhaustive()
-    }
-}
-
-impl MemoryHandle {
-    /// Returns the newest snapshot; it never changes and blocks nobody.
-    pub fn snapshot(&self) -> Snapshot {
-        self.surroundings.snapshots.latest()
-    }
-
-    /// Runs `work` on a transaction and commits it; after a conflict it is run again on a newer
-    /// snapshot, at most as often as `policy` says.
-    ///
-    /// # Errors
-    /// `work` gave up, the memory refused the commit, or the guild is shutting down.
-    pub async fn transact<R, E>(
-        &self,
-        policy: &RetryPolicy,
-        mut work: impl FnMut(&mut Transaction) -> Result<R, E>,
-    ) -> Result<(R, CommitVersion), TransactError<E>> {
-        let mut failures = 0;
-        loop {
-            let mut transaction = Transaction::begin(&self.surroundings.snapshots);
-            let result = work(&mut transaction).map_err(TransactError::GivenUp)?;
-            match self.commit(transaction).await {
-                Ok(version) => return Ok((result, version)),
-                Err(TransactError::Commit(error)) if error.is_retryable() => {
-                    failures += 1;
-                    if failures >= policy.attempts_max {
-                        return Err(TransactError::Commit(error));
-                    }
-                    let entity = self.snapshot().version().0;
-                    let draw = self.seed.unit(Stream::Transact, entity, u64::from(failures));
-                    self.pause(policy.delay_after(failures, draw)).await;
-                }
-                Err(TransactError::Commit(error)) => return Err(TransactError::Commit(error)),
-                Err(TransactError::Busy(waiting)) => return Err(TransactError::Busy(waiting)),
-                Err(TransactError::Unavailable(why)) => {
-                    return Err(TransactError::Unavailable(why));
-                }
-                Err(TransactError::GivenUp(never)) => match never {},
-            }
-        }
-    }
-
-    /// Does what [`transact`](Self::transact) does, for callers without a runtime: blocks the thread.
-    ///
-    /// # Errors
-    /// As [`transact`](Self::transact).
-    pub fn transact_blocking<R, E>(
-        &self,
-        policy: &RetryPolicy,
-        work: impl FnMut(&mut Transaction) -> Result<R, E>,
-    ) -> Result<(R, CommitVersion), TransactError<E>> {
-        pollster::block_on(self.transact(policy, work))
-    }
-
-    async fn commit(&self, transaction: Transaction) -> Result<CommitVersion, TransactError> {
-        let (reply, answer) = oneshot::channel();
-        let parts = Box::new(transaction.into_parts());
-        self.surroundings
-            .memory
-            .try_push(MemoryMessage::Transact { parts, reply }, REQUESTS_MAX)
-            .map_err(|_| TransactError::Busy(REQUESTS_MAX))?;
-        answer.await.unwrap_or_else(|_| Err(TransactError::Unavailable(ENDED.into())))
-    }
-
-    /// Waits on the guild's own clock, so that the caller needs no runtime.
-    fn pause(&self, delay: Duration) -> impl Future<Output = ()> + use<> {
-        let (done, waited) = oneshot::channel();
-        if delay.is_zero() {
-            // Dropping `done` ends the wait at once.
-        } else {
-            self.surroundings.memory.push(MemoryMessage::Pause { delay, done });
-        }
-        async move {
-            if waited.await.is_err() {
-                tracing::trace!("nothing to wait for");
-            }
-        }
-    }
-}
-
 /// Requests from outside that may wait for the memory. Beyond: `Busy`.
-const REQUESTS_MAX: usize = 100_000;
-const ENDED: &str = "it has ended";
+pub(crate) const REQUESTS_MAX: usize = 100_000;
+pub(crate) const ENDED: &str = "it has ended";

@@ -19,6 +19,7 @@ mod events;
 mod fault;
 mod guard;
 mod guild;
+mod handle;
 mod host;
 mod incidents;
 mod mailbox;
@@ -31,6 +32,7 @@ mod scheduler;
 mod signal;
 mod start;
 mod supervisor;
+mod watch;
 
 pub use agent::{Agent, TaskError};
 pub use builder::{GuildBuilder, Staging, StartError, Storage};
@@ -38,8 +40,7 @@ pub use cancellation::Cancellation;
 pub use context::TaskContext;
 pub use events::{Events, Lagged};
 pub use fault::{ChaosError, Fault, FaultPoint, Hit, RandomFaults, Site, Strike};
-pub use guild::{
-    Drain, Guild, MemoryHandle, ShutdownError, ShutdownReport, Stats, SubmitError, TransactError,
-    UnderWay,
-};
+pub use guild::{Drain, Guild, ShutdownError, ShutdownReport, Stats, SubmitError, UnderWay};
+pub use handle::{MemoryHandle, TransactError};
 pub use run::{OutputError, Run, RunError, RunReport};
+pub use watch::{MemoryChange, Watch, WatchLagged};

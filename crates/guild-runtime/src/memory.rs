@@ -13,7 +13,9 @@ use actix::{Actor, AsyncContext, Context, Handler, Supervised};
 use guild_core::event::{Cause, EventRecord, Names, Severity};
 use guild_core::id::{AgentId, Incarnation, TaskId};
 use guild_core::planner::{Input, Refusal};
-use guild_memory::{CommitError, Completion, GroupNo, Memory, NameTable, Submitted, Writer};
+use guild_memory::{
+    CommitError, Completion, GroupNo, Memory, NameTable, RollbackError, Snapshot, Submitted, Writer,
+};
 
 use tokio::sync::oneshot;
 
@@ -21,7 +23,8 @@ use crate::clock::Clock;
 use crate::context::{Subject, Surroundings};
 use crate::events::EventLog;
 use crate::fault::{Fault, Site};
-use crate::guild::{SubmitError, TransactError};
+use crate::guild::SubmitError;
+use crate::handle::TransactError;
 use crate::incidents::Report;
 use crate::mailbox::{Outlet, Wake, recycled};
 use crate::message::{MemoryMessage, SchedulerMessage};
@@ -73,6 +76,8 @@ type Reply = Box<dyn FnOnce(Result<(), String>) + Send>;
 #[derive(Default)]
 struct Group {
     records: Vec<EventRecord>,
+    /// The memory after the group; none while nothing of the turn is sealed.
+    snapshot: Option<Snapshot>,
     to_scheduler: Vec<SchedulerMessage>,
     ended: Vec<RunReport>,
     replies: Vec<Reply>,
@@ -136,6 +141,7 @@ impl MemoryActor {
         while let Some((_, group)) = self.waiting.pop_front() {
             self.tell(group);
         }
+        self.surroundings.acknowledged.close();
         Ok(())
     }
 
@@ -146,6 +152,7 @@ impl MemoryActor {
         self.turn.records = memory.take_records();
         if !self.turn.is_empty() {
             let group = memory.seal();
+            self.turn.snapshot = Some(memory.snapshots().latest());
             self.waiting.push_back((group, std::mem::take(&mut self.turn)));
         }
         if memory.needs_driving() && !self.is_syncing {
@@ -223,6 +230,19 @@ impl MemoryActor {
                 if self.board.forget(run) {
                     self.write_names(|names| names.remove_run(run));
                 }
+            }
+            MemoryMessage::Rollback { range, version, reply } => {
+                let answer = memory.rollback(now, &range, version).map_err(|error| match error {
+                    RollbackError::Commit(error) => TransactError::Commit(error),
+                    error => TransactError::GivenUp(error),
+                });
+                self.turn.replies.push(Box::new(move |durable| {
+                    let answer = match durable {
+                        Ok(()) => answer,
+                        Err(reason) => Err(TransactError::Unavailable(reason)),
+                    };
+                    ignore_absent(reply.send(answer));
+                }));
             }
             MemoryMessage::Acknowledged => {}
             MemoryMessage::SyncOver => {
@@ -338,6 +358,9 @@ impl MemoryActor {
             .messages
             .fetch_add(group.to_scheduler.len() as u64, Ordering::Relaxed);
         self.events.publish(group.records);
+        if let Some(snapshot) = group.snapshot {
+            self.surroundings.acknowledged.publish(snapshot);
+        }
         self.surroundings.scheduler.push_all(&mut group.to_scheduler);
         for report in group.ended {
             self.board.end(report);
@@ -353,6 +376,7 @@ impl MemoryActor {
             self.failed = true;
             tracing::error!(reason, "the store failed; nothing is acknowledged any more");
             self.board.close(RunError::Failed(reason.to_owned()));
+            self.surroundings.acknowledged.close();
         }
         for (_, group) in self.waiting.drain(..) {
             for reply in group.replies {

@@ -8,11 +8,12 @@ use guild_core::graph::{Bindings, Graph};
 use guild_core::id::{AgentId, CommitVersion, FencingToken, Incarnation, RunId, TaskId};
 use guild_core::payload::Payload;
 use guild_core::planner::Input;
-use guild_memory::{Completion, TransactionParts};
+use guild_memory::{Completion, KeyRange, RollbackError, TransactionParts};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::guild::{SubmitError, TransactError};
+use crate::guild::SubmitError;
+use crate::handle::TransactError;
 use crate::host::Lease;
 use crate::run::RunReport;
 
@@ -82,6 +83,12 @@ pub(crate) enum MemoryMessage {
     Transact {
         parts: Box<TransactionParts>,
         reply: oneshot::Sender<Result<CommitVersion, TransactError>>,
+    },
+    /// From the handle: return to an earlier version.
+    Rollback {
+        range: KeyRange,
+        version: CommitVersion,
+        reply: oneshot::Sender<Result<CommitVersion, TransactError<RollbackError>>>,
     },
     /// From the committer thread: more groups reached their level, or the store failed.
     Acknowledged,

@@ -36,6 +36,7 @@ use crate::panics::PanicReport;
 use crate::run::{RunBoard, RunError};
 use crate::scheduler::{RunBook, Scheduler, SchedulerParts};
 use crate::supervisor::{RoleSupervisor, SupervisorParts};
+use crate::watch::Acknowledged;
 
 /// A role to be started.
 pub(crate) struct RoleParts {
@@ -114,6 +115,8 @@ pub(crate) fn stand_up(mut opened: Opened) -> Guild {
         scheduler: Inbox::new(),
         memory: opened.memory_inbox.clone(),
         snapshots: opened.memory.snapshots(),
+        acknowledged: Acknowledged::new(opened.memory.snapshots().latest()),
+        pins: opened.memory.pins(),
         names: Arc::clone(&opened.names),
         namespaces: Arc::clone(&opened.namespaces),
         catalog: opened.catalog.clone(),

@@ -2,6 +2,7 @@
 
 mod chaos;
 mod follow;
+mod memory;
 mod report;
 mod run;
 mod simulate;
@@ -16,7 +17,7 @@ use std::path::Path;
 use clap::CommandFactory;
 use guild::GraphBuilder;
 
-use crate::args::{Arguments, Command, MemoryCommand};
+use crate::args::{Arguments, Command};
 use crate::exit_code::{CommandError, Exit};
 use crate::flow::Flow;
 use crate::{chart, graph, reaper};
@@ -38,10 +39,7 @@ pub(crate) fn execute(command: Command) -> Result<Exit, CommandError> {
         Command::Events { store, since, follow: false } => store::events(&store.store, since)?,
         Command::Events { store, since, follow: true } => store::follow(&store.store, since)?,
         Command::Incidents { store, format } => store::incidents(&store.store, format)?,
-        Command::Memory(MemoryCommand::Get { store, key }) => store::get(&store.store, &key)?,
-        Command::Memory(MemoryCommand::Scan { store, prefix, format }) => {
-            store::scan(&store.store, &prefix, format)?;
-        }
+        Command::Memory(command) => memory::execute(command)?,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "guild", &mut script);

@@ -1,4 +1,4 @@
-//! Shows what is in a store that no guild uses: runs, events, incidents, memory.
+//! Shows what is in a store that no guild uses: runs, events, incidents.
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -127,43 +127,8 @@ pub(crate) fn incidents(store: &Path, format: Format) -> Result<(), CommandError
     print(&format!("{table}\n"))
 }
 
-/// Prints the value of a key.
-pub(crate) fn get(store: &Path, key: &str) -> Result<(), CommandError> {
-    let view = read(store)?;
-    match view.snapshot().get(key.as_bytes()) {
-        Some(entry) => print(&format!("{}\n", String::from_utf8_lossy(&entry.value))),
-        None => Err(CommandError::BadInput(format!(
-            "the memory in {} has no key `{key}`; `guild memory scan` lists all keys",
-            store.display()
-        ))),
-    }
-}
-
-/// Prints the keys that begin with a prefix.
-pub(crate) fn scan(store: &Path, prefix: &str, format: Format) -> Result<(), CommandError> {
-    let view = read(store)?;
-    let rows = view.snapshot().scan(prefix.as_bytes());
-    let mut output = BufWriter::new(std::io::stdout().lock());
-    let rows = rows.map(|(key, entry)| {
-        (
-            String::from_utf8_lossy(key).into_owned(),
-            String::from_utf8_lossy(&entry.value).into_owned(),
-        )
-    });
-    match format {
-        Format::Table => {
-            rows.into_iter().try_for_each(|(key, value)| writeln!(output, "{key}\t{value}"))?
-        }
-        Format::Json => {
-            let text = |value: String| serde_json::from_str(&value).unwrap_or(Value::String(value));
-            let rows: serde_json::Map<_, _> = rows.map(|(key, value)| (key, text(value))).collect();
-            writeln!(output, "{}", Value::Object(rows))?;
-        }
-    }
-    Ok(output.flush()?)
-}
-
+/// Waits between two looks into a store.
 #[expect(clippy::disallowed_methods, reason = "no runtime runs in this process")]
-fn pause() {
+pub(super) fn pause() {
     std::thread::sleep(FOLLOW_PERIOD);
 }

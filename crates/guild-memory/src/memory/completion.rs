@@ -101,7 +101,7 @@ impl Memory {
         Ok(self.apply(now, changes, None, history))
     }
 
-    fn apply(
+    pub(super) fn apply(
         &mut self,
         now: Timestamp,
         changes: Vec<Change>,
@@ -113,7 +113,7 @@ impl Memory {
             history.written = changes.iter().map(written).collect();
         }
         let mut draft = self.draft.as_mut();
-        let version = self.data.apply(changes, writer, |key, old, new| {
+        let version = self.data.apply(now, changes, writer, |key, old, new| {
             if let Some(draft) = &mut draft {
                 draft.change(key, old, new);
             }
@@ -162,7 +162,7 @@ impl Memory {
         self.records_histories.then(|| Box::new(transaction.history()))
     }
 
-    fn check_available(&self) -> Result<(), CommitError> {
+    pub(super) fn check_available(&self) -> Result<(), CommitError> {
         match self.unavailable() {
             None => Ok(()),
             Some(reason) => Err(CommitError::Unavailable { reason }),

@@ -2,11 +2,17 @@
 //!
 //! Rows are made as things happen, so that sealing a turn only has to add the events and the ledger.
 
+use std::sync::Arc;
+
 use guild_core::event::EventRecord;
 use guild_core::id::{BootEpoch, CommitVersion};
 
+use crate::history::{Commit, LogGroup, encode_log};
 use crate::key;
-use crate::record::{DataRow, GroupHeader, Ledger, encode, encode_event, put_chunked, seal};
+use crate::record::{
+    DataRow, GroupHeader, Ledger, chunk_key, chunks_of, encode, encode_event, put_chunked, seal,
+};
+use crate::rows::meta_row;
 use crate::snapshot::{Entry, Key};
 use crate::store::WriteBatch;
 
@@ -45,18 +51,41 @@ impl Draft {
         self.batch.put(row_key, row);
     }
 
+    /// Puts what the commits of the group have changed; returns the number of rows.
+    pub(super) fn put_log(&mut self, previous: CommitVersion, commits: &[Arc<Commit>]) -> u32 {
+        let Some(first) = commits.first() else {
+            return 0;
+        };
+        let content = encode_log(previous, commits);
+        put_chunked(&mut self.batch, &key::log(first.version), &content, |_| {});
+        chunks_of(&content)
+    }
+
+    /// Removes groups of the history; `floor` is the oldest version that can be read afterwards.
+    pub(super) fn cut_log(&mut self, groups: &[LogGroup], floor: CommitVersion) {
+        for group in groups {
+            let key = key::log(group.first);
+            (0..group.chunks).for_each(|chunk| self.batch.delete(chunk_key(&key, chunk)));
+        }
+        if !groups.is_empty() {
+            self.batch.put(key::FLOOR.to_vec(), meta_row(key::FLOOR, &floor));
+        }
+    }
+
     pub(super) fn finish(
         &mut self,
         last_seq: u64,
         epoch: BootEpoch,
         version: CommitVersion,
+        logged: CommitVersion,
     ) -> WriteBatch {
         let count = std::mem::take(&mut self.count);
         let mut batch = std::mem::take(&mut self.batch);
         if count > 0 {
             let first_seq = last_seq + 1 - u64::from(count);
             let ledger = self.ledger;
-            let mut content = encode(&GroupHeader { first_seq, count, epoch, version, ledger });
+            let mut content =
+                encode(&GroupHeader { first_seq, count, epoch, version, logged, ledger });
             content.append(&mut self.events);
             put_chunked(&mut batch, &key::events(first_seq), &content, |_| {});
         }

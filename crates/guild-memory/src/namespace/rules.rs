@@ -167,11 +167,6 @@ impl Namespaces {
         around.map_or(&OnConflict::Retry, |rules| &rules.declared.on_conflict)
     }
 
-    /// Returns the prefix of the namespace that rules a key.
-    pub(crate) fn name_of(&self, key: &[u8]) -> Option<&str> {
-        self.find(key).map(|place| &*self.list[place].declared.prefix)
-    }
-
     /// Makes one value out of two by the function of the key's namespace.
     pub(crate) fn merge(&self, key: &[u8], clash: Clash<'_>) -> Result<Option<Bytes>, String> {
         let function = self.find(key).and_then(|place| self.list[place].merge.as_ref());
@@ -324,7 +319,9 @@ mod tests {
             ("c", None),
             ("", None),
         ] {
-            assert_eq!(namespaces.name_of(key.as_bytes()), expected, "{key}");
+            let found = namespaces.find(key.as_bytes());
+            let found = found.map(|place| &*namespaces.list[place].declared.prefix);
+            assert_eq!(found, expected, "{key}");
         }
     }
 

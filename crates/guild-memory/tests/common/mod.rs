@@ -92,6 +92,11 @@ impl World {
         Self::open(Some(Box::new(disk.open())), Durability::Disk).unwrap()
     }
 
+    /// A memory on this disk that has these limits.
+    pub(crate) fn on_with(disk: &RamDisk, limits: Limits) -> Self {
+        Self::open_with(Some(Box::new(disk.open())), Durability::Disk, limits).unwrap()
+    }
+
     /// A memory without a store that has these limits.
     pub(crate) fn with_limits(limits: Limits) -> Self {
         Self::open_with(None, Durability::Memory, limits).unwrap()

@@ -1,0 +1,123 @@
+//! The arguments of `guild memory`.
+
+use clap::{Args, Subcommand};
+
+use super::{Format, StoreArguments};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemoryCommand {
+    /// Print the value of a key, as JSON
+    Get {
+        #[command(flatten)]
+        store: StoreArguments,
+        /// The key
+        key: String,
+        /// As it was at this version, instead of now
+        #[arg(long, value_name = "VERSION")]
+        at: Option<u64>,
+    },
+    /// Print all keys that begin with a prefix, with their values
+    Scan {
+        #[command(flatten)]
+        store: StoreArguments,
+        /// The prefix; all keys without it
+        #[arg(default_value = "")]
+        prefix: String,
+        /// At most this many keys
+        #[arg(long, value_name = "N", default_value_t = usize::MAX, hide_default_value = true)]
+        limit: usize,
+        /// As it was at this version, instead of now
+        #[arg(long, value_name = "VERSION")]
+        at: Option<u64>,
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// List what became of a key, newest first: versions, who wrote it, values
+    History {
+        #[command(flatten)]
+        store: StoreArguments,
+        /// The key
+        key: String,
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Compare two versions key by key
+    Diff {
+        #[command(flatten)]
+        store: StoreArguments,
+        /// The first version
+        from: u64,
+        /// The second version [default: the newest]
+        to: Option<u64>,
+        /// Only keys that begin with this
+        #[arg(long, default_value = "", hide_default_value = true)]
+        prefix: String,
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Give keys the values of an earlier version, as a new commit; nothing is forgotten
+    Rollback(RollbackArguments),
+    /// Print every commit that changes a key, as it comes, until interrupted
+    Watch {
+        #[command(flatten)]
+        store: StoreArguments,
+        /// Only keys that begin with this
+        #[arg(default_value = "")]
+        prefix: String,
+        /// Begin after this version [default: the newest]
+        #[arg(long, value_name = "VERSION")]
+        after: Option<u64>,
+        /// End when everything was printed that is there now
+        #[arg(long)]
+        once: bool,
+        /// How to print: lines of text, or one JSON object per line
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Show how much is there, by prefix, and how far the history goes back
+    Stats {
+        #[command(flatten)]
+        store: StoreArguments,
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Forget the history before a version; values stay as they are
+    Compact {
+        #[command(flatten)]
+        store: StoreArguments,
+        /// The oldest version that can be read afterwards [default: the newest]
+        #[arg(long, value_name = "VERSION")]
+        before: Option<u64>,
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(id = "what", required = true, multiple = false)]
+pub(crate) struct What {
+    /// Keys that begin with this
+    #[arg(long)]
+    pub(crate) prefix: Option<String>,
+    /// All keys
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RollbackArguments {
+    #[command(flatten)]
+    pub(crate) store: StoreArguments,
+    /// The version to return to
+    pub(crate) version: u64,
+    #[command(flatten)]
+    pub(crate) what: What,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}

@@ -1,0 +1,213 @@
+//! Reads earlier versions: one state, the changes of one key, the difference of two states.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use guild_core::id::CommitVersion;
+use guild_core::time::Timestamp;
+
+use super::{Commit, Replaced};
+use crate::commit::Writer;
+use crate::range::KeyRange;
+use crate::snapshot::{Entry, Key, Snapshot};
+use crate::transaction::text;
+
+/// A version that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HistoryError {
+    /// It is older than what is kept.
+    #[error(
+        "version {asked} of the memory is no longer kept; the oldest is {oldest} (history_bytes_max bounds what is kept)"
+    )]
+    TooOld {
+        /// What was asked for.
+        asked: CommitVersion,
+        /// The oldest version that can be read.
+        oldest: CommitVersion,
+    },
+    /// It does not exist yet.
+    #[error("version {asked} of the memory does not exist; the newest is {newest}")]
+    NotYet {
+        /// What was asked for.
+        asked: CommitVersion,
+        /// The newest version.
+        newest: CommitVersion,
+    },
+}
+
+/// How much history is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistorySize {
+    /// Commits.
+    pub commits: usize,
+    /// Bytes of what they have replaced, as the limit `history_bytes_max` counts them.
+    pub bytes: usize,
+}
+
+/// What one commit made of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revision {
+    /// The commit.
+    pub version: CommitVersion,
+    /// When it was made; none: it is older than the kept history.
+    pub at: Option<Timestamp>,
+    /// Who made it; none: it came from outside of tasks.
+    pub writer: Option<Writer>,
+    /// The value from then on; none: the key was removed.
+    pub value: Option<Bytes>,
+}
+
+/// A key that has another value in one state than in another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The key.
+    pub key: String,
+    /// What it was; none: absent.
+    pub before: Option<Entry>,
+    /// What it became; none: absent.
+    pub after: Option<Entry>,
+}
+
+impl Commit {
+    /// Returns what the commit has changed in a range: each key and its new value, or none where it
+    /// was removed; in ascending order.
+    pub fn changes_in(&self, range: &KeyRange) -> impl Iterator<Item = (String, Option<&Entry>)> {
+        let (from, _) = range.bounds();
+        let first = match from {
+            Bound::Included(from) => self.changes.partition_point(|change| *change.key < *from),
+            Bound::Excluded(_) | Bound::Unbounded => 0,
+        };
+        self.changes[first..]
+            .iter()
+            .take_while(|change| range.contains(&change.key))
+            .map(|change| (text(&change.key), change.after.as_deref()))
+    }
+}
+
+impl Snapshot {
+    /// Returns the oldest version that can be read.
+    pub fn oldest(&self) -> CommitVersion {
+        self.floor()
+    }
+
+    /// Returns how much history is kept.
+    pub fn history_size(&self) -> HistorySize {
+        let bytes = self.commits().values().map(|commit| commit.size_bytes()).sum();
+        HistorySize { commits: self.commits().len(), bytes }
+    }
+
+    /// Returns the memory as it was at an earlier version.
+    ///
+    /// # Errors
+    /// See [`HistoryError`].
+    pub fn as_of(&self, version: CommitVersion) -> Result<Self, HistoryError> {
+        self.check(version)?;
+        let (mut map, mut commits) = (self.map().clone(), self.commits().clone());
+        while let Some((newest, commit)) = commits.get_max()
+            && *newest > version
+        {
+            for Replaced { key, before, .. } in &commit.changes {
+                match before {
+                    Some(before) => map.insert(key.clone(), Arc::clone(before)),
+                    None => map.remove(&**key),
+                };
+            }
+            let newest = *newest;
+            commits.remove(&newest);
+        }
+        Ok(Self::new(version, map, commits, self.floor()))
+    }
+
+    /// Returns the commits after a version that have changed anything, in order.
+    ///
+    /// # Errors
+    /// `TooOld`: commits after the version are no longer kept.
+    pub fn commits_after(
+        &self,
+        version: CommitVersion,
+    ) -> Result<impl Iterator<Item = &Arc<Commit>>, HistoryError> {
+        let oldest = self.floor();
+        if version < oldest {
+            return Err(HistoryError::TooOld { asked: version, oldest });
+        }
+        let range = (Bound::Excluded(version), Bound::Unbounded);
+        Ok(self.commits().range(range).map(|(_, commit)| commit))
+    }
+
+    /// Returns what became of a key, newest first; the last one is older than the kept history,
+    /// unless the key was absent then.
+    pub fn history(&self, key: impl AsRef<str>) -> Vec<Revision> {
+        let key = key.as_ref().as_bytes();
+        let mut revisions = Vec::new();
+        let mut oldest = self.entry(key);
+        for (_, commit) in self.commits().iter().rev() {
+            let place = commit.changes.binary_search_by(|change| (*change.key).cmp(key));
+            if let Ok(place) = place {
+                let Replaced { before, after, .. } = &commit.changes[place];
+                revisions.push(Revision {
+                    version: commit.version,
+                    at: Some(commit.at),
+                    writer: commit.writer,
+                    value: after.as_ref().map(|after| after.value.clone()),
+                });
+                oldest = before.as_deref();
+            }
+        }
+        revisions.extend(oldest.map(|entry| Revision {
+            version: entry.version,
+            at: None,
+            writer: entry.writer,
+            value: Some(entry.value.clone()),
+        }));
+        revisions
+    }
+
+    /// Returns the keys of a range that have another value at one version than at another, in
+    /// ascending order.
+    ///
+    /// # Errors
+    /// See [`HistoryError`].
+    pub fn difference(
+        &self,
+        from: CommitVersion,
+        to: CommitVersion,
+        range: &KeyRange,
+    ) -> Result<Vec<Difference>, HistoryError> {
+        self.check(from)?;
+        self.check(to)?;
+        let (early, late) = (from.min(to), from.max(to));
+        let mut changed: BTreeMap<&Key, (Option<&Entry>, Option<&Entry>)> = BTreeMap::new();
+        let between = (Bound::Excluded(early), Bound::Included(late));
+        for (_, commit) in self.commits().range(between) {
+            let within = commit.changes.iter().filter(|change| range.contains(&change.key));
+            for Replaced { key, before, after } in within {
+                let (before, after) = (before.as_deref(), after.as_deref());
+                changed.entry(key).and_modify(|change| change.1 = after).or_insert((before, after));
+            }
+        }
+        let value = |entry: Option<&Entry>| entry.map(|entry| entry.value.clone());
+        let differs =
+            |(before, after): &(Option<&Entry>, Option<&Entry>)| value(*before) != value(*after);
+        let changed = changed.into_iter().filter(|(_, change)| differs(change));
+        Ok(changed
+            .map(|(key, (before, after))| {
+                let (before, after) = if from <= to { (before, after) } else { (after, before) };
+                Difference { key: text(key), before: before.cloned(), after: after.cloned() }
+            })
+            .collect())
+    }
+
+    fn check(&self, asked: CommitVersion) -> Result<(), HistoryError> {
+        let (oldest, newest) = (self.floor(), self.version());
+        if asked < oldest {
+            Err(HistoryError::TooOld { asked, oldest })
+        } else if asked > newest {
+            Err(HistoryError::NotYet { asked, newest })
+        } else {
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The rows of the history: one record for the commits of a group, with what was there before.
+//!
+//! What a commit put there is not stored twice: it is in the row of the value, or is what a later
+//! commit found. Each record names the newest version before it, so a missing one is noticed; the
+//! newest record is named by the group's events, and the version below the oldest by its own row.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use guild_core::id::CommitVersion;
+use guild_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Commit, Commits, History, LogGroup, Replaced};
+use crate::commit::Writer;
+use crate::key;
+use crate::record::{DataRow, chunks_of, decode, encode};
+use crate::rows::{each_record, optional_meta};
+use crate::snapshot::{Entry, Key, Map};
+use crate::store::{Store, StoreError};
+
+/// The commits of one group.
+#[derive(Debug, Serialize, Deserialize)]
+struct LogRow<'a> {
+    /// The newest commit before; of the oldest record: the oldest version that can be read.
+    previous: CommitVersion,
+    #[serde(borrow)]
+    commits: Vec<CommitRow<'a>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct CommitRow<'a> {
+    version: CommitVersion,
+    at: Timestamp,
+    writer: Option<Writer>,
+    /// Each changed key, with what was there before.
+    #[serde(borrow)]
+    changes: Vec<(&'a [u8], Option<DataRow<'a>>)>,
+}
+
+/// Returns the record of a group.
+pub(crate) fn encode_log(previous: CommitVersion, commits: &[Arc<Commit>]) -> Vec<u8> {
+    let commits = commits.iter().map(|commit| CommitRow {
+        version: commit.version,
+        at: commit.at,
+        writer: commit.writer,
+        changes: commit.changes.iter().map(before).collect(),
+    });
+    encode(&LogRow { previous, commits: commits.collect() })
+}
+
+fn before(change: &Replaced) -> (&[u8], Option<DataRow<'_>>) {
+    let row = |old| {
+        let Entry { value, version, writer, .. } = old;
+        DataRow { version: *version, writer: *writer, value }
+    };
+    (&change.key, change.before.as_deref().map(row))
+}
+
+/// Reads the history; `map` is the newest state and `newest` the newest commit that the log knows.
+pub(crate) fn load_log(
+    store: &dyn Store,
+    map: &Map,
+    newest: CommitVersion,
+) -> Result<History, StoreError> {
+    let floor: CommitVersion = optional_meta(store, key::FLOOR)?.unwrap_or_default();
+    let mut found: Vec<Commit> = Vec::new();
+    let mut groups: VecDeque<LogGroup> = VecDeque::new();
+    each_record(store, key::LOG, "history", None, &mut |_, content| {
+        let row: LogRow<'_> = decode(content)?;
+        let known = groups.back().map_or(floor, |group| group.last);
+        let (Some(first), Some(last)) = (row.commits.first(), row.commits.last()) else {
+            return Err("a group without commits".into());
+        };
+        if row.previous != known || first.version <= known {
+            return Err(format!("the commits between {known} and {} are missing", first.version));
+        }
+        let (first, last, chunks) = (first.version, last.version, chunks_of(content));
+        let commits = row.commits.into_iter().map(Commit::from);
+        let place = found.len();
+        found.extend(commits);
+        let bytes = found[place..].iter().map(Commit::size_bytes).sum();
+        groups.push_back(LogGroup { first, last, bytes, chunks });
+        Ok(())
+    })?;
+    let last = groups.back().map_or(floor, |group| group.last);
+    if last != newest {
+        let what = format!("history: it ends at version {last} instead of {newest}");
+        return Err(StoreError::corrupt(store.path(), what));
+    }
+    Ok(History::recovered(with_results(found, map), floor, groups))
+}
+
+/// Puts in what each commit left behind: what the next one found, or the newest state.
+fn with_results(mut found: Vec<Commit>, map: &Map) -> Commits {
+    let mut state = map.clone();
+    for commit in found.iter_mut().rev() {
+        for Replaced { key, before, after } in &mut commit.changes {
+            *after = match before {
+                Some(before) => state.insert(key.clone(), Arc::clone(before)),
+                None => state.remove(&**key),
+            };
+        }
+    }
+    found.into_iter().map(|commit| (commit.version, Arc::new(commit))).collect()
+}
+
+impl From<CommitRow<'_>> for Commit {
+    fn from(row: CommitRow<'_>) -> Self {
+        let change = |(key, before): (&[u8], Option<DataRow<'_>>)| Replaced {
+            key: Key::from(key),
+            before: before.map(|before| Arc::new(before.into())),
+            after: None,
+        };
+        Self {
+            version: row.version,
+            at: row.at,
+            writer: row.writer,
+            changes: row.changes.into_iter().map(change).collect(),
+        }
+    }
+}
+
+impl From<DataRow<'_>> for Entry {
+    fn from(row: DataRow<'_>) -> Self {
+        let value = row.value.to_vec().into();
+        Self { value, version: row.version, writer: row.writer, checksum: 0 }
+    }
+}

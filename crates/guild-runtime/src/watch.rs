@@ -1,0 +1,158 @@
+//! Follows the changes of a part of the memory, commit by commit.
+//!
+//! A watch reads the history of the newest acknowledged snapshot: writers neither wait for it nor
+//! know of it, and a version that it has told is durable, so that it can go on from there after a
+//! restart. Whoever reads more slowly than the history is cut is told so.
+
+use std::fmt;
+use std::sync::Arc;
+
+use guild_core::id::CommitVersion;
+use guild_core::time::Timestamp;
+use guild_memory::{Entry, HistoryError, KeyRange, Snapshot, Writer};
+use tokio::sync::watch;
+
+/// What is acknowledged; every clone is the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Acknowledged(Arc<watch::Sender<State>>);
+
+#[derive(Clone, Debug)]
+struct State {
+    snapshot: Snapshot,
+    closed: bool,
+}
+
+impl Acknowledged {
+    pub(crate) fn new(snapshot: Snapshot) -> Self {
+        Self(Arc::new(watch::Sender::new(State { snapshot, closed: false })))
+    }
+
+    pub(crate) fn publish(&self, snapshot: Snapshot) {
+        self.0.send_modify(|state| state.snapshot = snapshot);
+    }
+
+    /// Ends all watches once they have told everything.
+    pub(crate) fn close(&self) {
+        self.0.send_modify(|state| state.closed = true);
+    }
+
+    /// Returns a watch of the commits after a version; none: of those from now on.
+    pub(crate) fn follow(
+        &self,
+        range: KeyRange,
+        after: Option<CommitVersion>,
+    ) -> Result<Watch, HistoryError> {
+        let source = self.0.subscribe();
+        let (oldest, newest) = {
+            let state = source.borrow();
+            (state.snapshot.oldest(), state.snapshot.version())
+        };
+        let seen = after.unwrap_or(newest);
+        match seen {
+            asked if asked > newest => Err(HistoryError::NotYet { asked, newest }),
+            asked if asked < oldest => Err(HistoryError::TooOld { asked, oldest }),
+            seen => Ok(Watch { range, seen, source }),
+        }
+    }
+}
+
+/// A reader was too slow: commits that it has not seen are no longer kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the watch fell behind: commits after version {seen} are no longer kept; it goes on after version {oldest}, whose state is in the memory's snapshot"
+)]
+pub struct WatchLagged {
+    /// The last version that the reader has seen.
+    pub seen: CommitVersion,
+    /// Where it goes on: the oldest version that can be read.
+    pub oldest: CommitVersion,
+}
+
+/// A commit, as far as it has changed what is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryChange {
+    /// Its version; watching after it goes on with the next one.
+    pub version: CommitVersion,
+    /// When it was made.
+    pub at: Timestamp,
+    /// Who made it; none: it came from outside of tasks.
+    pub writer: Option<Writer>,
+    /// The keys that changed and what is there now; none: the key was removed.
+    pub keys: Vec<(String, Option<Entry>)>,
+}
+
+/// Follows a part of the memory: every commit that changes it, once, in order.
+pub struct Watch {
+    range: KeyRange,
+    /// The newest version that was told, or changed nothing that is watched.
+    seen: CommitVersion,
+    source: watch::Receiver<State>,
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch")
+            .field("range", &self.range)
+            .field("seen", &self.seen)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Watch {
+    /// Returns the next commit that changes what is watched; `None` when the guild has shut down
+    /// and all were told.
+    ///
+    /// # Errors
+    /// [`WatchLagged`]; the next call goes on with the oldest commit that is kept.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Result<MemoryChange, WatchLagged>> {
+        loop {
+            let State { snapshot, closed } = self.source.borrow_and_update().clone();
+            if let Some(change) = self.take(&snapshot) {
+                return Some(change);
+            }
+            if closed || self.source.changed().await.is_err() {
+                return None;
+            }
+        }
+    }
+
+    /// Returns the next commit that is there now, without waiting.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn available(&mut self) -> Option<Result<MemoryChange, WatchLagged>> {
+        let snapshot = self.source.borrow_and_update().snapshot.clone();
+        self.take(&snapshot)
+    }
+
+    /// Returns the newest version that was told or did not matter; a later watch goes on after it.
+    pub fn seen(&self) -> CommitVersion {
+        self.seen
+    }
+
+    fn take(&mut self, snapshot: &Snapshot) -> Option<Result<MemoryChange, WatchLagged>> {
+        let seen = self.seen;
+        let commits = match snapshot.commits_after(seen) {
+            Ok(commits) => commits,
+            Err(_) => {
+                let oldest = snapshot.oldest();
+                self.seen = oldest;
+                return Some(Err(WatchLagged { seen, oldest }));
+            }
+        };
+        for commit in commits {
+            let changes = commit.changes_in(&self.range);
+            let keys: Vec<_> = changes.map(|(key, entry)| (key, entry.cloned())).collect();
+            if !keys.is_empty() {
+                self.seen = commit.version;
+                let (version, at, writer) = (commit.version, commit.at, commit.writer);
+                return Some(Ok(MemoryChange { version, at, writer, keys }));
+            }
+        }
+        self.seen = self.seen.max(snapshot.version());
+        None
+    }
+}
