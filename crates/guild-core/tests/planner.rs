@@ -228,7 +228,7 @@ impl World {
         let message = "refused".into();
         match fate {
             0 => {
-                let refusal = Refusal::Conflict { message };
+                let refusal = Refusal::Conflict { message, reserved: self.draw(2) == 0 };
                 return self.tell(Input::CommitRefused { task, token, refusal });
             }
             1 => {

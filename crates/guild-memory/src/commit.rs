@@ -60,24 +60,33 @@ impl Data {
         (self.namespaces, self.usage) = (namespaces, usage);
     }
 
-    /// Checks a transaction and returns what it changes; changes nothing. Without a role it comes
-    /// from outside of tasks and may do everything.
+    /// Checks that all that a transaction has seen is still so, where that matters. Returns the keys
+    /// where it has met another one and both values are to be kept or made one.
+    pub(crate) fn check(&self, parts: &TransactionParts) -> Result<Vec<Key>, CommitError> {
+        if parts.is_read_only() || parts.read_at >= self.changed_at {
+            return Ok(Vec::new());
+        }
+        self.validate(parts)
+    }
+
+    /// Returns what a checked transaction changes; changes nothing. Without a role it comes from
+    /// outside of tasks and may do everything.
     pub(crate) fn prepare(
         &self,
         parts: TransactionParts,
+        clashes: &[Key],
         role: Option<RoleId>,
         limits: &Limits,
     ) -> Result<Vec<Change>, CommitError> {
         if parts.is_read_only() {
             return Ok(Vec::new());
         }
-        let clashes = if parts.read_at < self.changed_at { self.validate(&parts)? } else { vec![] };
         if let Some(role) = role
             && !self.namespaces.is_empty()
         {
             self.check_rights(&parts, role)?;
         }
-        let changes = self.resolve(parts, &clashes, limits)?;
+        let changes = self.resolve(parts, clashes, limits)?;
         if !self.namespaces.is_empty() {
             self.check_quotas(&changes)?;
         }

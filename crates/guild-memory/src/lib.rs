@@ -20,6 +20,7 @@ mod range;
 pub mod reader;
 mod record;
 mod recovery;
+mod reservation;
 mod rows;
 mod snapshot;
 pub mod store;
@@ -40,6 +41,7 @@ pub use self::namespace::{
 };
 pub use self::range::KeyRange;
 pub use self::recovery::RecoveredRun;
+pub use self::reservation::Owner;
 pub use self::snapshot::{Entry, Snapshot, Snapshots};
 pub use self::store::{Durability, StoreError};
 pub use self::transaction::{

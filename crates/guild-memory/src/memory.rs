@@ -33,6 +33,7 @@ use crate::names::NameTable;
 use crate::namespace::Namespaces;
 use crate::record::{BootRow, CatalogRow};
 use crate::recovery::{Loaded, RecoveredRun, load};
+use crate::reservation::{Owner, Reservations};
 use crate::rows::meta_row;
 use crate::snapshot::Snapshots;
 use crate::store::{Durability, Store, StoreError, WriteBatch};
@@ -103,6 +104,7 @@ pub struct Memory {
     runs: Vec<RunState>,
     runs_by_name: BTreeMap<String, RunId>,
     catalog: CatalogRow,
+    reservations: Reservations,
     last_seq: u64,
     records: Vec<EventRecord>,
     sealed: GroupNo,
@@ -167,6 +169,7 @@ impl Memory {
             runs: loaded.runs.iter().map(RunState::recovered).collect(),
             runs_by_name,
             catalog: loaded.catalog.clone(),
+            reservations: Reservations::default(),
             last_seq: loaded.last_seq,
             records: Vec::new(),
             sealed: GroupNo::default(),
@@ -251,8 +254,10 @@ impl Memory {
                 if let Some(fence) = self.fence(*task) {
                     *fence = CLOSED;
                 }
+                self.reservations.release(Owner::Task(*task));
             }
             Event::RunEnded { run, .. } => {
+                self.reservations.release_run(*run);
                 if let Some(run) = self.runs.get_mut(run.0 as usize) {
                     run.fences = Vec::new();
                 }

@@ -71,6 +71,7 @@ impl Subject {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) messages: AtomicU64,
+    pub(crate) callers: AtomicU64,
     pub(crate) attempts: AtomicU64,
     pub(crate) crashes: AtomicU64,
     pub(crate) restarts: AtomicU64,

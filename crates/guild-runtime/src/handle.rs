@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use guild_core::draw::{Seed, Stream};
@@ -56,7 +57,8 @@ impl MemoryHandle {
     }
 
     /// Runs `work` on a transaction and commits it; after a conflict it is run again on a newer
-    /// snapshot, at most as often as `policy` says.
+    /// snapshot, at most as often as `policy` says. After three conflicts what it has read is kept
+    /// for it until it has run again, so that it does not lose forever.
     ///
     /// # Errors
     /// `work` gave up, the memory refused the commit, or the guild is shutting down.
@@ -66,15 +68,19 @@ impl MemoryHandle {
         mut work: impl FnMut(&mut Transaction) -> Result<R, E>,
     ) -> Result<(R, CommitVersion), TransactError<E>> {
         let mut failures = 0;
+        let caller = self.surroundings.stats.callers.fetch_add(1, Ordering::Relaxed);
         loop {
             let mut transaction = Transaction::begin(&self.surroundings.snapshots);
             let result = work(&mut transaction).map_err(TransactError::GivenUp)?;
-            match self.commit(transaction).await {
+            match self.commit(caller, transaction).await {
                 Ok(version) => return Ok((result, version)),
                 Err(TransactError::Commit(error)) if error.is_retryable() => {
                     failures += 1;
                     if failures >= policy.attempts_max {
                         return Err(TransactError::Commit(error));
+                    }
+                    if error.is_reserved() {
+                        continue;
                     }
                     let entity = self.snapshot().version().0;
                     let draw = self.seed.unit(Stream::Transact, entity, u64::from(failures));
@@ -142,12 +148,16 @@ impl MemoryHandle {
         self.surroundings.pins.pin(version)
     }
 
-    async fn commit(&self, transaction: Transaction) -> Result<CommitVersion, TransactError> {
+    async fn commit(
+        &self,
+        caller: u64,
+        transaction: Transaction,
+    ) -> Result<CommitVersion, TransactError> {
         let (reply, answer) = oneshot::channel();
         let parts = Box::new(transaction.into_parts());
         self.surroundings
             .memory
-            .try_push(MemoryMessage::Transact { parts, reply }, REQUESTS_MAX)
+            .try_push(MemoryMessage::Transact { caller, parts, reply }, REQUESTS_MAX)
             .map_err(|_| TransactError::Busy(REQUESTS_MAX))?;
         answer.await.unwrap_or_else(|_| Err(TransactError::Unavailable(ENDED.into())))
     }

@@ -4,6 +4,8 @@
 //! thread, and answers what has reached its durability level by then. Architecture invariant:
 //! nothing is answered, published or told before its group is acknowledged.
 
+mod parked;
+
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -11,14 +13,17 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Supervised};
 use guild_core::event::{Cause, EventRecord, Names, Severity};
-use guild_core::id::{AgentId, Incarnation, TaskId};
+use guild_core::id::{AgentId, CommitVersion, Incarnation, TaskId};
 use guild_core::planner::{Input, Refusal};
+use guild_core::time::Timestamp;
 use guild_memory::{
-    CommitError, Completion, GroupNo, Memory, NameTable, RollbackError, Snapshot, Submitted, Writer,
+    CommitError, Completion, GroupNo, Memory, NameTable, Owner, RollbackError, Snapshot, Submitted,
+    TransactionParts, Writer,
 };
 
 use tokio::sync::oneshot;
 
+use self::parked::Parked;
 use crate::clock::Clock;
 use crate::context::{Subject, Surroundings};
 use crate::events::EventLog;
@@ -44,6 +49,7 @@ pub(crate) struct MemoryActor {
     is_syncing: bool,
     observer: Option<Observer>,
     batch: Vec<MemoryMessage>,
+    parked: Parked,
     /// Answers of this turn.
     turn: Group,
     /// Answers that wait for their group.
@@ -107,6 +113,7 @@ impl MemoryActor {
             is_syncing: false,
             observer: parts.observer,
             batch: Vec::new(),
+            parked: Parked::default(),
             turn: Group::default(),
             waiting: VecDeque::new(),
             failed: false,
@@ -122,6 +129,7 @@ impl MemoryActor {
             for message in batch.drain(..) {
                 self.receive(&mut memory, message);
             }
+            self.unpark(&mut memory);
             self.memory = Some(memory);
             self.end_turn();
         }
@@ -185,7 +193,13 @@ impl MemoryActor {
         match message {
             MemoryMessage::Grant { task, token } => memory.grant(task, token),
             MemoryMessage::Record(event) => memory.record(now, event),
-            MemoryMessage::Complete(completion) => self.complete(memory, *completion),
+            MemoryMessage::Complete(completion) => {
+                let owner = Owner::Task(completion.task);
+                match memory.must_wait(now, owner, &completion.transaction) {
+                    Some(until) => self.park(until, MemoryMessage::Complete(completion)),
+                    None => self.complete(memory, *completion),
+                }
+            }
             MemoryMessage::Ended(report) => self.turn.ended.push(*report),
             MemoryMessage::Submit { graph, bindings, reply } => {
                 let submitted =
@@ -212,19 +226,13 @@ impl MemoryActor {
                     ignore_absent(reply.send(answer));
                 }));
             }
-            MemoryMessage::Transact { parts, reply } => {
-                let answer = memory.transact(now, *parts);
-                if let Err(error) = &answer {
-                    self.escalate(memory, error, None, None);
+            MemoryMessage::Transact { caller, parts, reply } => {
+                match memory.must_wait(now, Owner::Caller(caller), &parts) {
+                    Some(until) => {
+                        self.park(until, MemoryMessage::Transact { caller, parts, reply });
+                    }
+                    None => self.transact(memory, caller, *parts, reply),
                 }
-                let answer = answer.map_err(TransactError::from);
-                self.turn.replies.push(Box::new(move |durable| {
-                    let answer = match durable {
-                        Ok(()) => answer,
-                        Err(reason) => Err(TransactError::Unavailable(reason)),
-                    };
-                    ignore_absent(reply.send(answer));
-                }));
             }
             MemoryMessage::Forget { run } => {
                 if self.board.forget(run) {
@@ -244,6 +252,7 @@ impl MemoryActor {
                     ignore_absent(reply.send(answer));
                 }));
             }
+            MemoryMessage::LookAgain => self.parked.look_again(),
             MemoryMessage::Acknowledged => {}
             MemoryMessage::SyncOver => {
                 self.is_syncing = false;
@@ -260,6 +269,47 @@ impl MemoryActor {
         }
     }
 
+    fn transact(
+        &mut self,
+        memory: &mut Memory,
+        caller: u64,
+        parts: TransactionParts,
+        reply: oneshot::Sender<Result<CommitVersion, TransactError>>,
+    ) {
+        let now = self.clock.now();
+        let answer = memory.transact_as(now, Some(Owner::Caller(caller)), parts);
+        if let Err(error) = &answer {
+            self.escalate(memory, error, None, None);
+        }
+        let answer = answer.map_err(TransactError::from);
+        self.turn.replies.push(Box::new(move |durable| {
+            let answer = match durable {
+                Ok(()) => answer,
+                Err(reason) => Err(TransactError::Unavailable(reason)),
+            };
+            ignore_absent(reply.send(answer));
+        }));
+    }
+
+    /// Puts a commit aside that has to wait for a reservation.
+    fn park(&mut self, until: Timestamp, message: MemoryMessage) {
+        if self.parked.push(message) {
+            let delay = self.clock.delay(until.since(self.clock.now()));
+            let inbox = self.inbox.inbox();
+            actix_rt::spawn(async move {
+                tokio::time::sleep(delay).await;
+                inbox.push(MemoryMessage::LookAgain);
+            });
+        }
+    }
+
+    /// Looks again at the commits that wait, as long as some of them may go on.
+    fn unpark(&mut self, memory: &mut Memory) {
+        while let Some(waiting) = self.parked.take(memory.reservation_epoch()) {
+            waiting.into_iter().for_each(|message| self.receive(memory, message));
+        }
+    }
+
     fn complete(&mut self, memory: &mut Memory, completion: Completion) {
         let (task, token) = (completion.task, completion.token);
         let output = completion.output.clone();
@@ -269,7 +319,7 @@ impl MemoryActor {
         let subject = Subject::attempt(agent, task, attempt);
         if let Some((Fault::Refuse, number)) = self.surroundings.strike(Site::Commit, subject) {
             let message = format!("injected conflict {number}").into();
-            let refusal = Refusal::Conflict { message };
+            let refusal = Refusal::Conflict { message, reserved: false };
             let input = Input::CommitRefused { task, token, refusal };
             return self.turn.to_scheduler.push(SchedulerMessage::Tell(input));
         }
@@ -335,7 +385,9 @@ impl MemoryActor {
         let message = self.described(&error);
         match error {
             CommitError::StaleToken => Refusal::StaleToken,
-            error if error.is_retryable() => Refusal::Conflict { message: message.into() },
+            error if error.is_retryable() => {
+                Refusal::Conflict { message: message.into(), reserved: error.is_reserved() }
+            }
             _ => Refusal::Invalid { message: message.into() },
         }
     }

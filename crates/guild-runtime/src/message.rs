@@ -79,8 +79,9 @@ pub(crate) enum MemoryMessage {
         bindings: Bindings,
         reply: oneshot::Sender<Result<RunId, SubmitError>>,
     },
-    /// From the handle: commit a transaction.
+    /// From the handle: commit a transaction; all tries of one call have the same number.
     Transact {
+        caller: u64,
         parts: Box<TransactionParts>,
         reply: oneshot::Sender<Result<CommitVersion, TransactError>>,
     },
@@ -94,6 +95,8 @@ pub(crate) enum MemoryMessage {
     Acknowledged,
     /// From the handle: drop what is kept of a run that has ended.
     Forget { run: RunId },
+    /// From the memory itself: reservations have run out; look again at what waits for them.
+    LookAgain,
     /// From the handle: answer after this delay.
     Pause { delay: std::time::Duration, done: oneshot::Sender<()> },
     /// From the simulated disk: a sync has taken its time.

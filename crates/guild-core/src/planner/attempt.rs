@@ -19,11 +19,13 @@ pub(super) struct Failure {
     pub(super) message: Box<str>,
     pub(super) retryable: bool,
     pub(super) retry_after: Option<Duration>,
+    /// Whether others wait until the task has been tried again.
+    pub(super) urgent: bool,
 }
 
 impl Failure {
     pub(super) fn new(cause: Cause, message: impl Into<Box<str>>) -> Self {
-        Self { cause, message: message.into(), retryable: true, retry_after: None }
+        Self { cause, message: message.into(), retryable: true, retry_after: None, urgent: false }
     }
 }
 
@@ -159,7 +161,7 @@ impl Planner {
                 self.make_ready(task, out);
             }
             AttemptResult::Failed { cause, message, retryable, retry_after } => {
-                let failure = Failure { cause, message, retryable, retry_after };
+                let failure = Failure { retryable, retry_after, ..Failure::new(cause, message) };
                 self.attempt_failed(now, task, failure, out);
             }
         }
@@ -192,7 +194,9 @@ impl Planner {
             return;
         }
         let failure = match refusal {
-            Refusal::Conflict { message } => Failure::new(Cause::Conflict, message),
+            Refusal::Conflict { message, reserved } => {
+                Failure { urgent: reserved, ..Failure::new(Cause::Conflict, message) }
+            }
             Refusal::Invalid { message } => {
                 Failure { retryable: false, ..Failure::new(Cause::Error, message) }
             }
@@ -251,13 +255,17 @@ impl Planner {
             return;
         };
         state.avoid = Some(holder.agent);
+        state.urgent = failure.urgent;
         let attempt = state.attempts;
         let entity = u64::from(task.run.0) << 32 | u64::from(task.index.0);
         let draw = seed.unit(Stream::Retry, entity, u64::from(attempt));
         let delay = match failure.cause {
             Cause::AgentLost | Cause::Conflict => {
                 state.interruptions += 1;
-                let delay = RetryPolicy::interrupted().delay_after(state.interruptions, draw);
+                let delay = match failure.urgent {
+                    true => Duration::ZERO,
+                    false => RetryPolicy::interrupted().delay_after(state.interruptions, draw),
+                };
                 (state.interruptions <= interruptions_max).then_some(delay)
             }
             Cause::Error | Cause::Panic | Cause::Timeout | Cause::Heartbeat => {

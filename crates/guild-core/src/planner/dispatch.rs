@@ -96,6 +96,7 @@ impl Planner {
             self.seed.bits(Stream::Order, entity, u64::from(state.attempts))
         };
         let rank = match self.order {
+            _ if state.urgent => u64::MAX,
             ReadyOrder::CriticalPath => state.rank,
             ReadyOrder::Fifo => u64::MAX - state.ready_since,
             ReadyOrder::Random => drawn(),

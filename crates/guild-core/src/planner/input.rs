@@ -71,8 +71,8 @@ pub enum AttemptResult {
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the message is a message")]
 pub enum Refusal {
-    /// What the task read has changed; try again.
-    Conflict { message: Box<str> },
+    /// What the task read has changed; try again, at once if it is reserved for the task now.
+    Conflict { message: Box<str>, reserved: bool },
     /// The transaction breaks a rule; trying again cannot help.
     Invalid { message: Box<str> },
     /// The task has a newer lease, or has ended.

@@ -66,6 +66,8 @@ pub(super) struct TaskState {
     pub(super) avoid: Option<AgentId>,
     pub(super) holder: Option<Holder>,
     pub(super) rank: u64,
+    /// Others wait for it: it goes first among those of its priority.
+    pub(super) urgent: bool,
     /// Number of the moment when it became ready.
     pub(super) ready_since: u64,
 }
@@ -135,6 +137,7 @@ impl Run {
             avoid: None,
             holder: None,
             rank: rank.saturating_add(behind),
+            urgent: false,
             ready_since: 0,
         }));
         if let Some(parent) = parent {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use guild_core::id::{AgentId, CommitVersion, TaskId};
+use guild_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::namespace::Denied;
@@ -41,6 +42,11 @@ impl CommitError {
     /// Returns whether the same work may succeed when it is done again.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Conflict(_) | Self::Unmet(_))
+    }
+
+    /// Returns whether what was read is reserved for the next try, so that it need not wait.
+    pub fn is_reserved(&self) -> bool {
+        matches!(self, Self::Conflict(conflict) if conflict.reserved_until.is_some())
     }
 
     /// Returns who made the change that came in between, where known.
@@ -100,6 +106,9 @@ pub struct Conflict {
     pub now_at: Option<CommitVersion>,
     /// Who made the change; none: it came from outside, or the key was removed.
     pub writer: Option<Writer>,
+    /// Until when others cannot change what was read, for whoever runs the transaction again: it
+    /// has lost too often. None: nothing is reserved.
+    pub reserved_until: Option<Timestamp>,
 }
 
 impl fmt::Display for Conflict {

@@ -61,6 +61,7 @@ impl Data {
                 seen_at: None,
                 now_at: entry.map(|entry| entry.version),
                 writer: entry.and_then(|entry| entry.writer),
+                reserved_until: None,
             })
         };
         let mut rows = 0;
@@ -98,5 +99,6 @@ pub(super) fn changed(
         seen_at,
         now_at: now.map(|entry| entry.version),
         writer: now.and_then(|entry| entry.writer),
+        reserved_until: None,
     })
 }

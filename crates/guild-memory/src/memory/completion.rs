@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use guild_core::event::{Event, Reads};
 use guild_core::graph::{Bindings, Graph};
-use guild_core::id::{AgentId, CommitVersion, FencingToken, Incarnation, TaskId, TaskIndex};
+use guild_core::id::{
+    AgentId, CommitVersion, FencingToken, Incarnation, RoleId, TaskId, TaskIndex,
+};
 use guild_core::payload::Payload;
 use guild_core::time::Timestamp;
 
@@ -14,6 +16,7 @@ use crate::commit::{Change, CommitError, Violation, Writer};
 use crate::key;
 use crate::record::{GraphRow, SpawnedRow, encode};
 use crate::recovery::{edges, index};
+use crate::reservation::Owner;
 use crate::store::StoreError;
 use crate::transaction::TransactionParts;
 
@@ -59,7 +62,9 @@ impl Memory {
         let spawned = spawned.filter(|(graph, _)| !graph.tasks.is_empty());
         self.check_completion(task, &output, spawned.as_ref()).map_err(CommitError::Invalid)?;
         let history = self.history_of(&transaction);
-        let changes = self.data.prepare(transaction, Some(agent.role), &self.limits)?;
+        let owner = Some(Owner::Task(task));
+        let changes = self.prepare(now, owner, Some(agent.role), transaction)?;
+        self.reservations.release(Owner::Task(task));
 
         let version = self.apply(now, changes, Some(Writer { task, agent }), history);
         if let Some(fence) = self.fence(task) {
@@ -80,6 +85,22 @@ impl Memory {
         Ok(version)
     }
 
+    /// Returns until when a commit has to wait at most, because it would change what is reserved for
+    /// another one that has lost too often; none: it need not.
+    pub fn must_wait(
+        &mut self,
+        now: Timestamp,
+        owner: Owner,
+        transaction: &TransactionParts,
+    ) -> Option<Timestamp> {
+        self.reservations.must_wait(now, Some(owner), transaction)
+    }
+
+    /// Returns a number that changes whenever a commit that has to wait may go on.
+    pub fn reservation_epoch(&self) -> u64 {
+        self.reservations.epoch()
+    }
+
     /// Commits a transaction from outside any task. One without writes always succeeds, as of the
     /// version that it read at.
     ///
@@ -90,15 +111,52 @@ impl Memory {
         now: Timestamp,
         transaction: TransactionParts,
     ) -> Result<CommitVersion, CommitError> {
+        self.transact_as(now, None, transaction)
+    }
+
+    /// Commits as [`transact`](Self::transact) does, for a caller that tries again after a conflict
+    /// and is not to starve.
+    ///
+    /// # Errors
+    /// As [`transact`](Self::transact).
+    pub fn transact_as(
+        &mut self,
+        now: Timestamp,
+        owner: Option<Owner>,
+        transaction: TransactionParts,
+    ) -> Result<CommitVersion, CommitError> {
         self.check_available()?;
         let is_snapshot_read = transaction.is_read_only() && transaction.has_reads();
         let as_of = if is_snapshot_read { transaction.read_at } else { self.data.version };
         let history = self.history_of(&transaction);
-        let changes = self.data.prepare(transaction, None, &self.limits)?;
+        let changes = self.prepare(now, owner, None, transaction)?;
+        if let Some(owner) = owner {
+            self.reservations.release(owner);
+        }
         if changes.is_empty() {
             return Ok(as_of);
         }
         Ok(self.apply(now, changes, None, history))
+    }
+
+    /// Returns what a transaction changes. A conflict counts, so that nobody starves.
+    fn prepare(
+        &mut self,
+        now: Timestamp,
+        owner: Option<Owner>,
+        role: Option<RoleId>,
+        transaction: TransactionParts,
+    ) -> Result<Vec<Change>, CommitError> {
+        match self.data.check(&transaction) {
+            Ok(clashes) => self.data.prepare(transaction, &clashes, role, &self.limits),
+            Err(CommitError::Conflict(mut conflict)) => {
+                if let Some(owner) = owner {
+                    conflict.reserved_until = self.reservations.aborted(now, owner, &transaction);
+                }
+                Err(CommitError::Conflict(conflict))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) fn apply(
