@@ -1,88 +1,108 @@
-//! A hundred agents move money between ten accounts at once. Every transfer reads two balances and
-//! writes both; the books balance because each commits only if what it read still holds.
+//! A thousand agents move money between fifty customers at once. Each customer has two accounts and
+//! may overdraw one while the other covers it, so a withdrawal reads both and writes one: two of
+//! them, one from each account, are what write skew is made of. The books balance all the same,
+//! because what a transfer has read is looked at once more when it commits.
 //!
 //! `cargo run --example shared_memory`
+//! `cargo run --example shared_memory -- --snapshot-isolation` lets go of that, and they do not.
 
 #![expect(clippy::print_stdout, reason = "an example shows what it did")]
 
-use guild::{Agent, Drain, Guild, Outcome, RetryPolicy, Task, TaskContext, TaskError};
+use std::time::Duration;
+
+use guild::{
+    Agent, Drain, Guild, Isolation, KeyRange, Outcome, RetryPolicy, Task, TaskContext, TaskError,
+};
 use serde::{Deserialize, Serialize};
 
+const CUSTOMERS: usize = 50;
+const ACCOUNTS: [&str; 2] = ["checking", "savings"];
+const OPENING_BALANCE: i64 = 100;
+const ORDERS: usize = 4_000;
+
 #[derive(Serialize, Deserialize)]
-struct Transfer {
+struct Order {
     from: usize,
-    to: usize,
+    account: usize,
     amount: i64,
+    to: usize,
 }
 
-struct Teller;
+struct Teller(Isolation);
 
 impl Agent for Teller {
-    type Input = Transfer;
+    type Input = Order;
     type Output = bool;
 
-    async fn perform(
-        &mut self,
-        order: Transfer,
-        task: &mut TaskContext,
-    ) -> Result<bool, TaskError> {
-        let (from, to) = (account(order.from), account(order.to));
-        let memory = task.memory();
-        let balance: i64 = memory.get(&from)?.unwrap_or(0);
-        let other: i64 = memory.get(&to)?.unwrap_or(0);
-        if balance < order.amount {
+    async fn perform(&mut self, order: Order, task: &mut TaskContext) -> Result<bool, TaskError> {
+        task.memory().set_isolation(self.0);
+        let balances = task.memory().scan::<i64>(of_customer(order.from), 10)?;
+        let covered: i64 = balances.iter().map(|(_, balance)| balance).sum();
+        // Long enough for another teller to think the same about the other account.
+        task.sleep(Duration::from_millis(1)).await;
+        if covered < order.amount {
             return Ok(false);
         }
-        memory.put(&from, &(balance - order.amount))?;
-        memory.put(&to, &(other + order.amount))?;
+        let (key, balance) = &balances[order.account];
+        let memory = task.memory();
+        memory.put(key, &(balance - order.amount))?;
+        // A deposit reads nothing, so deposits never conflict with each other.
+        memory.add(account(order.to, 0), order.amount)?;
         memory.add("transfers", 1)?;
         Ok(true)
     }
 }
 
-fn account(number: usize) -> String {
-    format!("accounts/{number}")
+fn account(customer: usize, number: usize) -> String {
+    format!("customers/{customer}/{}", ACCOUNTS[number])
 }
 
-const ACCOUNTS: usize = 10;
-const OPENING_BALANCE: i64 = 1_000;
+fn of_customer(customer: usize) -> KeyRange {
+    KeyRange::prefix(format!("customers/{customer}/"))
+}
 
 fn main() -> anyhow::Result<()> {
-    let guild = Guild::builder().role("teller", 100, || Teller).start()?;
+    let tempted = std::env::args().any(|argument| argument == "--snapshot-isolation");
+    let isolation = if tempted { Isolation::Snapshot } else { Isolation::Serializable };
+    let guild = Guild::builder().role("teller", 1_000, move || Teller(isolation)).start()?;
+    let memory = guild.memory();
+    // A plain thread without a runtime may use the memory too.
+    memory.transact_blocking(&RetryPolicy::default(), |memory| {
+        let mut accounts = (0..CUSTOMERS).flat_map(|customer| [(customer, 0), (customer, 1)]);
+        accounts.try_for_each(|(customer, number)| {
+            memory.put(account(customer, number), &OPENING_BALANCE)
+        })
+    })?;
 
+    let mut graph = guild.graph("transfers");
+    for number in 0..ORDERS {
+        let (from, to) = (number % CUSTOMERS, (number * 7 + 1) % CUSTOMERS);
+        let (account, amount) = (number / CUSTOMERS % 2, 20 + (number % 90) as i64);
+        let order = Order { from, account, amount, to };
+        graph.add(Task::new(format!("transfer-{number}"), "teller").input(&order));
+    }
+    let graph = graph.build()?;
     guild::block_on(async {
-        let memory = guild.memory();
-        memory
-            .transact(&RetryPolicy::default(), |memory| {
-                (0..ACCOUNTS).try_for_each(|number| memory.put(account(number), &OPENING_BALANCE))
-            })
-            .await?;
-
-        let mut graph = guild.graph("transfers");
-        for number in 0..2_000 {
-            let (from, to) = (number % ACCOUNTS, number * 7 % ACCOUNTS);
-            if from != to {
-                let order = Transfer { from, to, amount: 1 + (number % 90) as i64 };
-                graph.add(Task::new(format!("transfer-{number}"), "teller").input(&order));
-            }
-        }
-        let orders = graph.len();
-        let report = guild.submit(graph.build()?).await?.wait().await?;
+        let report = guild.submit(graph).await?.wait().await?;
 
         let books = memory.snapshot();
-        let mut total = 0;
-        for number in 0..ACCOUNTS {
-            let balance: i64 = books.value(account(number))?.unwrap_or(0);
-            assert!(balance >= 0, "account {number} is overdrawn");
+        let (mut total, mut overdrawn) = (0, 0);
+        for customer in 0..CUSTOMERS {
+            let balance = (0..ACCOUNTS.len()).try_fold(0, |sum, number| {
+                books.value::<i64>(account(customer, number)).map(|one| sum + one.unwrap_or(0))
+            })?;
             total += balance;
+            overdrawn += usize::from(balance < 0);
         }
-        let stats = guild.stats();
+        let transfers: i64 = books.value("transfers")?.unwrap_or(0);
         println!(
-            "{orders} transfers took {} attempts, the rest met conflicts; total {total}",
-            stats.attempts,
+            "{transfers} of {ORDERS} orders were covered; {} attempts, the rest met conflicts; \
+             total {total}, {overdrawn} customers overdrawn",
+            guild.stats().attempts,
         );
         assert_eq!(report.outcome(), Outcome::Completed);
-        assert_eq!(total, OPENING_BALANCE * ACCOUNTS as i64);
+        assert_eq!(total, OPENING_BALANCE * (CUSTOMERS * ACCOUNTS.len()) as i64);
+        assert!(tempted || overdrawn == 0, "nobody owes more than both accounts hold");
         guild.shutdown(Drain::Now).await?;
         Ok(())
     })

@@ -162,6 +162,21 @@ fn negative_and_absurd_numbers_are_refused() {
 }
 
 #[test]
+fn rules_of_namespaces_are_checked() {
+    let rules =
+        |text: &str| format!("{EXEC}[tasks.a]\ncommand = [\"x\"]\n[namespaces.\"board/\"]\n{text}");
+    let place = "namespaces.board/";
+    refuse(&rules("allow = { tol = [\"read\"] }"), &[], &[place, "did you mean `tool`?"]);
+    refuse(&rules("allow = { tool = [\"red\"] }"), &[], &[place, "did you mean `read`?"]);
+    refuse(&rules("allow = { tool = \"read\" }"), &[], &["must be a list, not a string"]);
+    refuse(&rules("others = [1]"), &[], &["must be a string"]);
+    refuse(&rules("rows_max = 0"), &[], &["0 is not within"]);
+    refuse(&rules("bytes_max = \"0\""), &[], &["must be above zero"]);
+    refuse(&rules("on_conflict = \"retri\""), &[], &["did you mean `retry`?"]);
+    refuse(&rules("rows = 1"), &[], &["unknown key"]);
+}
+
+#[test]
 fn demand_that_can_never_be_met_is_refused() {
     let flow = format!(
         "{EXEC}[quotas.api]\npermits = 2\n[tasks.a]\ncommand = [\"x\"]\nquota = {{ api = 3 }}"

@@ -59,7 +59,7 @@ impl Default for Limits {
             writes_per_transaction_max: 4_096,
             range_deletes_per_transaction_max: 65_536,
             transaction_bytes_max: 1 << 20,
-            history_bytes_max: 64 << 20,
+            history_bytes_max: 32 << 20,
             events_in_memory_max: 1 << 20,
             incidents_in_memory_max: 10_000,
             commits_in_flight_max: 16_384,

@@ -152,8 +152,8 @@ impl History {
 impl Commit {
     /// Returns the bytes that the commit keeps alive, roughly.
     pub(crate) fn size_bytes(&self) -> usize {
-        /// Of a change, beside key and value.
-        const OVERHEAD: usize = 64;
+        /// Of a commit or a change, beside keys and values.
+        const OVERHEAD: usize = 96;
         let size = |change: &Replaced| {
             OVERHEAD + change.key.len() + change.before.as_ref().map_or(0, |old| old.value.len())
         };

@@ -207,7 +207,9 @@ mod tests {
             t.add("key", 1).unwrap();
         });
         for number in [1, 2] {
-            (0..3).for_each(|_| drop(reservations.aborted(at(0), owner(number), &both)));
+            for _ in 0..3 {
+                reservations.aborted(at(0), owner(number), &both);
+            }
         }
         assert_eq!(reservations.must_wait(at(0), Some(owner(1)), &both), None);
         assert!(reservations.must_wait(at(0), Some(owner(2)), &both).is_some());

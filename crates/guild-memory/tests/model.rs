@@ -161,7 +161,9 @@ fn perform(view: &mut View, step: &Step) -> Vec<(String, i64)> {
             let rows = model.iter().filter(|(k, _)| **k >= key(*from) && **k < key(*to));
             return rows.take(*limit).map(|(key, value)| (key.clone(), *value)).collect();
         }
-        Step::Put(_, k, value) => drop(model.insert(key(*k), *value)),
+        Step::Put(_, k, value) => {
+            model.insert(key(*k), *value);
+        }
         Step::Add(_, k, value) => *model.entry(key(*k)).or_default() += value,
         Step::Take(_, k, amount) => {
             let value = model.get(&key(*k)).copied().unwrap_or(0);
@@ -170,7 +172,9 @@ fn perform(view: &mut View, step: &Step) -> Vec<(String, i64)> {
             }
             model.insert(key(*k), value + amount);
         }
-        Step::Delete(_, k) => drop(model.remove(&key(*k))),
+        Step::Delete(_, k) => {
+            model.remove(&key(*k));
+        }
         Step::DeleteRange(_, from, to) => {
             model.retain(|k, _| *k < key(*from) || *k >= key(*to));
         }

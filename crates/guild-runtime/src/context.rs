@@ -197,8 +197,7 @@ impl TaskContext {
     pub fn watch(&self, range: impl Into<KeyRange>) -> Result<Watch, TransactionError> {
         let (range, namespaces) = (range.into(), Arc::clone(&self.surroundings.namespaces));
         Access { namespaces, role: self.agent.role }.check_watch(&range)?;
-        let watch = self.surroundings.acknowledged.follow(range, None);
-        Ok(watch.expect("the newest version can be read"))
+        Ok(self.surroundings.acknowledged.follow(range))
     }
 
     /// Adds a task that is committed together with this task's completion.

@@ -68,14 +68,18 @@ impl MemoryHandle {
         mut work: impl FnMut(&mut Transaction) -> Result<R, E>,
     ) -> Result<(R, CommitVersion), TransactError<E>> {
         let mut failures = 0;
-        let caller = self.surroundings.stats.callers.fetch_add(1, Ordering::Relaxed);
+        let mut caller = Caller::new(&self.surroundings);
         loop {
             let mut transaction = Transaction::begin(&self.surroundings.snapshots);
             let result = work(&mut transaction).map_err(TransactError::GivenUp)?;
-            match self.commit(caller, transaction).await {
-                Ok(version) => return Ok((result, version)),
+            match self.commit(caller.number, transaction).await {
+                Ok(version) => {
+                    caller.holds = false;
+                    return Ok((result, version));
+                }
                 Err(TransactError::Commit(error)) if error.is_retryable() => {
                     failures += 1;
+                    caller.holds |= error.is_reserved();
                     if failures >= policy.attempts_max {
                         return Err(TransactError::Commit(error));
                     }
@@ -137,7 +141,7 @@ impl MemoryHandle {
         range: impl Into<KeyRange>,
         after: CommitVersion,
     ) -> Result<Watch, HistoryError> {
-        self.surroundings.acknowledged.follow(range.into(), Some(after))
+        self.surroundings.acknowledged.follow_after(range.into(), after)
     }
 
     /// Keeps a version, and all after it, readable until the pin is dropped.
@@ -174,6 +178,29 @@ impl MemoryHandle {
             if waited.await.is_err() {
                 tracing::trace!("nothing to wait for");
             }
+        }
+    }
+}
+
+/// A call that tries again after conflicts. When it ends without a commit, what was reserved for it
+/// is free again.
+struct Caller<'a> {
+    surroundings: &'a Surroundings,
+    number: u64,
+    holds: bool,
+}
+
+impl<'a> Caller<'a> {
+    fn new(surroundings: &'a Surroundings) -> Self {
+        let number = surroundings.stats.callers.fetch_add(1, Ordering::Relaxed);
+        Self { surroundings, number, holds: false }
+    }
+}
+
+impl Drop for Caller<'_> {
+    fn drop(&mut self) {
+        if self.holds {
+            self.surroundings.memory.push(MemoryMessage::GiveUp { caller: self.number });
         }
     }
 }

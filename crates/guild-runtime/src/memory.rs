@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Supervised};
 use guild_core::event::{Cause, EventRecord, Names, Severity};
-use guild_core::id::{AgentId, CommitVersion, Incarnation, TaskId};
+use guild_core::graph::{Bindings, Graph};
+use guild_core::id::{AgentId, CommitVersion, Incarnation, RunId, TaskId};
 use guild_core::planner::{Input, Refusal};
 use guild_core::time::Timestamp;
 use guild_memory::{
@@ -202,29 +203,8 @@ impl MemoryActor {
             }
             MemoryMessage::Ended(report) => self.turn.ended.push(*report),
             MemoryMessage::Submit { graph, bindings, reply } => {
-                let submitted =
-                    memory.submit(now, &graph.name, Arc::clone(&graph), &bindings, self.seed);
-                let answer = match submitted {
-                    Ok(Submitted::New(run)) => {
-                        let name = graph.name.clone();
-                        self.write_names(|names| names.add_run(run, name, Arc::clone(&graph)));
-                        self.turn.to_scheduler.push(SchedulerMessage::Tell(Input::Submit {
-                            run,
-                            graph,
-                            bindings,
-                        }));
-                        Ok(run)
-                    }
-                    Ok(Submitted::Existing(run)) => Ok(run),
-                    Err(error) => Err(SubmitError::Refused(error)),
-                };
-                self.turn.replies.push(Box::new(move |durable| {
-                    let answer = match durable {
-                        Ok(()) => answer,
-                        Err(reason) => Err(SubmitError::Unavailable(reason)),
-                    };
-                    ignore_absent(reply.send(answer));
-                }));
+                let answer = self.submit(memory, graph, bindings);
+                self.answer(answer, SubmitError::Unavailable, reply);
             }
             MemoryMessage::Transact { caller, parts, reply } => {
                 match memory.must_wait(now, Owner::Caller(caller), &parts) {
@@ -244,14 +224,9 @@ impl MemoryActor {
                     RollbackError::Commit(error) => TransactError::Commit(error),
                     error => TransactError::GivenUp(error),
                 });
-                self.turn.replies.push(Box::new(move |durable| {
-                    let answer = match durable {
-                        Ok(()) => answer,
-                        Err(reason) => Err(TransactError::Unavailable(reason)),
-                    };
-                    ignore_absent(reply.send(answer));
-                }));
+                self.answer(answer, TransactError::Unavailable, reply);
             }
+            MemoryMessage::GiveUp { caller } => memory.give_up(Owner::Caller(caller)),
             MemoryMessage::LookAgain => self.parked.look_again(),
             MemoryMessage::Acknowledged => {}
             MemoryMessage::SyncOver => {
@@ -281,12 +256,37 @@ impl MemoryActor {
         if let Err(error) = &answer {
             self.escalate(memory, error, None, None);
         }
-        let answer = answer.map_err(TransactError::from);
+        self.answer(answer.map_err(TransactError::from), TransactError::Unavailable, reply);
+    }
+
+    fn submit(
+        &mut self,
+        memory: &mut Memory,
+        graph: Arc<Graph>,
+        bindings: Bindings,
+    ) -> Result<RunId, SubmitError> {
+        let (now, name) = (self.clock.now(), graph.name.clone());
+        match memory.submit(now, &name, Arc::clone(&graph), &bindings, self.seed) {
+            Ok(Submitted::New(run)) => {
+                self.write_names(|names| names.add_run(run, name, Arc::clone(&graph)));
+                let input = Input::Submit { run, graph, bindings };
+                self.turn.to_scheduler.push(SchedulerMessage::Tell(input));
+                Ok(run)
+            }
+            Ok(Submitted::Existing(run)) => Ok(run),
+            Err(error) => Err(SubmitError::Refused(error)),
+        }
+    }
+
+    /// Sends an answer once it is durable, or says that it never will be.
+    fn answer<T: Send + 'static, E: Send + 'static>(
+        &mut self,
+        answer: Result<T, E>,
+        unavailable: impl FnOnce(String) -> E + Send + 'static,
+        reply: oneshot::Sender<Result<T, E>>,
+    ) {
         self.turn.replies.push(Box::new(move |durable| {
-            let answer = match durable {
-                Ok(()) => answer,
-                Err(reason) => Err(TransactError::Unavailable(reason)),
-            };
+            let answer = durable.map_err(unavailable).and(answer);
             ignore_absent(reply.send(answer));
         }));
     }

@@ -95,6 +95,8 @@ pub(crate) enum MemoryMessage {
     Acknowledged,
     /// From the handle: drop what is kept of a run that has ended.
     Forget { run: RunId },
+    /// From the handle: this call ends without a commit.
+    GiveUp { caller: u64 },
     /// From the memory itself: reservations have run out; look again at what waits for them.
     LookAgain,
     /// From the handle: answer after this delay.

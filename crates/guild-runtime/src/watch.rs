@@ -36,22 +36,30 @@ impl Acknowledged {
         self.0.send_modify(|state| state.closed = true);
     }
 
-    /// Returns a watch of the commits after a version; none: of those from now on.
-    pub(crate) fn follow(
+    /// Returns a watch of the commits from now on.
+    pub(crate) fn follow(&self, range: KeyRange) -> Watch {
+        let source = self.0.subscribe();
+        let seen = source.borrow().snapshot.version();
+        Watch { range, seen, source }
+    }
+
+    /// Returns a watch of the commits after a version.
+    pub(crate) fn follow_after(
         &self,
         range: KeyRange,
-        after: Option<CommitVersion>,
+        seen: CommitVersion,
     ) -> Result<Watch, HistoryError> {
         let source = self.0.subscribe();
         let (oldest, newest) = {
             let state = source.borrow();
             (state.snapshot.oldest(), state.snapshot.version())
         };
-        let seen = after.unwrap_or(newest);
-        match seen {
-            asked if asked > newest => Err(HistoryError::NotYet { asked, newest }),
-            asked if asked < oldest => Err(HistoryError::TooOld { asked, oldest }),
-            seen => Ok(Watch { range, seen, source }),
+        if seen > newest {
+            Err(HistoryError::NotYet { asked: seen, newest })
+        } else if seen < oldest {
+            Err(HistoryError::TooOld { asked: seen, oldest })
+        } else {
+            Ok(Watch { range, seen, source })
         }
     }
 }

@@ -167,7 +167,7 @@ fn watch(
                     }
                     // The guild has cut its history between two looks.
                     let oldest = view.snapshot().oldest();
-                    tracing::warn!(%oldest, "commits were missed: they are no longer kept");
+                    eprintln!("guild: commits before version {oldest} were missed: they are gone");
                     tell(&view, &range, oldest, format)
                 })?);
                 is_first = false;

@@ -188,6 +188,9 @@ fn start(
     for quota in &plan.flow.quotas {
         builder = builder.quota(&quota.name, quota.spec.clone());
     }
+    for namespace in &plan.flow.namespaces {
+        builder = builder.namespace(namespace.clone());
+    }
     if let Some(chaos) = &plan.chaos {
         // Injected crashes say nothing about an agent: it is restarted as often as it takes.
         let policy = RestartPolicy {

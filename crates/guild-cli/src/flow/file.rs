@@ -11,7 +11,9 @@ use toml::de::{DeTable, DeValue};
 use crate::flow::problem::{FlowError, Problems, suggest};
 use crate::flow::reader::{Located, Raw, Section};
 use crate::flow::template::{Engine, Origin, Template};
-use crate::flow::{FLOW_ROLE, Flow, Quota, Role, RoleKind, check, duration, quantity, task};
+use crate::flow::{
+    FLOW_ROLE, Flow, Quota, Role, RoleKind, check, duration, namespace, quantity, task,
+};
 
 /// Most bytes of output that a role may allow.
 const OUTPUT_MAX: usize = 1 << 30;
@@ -134,6 +136,7 @@ fn sections(
         roles.iter_mut().for_each(|(_, role)| role.agents = agents);
     }
     let quotas = quotas(reading, root.section("quotas"));
+    let namespaces = namespace::namespaces(reading, root.section("namespaces"), &roles);
     let defaults = task::defaults(root.section("defaults"));
     let tasks = root.section("tasks");
     let drafts = task::read(reading, tasks, &roles, &quotas, &defaults);
@@ -147,6 +150,7 @@ fn sections(
         vars,
         roles: roles.into_iter().map(|(_, role)| role).collect(),
         quotas: quotas.into_iter().map(|(_, quota)| quota).collect(),
+        namespaces,
         tasks: drafts,
         result: result.into_iter().map(|(name, value)| (name.value, value)).collect(),
         result_inputs: std::collections::BTreeSet::new(),

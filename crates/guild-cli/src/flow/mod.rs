@@ -8,6 +8,7 @@ pub(crate) use check::items;
 mod duration;
 mod file;
 mod filters;
+mod namespace;
 pub(crate) mod output;
 pub(crate) mod problem;
 mod quantity;
@@ -51,6 +52,7 @@ pub(crate) struct Flow {
     pub(crate) vars: serde_json::Map<String, serde_json::Value>,
     pub(crate) roles: Vec<Role>,
     pub(crate) quotas: Vec<Quota>,
+    pub(crate) namespaces: Vec<guild::Namespace>,
     pub(crate) tasks: Vec<FlowTask>,
     /// The declared result: names and values.
     pub(crate) result: Vec<(String, Template)>,

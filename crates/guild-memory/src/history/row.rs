@@ -50,11 +50,7 @@ pub(crate) fn encode_log(previous: CommitVersion, commits: &[Arc<Commit>]) -> Ve
 }
 
 fn before(change: &Replaced) -> (&[u8], Option<DataRow<'_>>) {
-    let row = |old| {
-        let Entry { value, version, writer, .. } = old;
-        DataRow { version: *version, writer: *writer, value }
-    };
-    (&change.key, change.before.as_deref().map(row))
+    (&change.key, change.before.as_deref().map(DataRow::from))
 }
 
 /// Reads the history; `map` is the newest state and `newest` the newest commit that the log knows.
@@ -118,6 +114,12 @@ impl From<CommitRow<'_>> for Commit {
             writer: row.writer,
             changes: row.changes.into_iter().map(change).collect(),
         }
+    }
+}
+
+impl<'a> From<&'a Entry> for DataRow<'a> {
+    fn from(entry: &'a Entry) -> Self {
+        Self { version: entry.version, writer: entry.writer, value: &entry.value }
     }
 }
 

@@ -96,6 +96,11 @@ impl Memory {
         self.reservations.must_wait(now, Some(owner), transaction)
     }
 
+    /// Forgets an owner that will not try again; what was reserved for it is free.
+    pub fn give_up(&mut self, owner: Owner) {
+        self.reservations.release(owner);
+    }
+
     /// Returns a number that changes whenever a commit that has to wait may go on.
     pub fn reservation_epoch(&self) -> u64 {
         self.reservations.epoch()
