@@ -23,7 +23,7 @@ use crate::fault::{Fault, FaultPoint, Hit, Site, Strike};
 use crate::incidents::Incidents;
 use crate::mailbox::Inbox;
 use crate::message::{HandedIn, MemoryMessage, SchedulerMessage};
-use crate::watch::{Acknowledged, Watch};
+use crate::watch::{self, Acknowledged};
 
 /// What all actors of a guild share: where to send, and where to look things up.
 pub(crate) struct Surroundings {
@@ -194,7 +194,7 @@ impl TaskContext {
     ///
     /// # Errors
     /// `Denied`: the role may not watch there.
-    pub fn watch(&self, range: impl Into<KeyRange>) -> Result<Watch, TransactionError> {
+    pub fn watch(&self, range: impl Into<KeyRange>) -> Result<watch::Watch, TransactionError> {
         let (range, namespaces) = (range.into(), Arc::clone(&self.surroundings.namespaces));
         Access { namespaces, role: self.agent.role }.check_watch(&range)?;
         Ok(self.surroundings.acknowledged.follow(range))

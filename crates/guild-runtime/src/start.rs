@@ -108,24 +108,10 @@ pub(crate) fn stand_up(mut opened: Opened) -> Guild {
     let owns_system = opened.stage.is_none();
     show_recovered(&mut opened);
     let limits = opened.catalog.limits.clone();
-    let (incidents_before, faults_before) = (opened.recovered.incidents, opened.recovered.faults);
+    let Recovered { incidents: incidents_before, faults: faults_before, .. } = opened.recovered;
     let events =
         EventLog::new(limits.events_in_memory_max, std::mem::take(&mut opened.recovered.events));
-    let surroundings = Arc::new(Surroundings {
-        scheduler: Inbox::new(),
-        memory: opened.memory_inbox.clone(),
-        snapshots: opened.memory.snapshots(),
-        acknowledged: Acknowledged::new(opened.memory.snapshots().latest()),
-        pins: opened.memory.pins(),
-        names: Arc::clone(&opened.names),
-        namespaces: Arc::clone(&opened.namespaces),
-        catalog: opened.catalog.clone(),
-        faults: opened.faults.clone(),
-        incidents: Incidents::new(limits.incidents_in_memory_max, incidents_before),
-        cancellations: Cancellations::default(),
-        clock,
-        stats: Counters { faults: AtomicU64::new(faults_before), ..Counters::default() },
-    });
+    let surroundings = Arc::new(surroundings(&opened, clock));
     let board = RunBoard::default();
     let controller = Inbox::new();
     let first = Incarnation::first(opened.recovered.epoch);
@@ -170,6 +156,26 @@ pub(crate) fn stand_up(mut opened: Opened) -> Guild {
         agents,
         seed,
         thread: Arc::new(Mutex::new(None)),
+    }
+}
+
+/// Returns what all actors share.
+fn surroundings(opened: &Opened, clock: Clock) -> Surroundings {
+    let Recovered { incidents, faults, .. } = opened.recovered;
+    Surroundings {
+        scheduler: Inbox::new(),
+        memory: opened.memory_inbox.clone(),
+        snapshots: opened.memory.snapshots(),
+        acknowledged: Acknowledged::new(opened.memory.snapshots().latest()),
+        pins: opened.memory.pins(),
+        names: Arc::clone(&opened.names),
+        namespaces: Arc::clone(&opened.namespaces),
+        catalog: opened.catalog.clone(),
+        faults: opened.faults.clone(),
+        incidents: Incidents::new(opened.catalog.limits.incidents_in_memory_max, incidents),
+        cancellations: Cancellations::default(),
+        clock,
+        stats: Counters { faults: AtomicU64::new(faults), ..Counters::default() },
     }
 }
 

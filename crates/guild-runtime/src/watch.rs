@@ -5,18 +5,18 @@
 //! restart. Whoever reads more slowly than the history is cut is told so.
 
 use std::fmt;
-use std::sync::Arc;
 
 use guild_core::id::CommitVersion;
 use guild_core::time::Timestamp;
 use guild_memory::{Entry, HistoryError, KeyRange, Snapshot, Writer};
-use tokio::sync::watch;
+
+use crate::signal::Signal;
 
 /// What is acknowledged; every clone is the same.
-#[derive(Clone, Debug)]
-pub(crate) struct Acknowledged(Arc<watch::Sender<State>>);
+#[derive(Clone)]
+pub(crate) struct Acknowledged(Signal<State>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct State {
     snapshot: Snapshot,
     closed: bool,
@@ -24,23 +24,28 @@ struct State {
 
 impl Acknowledged {
     pub(crate) fn new(snapshot: Snapshot) -> Self {
-        Self(Arc::new(watch::Sender::new(State { snapshot, closed: false })))
+        Self(Signal::new(State { snapshot, closed: false }))
     }
 
     pub(crate) fn publish(&self, snapshot: Snapshot) {
-        self.0.send_modify(|state| state.snapshot = snapshot);
+        self.0.change(|state| {
+            state.snapshot = snapshot;
+            true
+        });
     }
 
     /// Ends all watches once they have told everything.
     pub(crate) fn close(&self) {
-        self.0.send_modify(|state| state.closed = true);
+        self.0.change(|state| {
+            state.closed = true;
+            true
+        });
     }
 
     /// Returns a watch of the commits from now on.
     pub(crate) fn follow(&self, range: KeyRange) -> Watch {
-        let source = self.0.subscribe();
-        let seen = source.borrow().snapshot.version();
-        Watch { range, seen, source }
+        let seen = self.0.look(|state| state.snapshot.version());
+        Watch { range, seen, source: self.0.clone() }
     }
 
     /// Returns a watch of the commits after a version.
@@ -49,17 +54,14 @@ impl Acknowledged {
         range: KeyRange,
         seen: CommitVersion,
     ) -> Result<Watch, HistoryError> {
-        let source = self.0.subscribe();
-        let (oldest, newest) = {
-            let state = source.borrow();
-            (state.snapshot.oldest(), state.snapshot.version())
-        };
+        let (oldest, newest) =
+            self.0.look(|state| (state.snapshot.oldest(), state.snapshot.version()));
         if seen > newest {
             Err(HistoryError::NotYet { asked: seen, newest })
         } else if seen < oldest {
             Err(HistoryError::TooOld { asked: seen, oldest })
         } else {
-            Ok(Watch { range, seen, source })
+            Ok(Watch { range, seen, source: self.0.clone() })
         }
     }
 }
@@ -94,7 +96,7 @@ pub struct Watch {
     range: KeyRange,
     /// The newest version that was told, or changed nothing that is watched.
     seen: CommitVersion,
-    source: watch::Receiver<State>,
+    source: Signal<State>,
 }
 
 impl fmt::Debug for Watch {
@@ -117,11 +119,14 @@ impl Watch {
     /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<Result<MemoryChange, WatchLagged>> {
         loop {
-            let State { snapshot, closed } = self.source.borrow_and_update().clone();
+            let seen = self.seen;
+            let is_news = |state: &State| state.closed || state.snapshot.version() > seen;
+            let find = |state: &State| is_news(state).then(|| state.clone());
+            let State { snapshot, closed } = self.source.find(find).await;
             if let Some(change) = self.take(&snapshot) {
                 return Some(change);
             }
-            if closed || self.source.changed().await.is_err() {
+            if closed {
                 return None;
             }
         }
@@ -132,7 +137,7 @@ impl Watch {
     /// # Errors
     /// As [`next`](Self::next).
     pub fn available(&mut self) -> Option<Result<MemoryChange, WatchLagged>> {
-        let snapshot = self.source.borrow_and_update().snapshot.clone();
+        let snapshot = self.source.look(|state| state.snapshot.clone());
         self.take(&snapshot)
     }
 

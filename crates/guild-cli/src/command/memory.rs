@@ -197,14 +197,13 @@ fn tell(
         if changes.is_empty() {
             continue;
         }
-        let value = |entry: Option<&guild::Entry>| entry.map(|entry| &entry.value);
         if format == Format::Json {
             let mut row = Map::new();
             row.insert("version".into(), commit.version.0.into());
             row.insert("at_us".into(), commit.at.0.into());
             row.extend(written_by(view, commit.writer));
             let keys = changes.into_iter().map(|(key, entry)| {
-                let value = value(entry).map_or(Value::Null, |value| json_of(value));
+                let value = entry.map_or(Value::Null, |entry| json_of(&entry.value));
                 json!({ "key": key, "removed": entry.is_none(), "value": value })
             });
             row.insert("keys".into(), keys.collect());
@@ -219,8 +218,8 @@ fn tell(
             by(view, commit.writer)
         )?;
         for (key, entry) in changes {
-            match value(entry) {
-                Some(value) => writeln!(output, "  + {key}\t{}", shown(value))?,
+            match entry {
+                Some(entry) => writeln!(output, "  + {key}\t{}", shown(&entry.value))?,
                 None => writeln!(output, "  - {key}")?,
             }
         }
@@ -244,9 +243,9 @@ fn stats(store: &Path, format: Format) -> Result<(), CommandError> {
     }
     let history = snapshot.history_size();
     if format == Format::Json {
-        let prefixes = prefixes
-            .iter()
-            .map(|(prefix, keys, bytes)| json!({ "prefix": prefix, "keys": keys, "bytes": bytes }));
+        let prefixes = prefixes.iter().map(
+            |(prefix, (keys, bytes))| json!({ "prefix": prefix, "keys": keys, "bytes": bytes }),
+        );
         let prefixes: Vec<Value> = prefixes.collect();
         let history = json!({ "commits": history.commits, "bytes": history.bytes });
         return print(&format!(

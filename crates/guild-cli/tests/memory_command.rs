@@ -9,17 +9,18 @@ use support::{Desk, Ended};
 const FLOW: &str = r#"
 [roles.tool]
 kind = "exec"
-[defaults]
-parse = "json"
 [tasks.one]
 command = ["echo", "1"]
+parse = "json"
 memory.put = { "board/a" = "{{ output }}", "board/gone" = "x" }
 [tasks.two]
 command = ["echo", "2"]
+parse = "json"
 after = ["one"]
 memory.put = { "board/a" = "{{ output }}", "board/b" = [1, 2] }
 [tasks.three]
 command = ["echo", "3"]
+parse = "json"
 after = ["two"]
 memory.add = { "total" = "{{ output }}" }
 "#;
