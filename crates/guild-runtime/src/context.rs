@@ -17,7 +17,7 @@ use guild_memory::{
 use tokio::time::Instant;
 
 use crate::agent::TaskError;
-use crate::cancellation::{Cancellation, Cancellations, Watch};
+use crate::cancellation::{AttemptEnd, Cancellation, Cancellations};
 use crate::clock::Clock;
 use crate::fault::{Fault, FaultPoint, Hit, Site, Strike};
 use crate::incidents::Incidents;
@@ -140,7 +140,8 @@ pub struct TaskContext {
     spawned: Option<GraphBuilder>,
     idempotency_key: Option<Box<str>>,
     last_heartbeat: Option<Instant>,
-    watch: Option<Watch>,
+    /// Ends the attempt for those who hold its cancellation.
+    end: Option<AttemptEnd>,
 }
 
 impl fmt::Debug for TaskContext {
@@ -175,7 +176,7 @@ impl TaskContext {
             spawned: None,
             idempotency_key: None,
             last_heartbeat: None,
-            watch: None,
+            end: None,
         }
     }
 
@@ -249,15 +250,15 @@ impl TaskContext {
     /// The attempt's own future needs none: it is dropped at an await. Work that it hands out
     /// (`spawn_blocking`, a thread) takes this with it and asks now and then.
     pub fn cancellation(&mut self) -> Cancellation {
-        let (surroundings, token) = (&self.surroundings, self.token);
-        let watch = self.watch.get_or_insert_with(|| surroundings.cancellations.watch(token));
-        watch.cancellation().clone()
+        let cancellation = self.surroundings.cancellations.of(self.agent, self.token);
+        self.end.get_or_insert_with(|| AttemptEnd(cancellation.clone()));
+        cancellation
     }
 
     /// Returns whether the attempt is over: its run was cancelled, its time is up, or the guild shuts
     /// down. For loops without an await; what they answer then is refused.
-    pub fn is_cancelled(&mut self) -> bool {
-        self.cancellation().is_cancelled()
+    pub fn is_cancelled(&self) -> bool {
+        self.surroundings.cancellations.is_over(self.agent, self.token)
     }
 
     /// Returns a key that is the same for every attempt of this task, also after a restart of the

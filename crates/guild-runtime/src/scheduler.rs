@@ -240,7 +240,7 @@ impl Scheduler {
             }
             Command::Revoke { task, attempt, agent, incarnation, token, cause } => {
                 self.count(1);
-                self.surroundings.cancellations.cancel(token);
+                self.surroundings.cancellations.cancel(agent, token);
                 let fault = self.post.struck(agent, token);
                 let revoke = Revoke { task, attempt, token, incarnation, cause, fault };
                 if let Some(host) = self.host(agent)

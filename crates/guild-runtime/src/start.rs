@@ -173,7 +173,7 @@ fn surroundings(opened: &Opened, clock: Clock) -> Surroundings {
         catalog: opened.catalog.clone(),
         faults: opened.faults.clone(),
         incidents: Incidents::new(opened.catalog.limits.incidents_in_memory_max, incidents),
-        cancellations: Cancellations::default(),
+        cancellations: Cancellations::new(&agents_of(&opened.roles)),
         clock,
         stats: Counters { faults: AtomicU64::new(faults), ..Counters::default() },
     }
@@ -225,6 +225,13 @@ struct Fleet {
     supervisors: Vec<Inbox<crate::message::SupervisorMessage>>,
 }
 
+/// Returns how many agents each role has; a [`RoleId`] is a place in it.
+fn agents_of(roles: &BTreeMap<RoleId, RoleParts>) -> Vec<u32> {
+    let places = roles.keys().map(|role| role.0 + 1).max().unwrap_or(0);
+    let agents = |id| roles.get(&RoleId(id)).map_or(0, |role| role.agents);
+    (0..places).map(agents).collect()
+}
+
 /// Spawns the hosts of all agents, spread evenly over the arbiters.
 fn recruit(
     roles: &BTreeMap<RoleId, RoleParts>,
@@ -232,8 +239,7 @@ fn recruit(
     first: Incarnation,
     surroundings: &Arc<Surroundings>,
 ) -> Fleet {
-    let places = roles.keys().map(|role| usize::from(role.0) + 1).max().unwrap_or(0);
-    let mut hosts: Vec<Vec<HostAddr>> = (0..places).map(|_| Vec::new()).collect();
+    let mut hosts: Vec<Vec<HostAddr>> = agents_of(roles).iter().map(|_| Vec::new()).collect();
     let mut supervisors = Vec::new();
     for (role, parts) in roles {
         let inbox = Inbox::new();
@@ -284,12 +290,7 @@ struct Tree {
 
 impl Tree {
     fn start_memory_and_scheduler(&self, opened: Opened, roles: &BTreeMap<RoleId, RoleParts>) {
-        let agents = (0..self.hosts.len())
-            .map(|place| {
-                let role = u16::try_from(place).ok().and_then(|id| roles.get(&RoleId(id)));
-                role.map_or(0, |role| role.agents)
-            })
-            .collect();
+        let agents = agents_of(roles);
         let places = opened.quotas.keys().map(|quota| quota.0 + 1).max().unwrap_or(0);
         // A quota that only earlier starts knew has no limit now; no task can ask for it.
         let quotas = (0..places)
