@@ -129,7 +129,7 @@ fn history_is_forgotten_on_demand_and_values_stay() {
     let desk = with_store();
     let before = json_of(&desk, &["stats"]);
     assert_eq!((before["version"].clone(), before["oldest_version"].clone()), (json!(3), json!(0)));
-    assert_eq!(before["prefixes"][1], json!({"prefix": "board/", "keys": 3, "bytes": 38}));
+    assert_eq!(before["prefixes"][1], json!({"prefix": "board/", "keys": 3, "bytes": 33}));
 
     assert_eq!(json_of(&desk, &["compact", "--before", "2"])["oldest_version"], 2);
     assert!(said(&desk, &["compact"]).contains("history goes back to version 2"));
