@@ -3,7 +3,8 @@
 //! Time is what is left to do: for each role its work over its agents, and the longest chain, as
 //! lists are scheduled (Graham 1966); plus what detection, backoff and restarts cost, each counted
 //! when the log shows it: a failed attempt with its time and its backoff, and the first restart or
-//! quarantine of an agent. So a fault that is permanent costs what it costs, and something that
+//! quarantine of an agent. Who is down when the phase begins takes no part in the work, and who waits
+//! for its next attempt then may go on waiting. So a fault that is permanent costs what it costs, and something that
 //! nobody ever notices costs nothing and is found. Tasks may take longer than was expected of them
 //! by as much as any task of the log did.
 
@@ -13,7 +14,7 @@ use std::time::Duration;
 use guild_core::event::LineEvent;
 use guild_core::time::micros;
 
-use super::board::{Board, Run, Task};
+use super::board::{Board, Run, Status, Task};
 use super::check::{Check, End, Seen};
 use super::findings::Findings;
 use super::verdict::Invariant::I12;
@@ -36,6 +37,10 @@ struct Quiet {
     roles: BTreeMap<String, (u64, u64)>,
     /// Work and tasks of the longest chain.
     chain: (u64, u64),
+    /// Agents of each role that are up; those in quarantine take no part.
+    up: BTreeMap<String, u64>,
+    /// The longest time that a task has still to wait for its next attempt.
+    backoff_us: u64,
     /// Time that failures since then have cost.
     lost_us: u64,
     /// Agents whose first restart was counted.
@@ -118,10 +123,12 @@ impl Liveness {
         let over = self.overrun_us;
         let with_overrun =
             |(work, tasks): (u64, u64)| work.saturating_add(tasks.saturating_mul(over));
-        let mut allowed = with_overrun(quiet.chain).saturating_add(quiet.lost_us);
+        let lost_us = quiet.lost_us.saturating_add(quiet.backoff_us);
+        let mut allowed = with_overrun(quiet.chain).saturating_add(lost_us);
         for (role, left) in &quiet.roles {
             let agents = board.life.as_ref().and_then(|life| life.roles.get(role)).copied()?;
-            let agents = if quiet.is_serial { 1 } else { u64::from(agents) };
+            let up = quiet.up.get(role).copied().unwrap_or(0).clamp(1, u64::from(agents).max(1));
+            let agents = if quiet.is_serial { 1 } else { up };
             let share = with_overrun(*left).checked_div(agents)?;
             // Times are whole microseconds.
             allowed = allowed.saturating_add(share).saturating_add(1);
@@ -133,6 +140,9 @@ impl Liveness {
 impl Quiet {
     fn begin(board: &Board, at_us: u64) -> Self {
         let mut quiet = Self { since_us: at_us, ..Self::default() };
+        for agent in board.agents().iter().filter(|agent| agent.is_up) {
+            *quiet.up.entry(board.roles()[agent.role].name.clone()).or_default() += 1;
+        }
         for run in board.runs() {
             run.open_tasks().for_each(|task| quiet.add(task, board));
             let (work, tasks) = longest_chain(run);
@@ -146,6 +156,9 @@ impl Quiet {
         let role = self.roles.entry(task.role.to_string()).or_default();
         role.0 = role.0.saturating_add(micros(task.terms.expected));
         role.1 += 1;
+        if let Status::Backoff(Some(retry_at)) = task.status {
+            self.backoff_us = self.backoff_us.max(retry_at.saturating_sub(self.since_us));
+        }
         if task.parent.is_some() {
             // Whoever waits for its parent waits for it too: at worst all go one after the other.
             self.lost_us = self.lost_us.saturating_add(micros(task.terms.expected));
