@@ -29,7 +29,7 @@ pub struct Role {
     /// Its agents, where the workload says so.
     pub agents: Option<u32>,
     /// Whether it serves the workload itself, as what expands the lists of a flow does:
-    /// [`Simulation::agents`](crate::Simulation::agents) does not change it and its agents are not
+    /// the `agents` of a [`Simulation`](crate::Simulation) does not change it and its agents are not
     /// counted.
     pub is_inner: bool,
 }
