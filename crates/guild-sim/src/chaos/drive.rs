@@ -237,18 +237,16 @@ impl<'a> Drive<'a> {
     fn revive(&mut self, order: Order) -> Result<(), Stop> {
         self.count_life()?;
         let (crash, downtime) = self.crash_of(&order);
-        let revived = self.world.crash_for(crash, downtime);
-        // A fault of the disk that had not come to bear has ended with the process.
-        let broken = self.point.take_broken();
-        match revived {
+        if let Some(ended) = self.point.take_broken() {
+            tracing::debug!(fault = ?ended.fault, "a fault of the disk ends with the process");
+        }
+        match self.world.crash_for(crash, downtime) {
+            // The disk may have failed again since: whoever waits for the run will hear of it.
             Ok(()) => {
                 self.controller_crashes = false;
                 self.tell(&order);
                 self.cut_quotas();
                 Ok(())
-            }
-            Err(WorldError::Submit(_)) if broken.is_some() => {
-                broken.map_or(Ok(()), |broken| self.revive(broken))
             }
             Err(error) => self.again(error),
         }
