@@ -65,6 +65,14 @@ fn memory_errors_break_no_promise() {
 }
 
 #[test]
+fn disk_that_fails_again_while_the_guild_starts_again_breaks_no_promise() {
+    let batch = Batch { first: 58, seeds: 1, threads: 1, trials_max: 1 };
+    let end = batch.play(&example("memory_errors"), || {}).unwrap();
+
+    assert!(end.violated.is_none(), "{:?}", end.violated);
+}
+
+#[test]
 fn kill_breaks_no_promise() {
     passes("kill", 8);
 }
