@@ -181,11 +181,11 @@ fn corrupt_store_is_refused() {
 fn store_of_another_format_is_refused() {
     let desk = with_store();
     tamper(&desk, b"Mformat", |key, row| {
-        assert_eq!(row, [&checksum(key, &[2])[..], &[2]].concat());
+        assert_eq!(row, [&checksum(key, &[4])[..], &[4]].concat());
         [&checksum(key, &[99])[..], &[99]].concat()
     });
 
-    desk.run(&["--store", "store"]).refused(4, &["store", "format version 99", "knows 2"]);
+    desk.run(&["--store", "store"]).refused(4, &["store", "format version 99", "knows 4"]);
 }
 
 #[test]
