@@ -73,6 +73,7 @@ mod order;
 mod quotas;
 mod recovery;
 mod repetition;
+pub mod serial;
 mod submissions;
 mod verdict;
 mod watch;
