@@ -53,7 +53,7 @@ pub use guild_memory::{
     Clash, Commit, CommitError, Condition, Conflict, Denied, Difference, Durability, Entry,
     HistoryError, Isolation, KeyRange, Merge, Namespace, NamespaceError, OnConflict, Pin, Revision,
     Rights, RollbackError, Savepoint, Snapshot, StoreError, Transaction, TransactionError, Unmet,
-    Violation, Writer, reader,
+    Violation, Writer, checkpoint, reader, restore,
 };
 pub use guild_runtime::{
     Agent, Cancellation, ChaosError, Drain, Events, Fault, FaultPoint, Guild, GuildBuilder, Lagged,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use self::memory::{MemoryCommand, RollbackArguments};
+pub(crate) use self::memory::{EngineName, MemoryCommand, RollbackArguments};
 
 /// Runs flows on supervised agents, through crashes, to a committed result.
 #[derive(Debug, Parser)]
@@ -134,6 +134,9 @@ pub(crate) struct RunArguments {
     /// Write the event log to this file, one JSON object per line
     #[arg(long, value_name = "FILE")]
     pub(crate) events: Option<PathBuf>,
+    /// Write what every commit read and wrote to this file, for `guild verify`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) history: Option<PathBuf>,
     /// How to print the summary
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,

@@ -43,6 +43,11 @@ pub struct Limits {
     /// How often a task may lose its attempt through no fault of its own (its agent died, or its
     /// transaction conflicted) before it is dead-lettered.
     pub interruptions_max: u32,
+    /// How often a store that failed is opened again, with growing pauses (12 take half a minute).
+    /// Beyond: the guild fails. 0: it fails at once.
+    pub store_reopens_max: u32,
+    /// Time between two checkpoints of a store in a directory; zero: none are made.
+    pub checkpoint_every: Duration,
     /// Time limit of an attempt whose task names none.
     pub task_timeout: Duration,
 }
@@ -66,6 +71,8 @@ impl Default for Limits {
             mailbox_messages_max: 8,
             agents_per_role_max: 1_000_000,
             interruptions_max: 1_000,
+            store_reopens_max: 12,
+            checkpoint_every: Duration::from_secs(600),
             task_timeout: Duration::from_secs(600),
         }
     }

@@ -1,15 +1,17 @@
 //! Makes groups durable, on a thread of its own: whatever came in meanwhile is one batch.
 //!
 //! There is no timer: under load the group is what arrived during the last sync, without load it is
-//! one turn. Any error is final (a sync that failed once must never be believed again, see
-//! fsyncgate): from then on nothing is acknowledged and every caller is told so.
+//! one turn. After an error nothing is acknowledged until the store is back (see `engine.rs`); when
+//! it does not come back that is final, and every caller is told so.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use crate::engine::{Engine, Job};
 use crate::store::{Durability, Store, StoreError, WriteBatch};
 
 /// Numbers the sealed groups: 1, 2, 3, ...; 0 is before the first.
@@ -23,6 +25,9 @@ const WAITING_BYTES_MAX: usize = 64 << 20;
 struct Queue {
     batch: WriteBatch,
     newest: GroupNo,
+    jobs: VecDeque<Job>,
+    /// Errors that the owner has not heard of yet.
+    troubles: Vec<StoreError>,
     is_closing: bool,
 }
 
@@ -34,6 +39,8 @@ struct Shared {
     /// Something done by the thread.
     progress: Condvar,
     stored: AtomicU64,
+    /// Whether the store has failed and is being brought back.
+    is_suspended: AtomicBool,
     failure: OnceLock<StoreError>,
 }
 
@@ -74,8 +81,8 @@ impl std::fmt::Debug for Commits {
 #[derive(Debug)]
 enum Worker {
     Thread(Option<JoinHandle<Result<(), StoreError>>>),
-    /// The store and its level; without the store when it is closed or has failed.
-    Driven(Option<Box<dyn Store>>, Durability),
+    /// None when the store is closed or has failed.
+    Driven(Option<Engine>),
 }
 
 /// The handle of whoever makes groups durable.
@@ -92,16 +99,18 @@ impl Committer {
         store: Box<dyn Store>,
         level: Durability,
         commits: Commits,
+        reopens_max: u32,
     ) -> Result<Self, StoreError> {
         let shared = Arc::new(Shared::default());
         let path = store.path().to_owned();
         let worker = match commits {
-            Commits::Driven => Worker::Driven(Some(store), level),
+            Commits::Driven => Worker::Driven(Some(Engine::new(store, level, 0))),
             Commits::OnThread(notify) => {
                 let shared = shared.clone();
+                let engine = Engine::new(store, level, reopens_max);
                 let thread = thread::Builder::new()
                     .name("guild-committer".into())
-                    .spawn(move || run(&shared, store, level, &*notify))
+                    .spawn(move || run(&shared, engine, &*notify))
                     .map_err(|error| {
                         StoreError::from_io(&path, "start the committer thread", &error)
                     })?;
@@ -129,7 +138,7 @@ impl Committer {
 
     /// Returns whether groups wait that no thread will take.
     pub(crate) fn needs_driving(&self) -> bool {
-        matches!(&self.worker, Worker::Driven(Some(_), _))
+        matches!(&self.worker, Worker::Driven(Some(_)))
             && self.failure().is_none()
             && self.shared.lock().newest > self.stored()
     }
@@ -137,17 +146,47 @@ impl Committer {
     /// Makes what waits durable, unless a thread does that.
     pub(crate) fn drive(&mut self) {
         if self.needs_driving()
-            && let Worker::Driven(store, level) = &mut self.worker
-            && let Some(engine) = store
+            && let Worker::Driven(slot) = &mut self.worker
+            && let Some(mut engine) = slot.take()
         {
             let (batch, newest) = {
                 let mut queue = self.shared.lock();
                 (std::mem::take(&mut queue.batch), queue.newest)
             };
-            if make_durable(&self.shared, engine, *level, &batch, newest).is_err() {
-                abandon(store.take());
+            match make_durable(&self.shared, &mut engine, &batch, newest, &|| {}) {
+                Ok(()) => *slot = Some(engine),
+                Err(_) => engine.abandon(),
             }
         }
+    }
+
+    /// Has a job done beside the groups: on the thread, or at once where there is none.
+    pub(crate) fn begin(&mut self, job: Job) {
+        self.drive();
+        match &mut self.worker {
+            Worker::Driven(Some(engine)) => {
+                engine.begin(job);
+                while engine.is_copying() {
+                    engine.advance();
+                }
+            }
+            // Dropping the job tells whoever waits for it.
+            Worker::Driven(None) => {}
+            Worker::Thread(_) => {
+                self.shared.lock().jobs.push_back(job);
+                self.shared.work.notify_one();
+            }
+        }
+    }
+
+    /// Returns whether the store has failed and is being brought back.
+    pub(crate) fn is_suspended(&self) -> bool {
+        self.shared.is_suspended.load(Ordering::Acquire)
+    }
+
+    /// Returns the errors since the last call that were or may be overcome.
+    pub(crate) fn take_troubles(&self) -> Vec<StoreError> {
+        std::mem::take(&mut self.shared.lock().troubles)
     }
 
     /// Returns the newest group that has reached the level.
@@ -174,9 +213,9 @@ impl Committer {
     pub(crate) fn close(&mut self) -> Result<(), StoreError> {
         self.drive();
         match &mut self.worker {
-            Worker::Driven(store, _) => match (self.shared.failure.get(), store.take()) {
+            Worker::Driven(engine) => match (self.shared.failure.get(), engine.take()) {
                 (Some(error), _) => Err(error.clone()),
-                (None, Some(store)) => store.close(),
+                (None, Some(engine)) => engine.close(),
                 (None, None) => Ok(()),
             },
             Worker::Thread(thread) => {
@@ -191,67 +230,74 @@ impl Committer {
     }
 }
 
-fn run(
-    shared: &Shared,
-    mut store: Box<dyn Store>,
-    level: Durability,
-    notify: &dyn Fn(),
-) -> Result<(), StoreError> {
+fn run(shared: &Shared, mut engine: Engine, notify: &dyn Fn()) -> Result<(), StoreError> {
     loop {
-        let (batch, newest) = {
+        let (batch, newest, is_closing) = {
             let mut queue = shared.lock();
-            while queue.newest.0 == shared.stored.load(Ordering::Relaxed) && !queue.is_closing {
+            while queue.newest.0 == shared.stored.load(Ordering::Relaxed)
+                && !(queue.is_closing || engine.is_copying())
+                && queue.jobs.is_empty()
+            {
                 queue = shared.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
-            (std::mem::take(&mut queue.batch), queue.newest)
+            if !engine.is_copying()
+                && let Some(job) = queue.jobs.pop_front()
+            {
+                engine.begin(job);
+            }
+            (std::mem::take(&mut queue.batch), queue.newest, queue.is_closing)
         };
-        if newest.0 == shared.stored.load(Ordering::Relaxed) {
-            return store.close();
+        if newest.0 != shared.stored.load(Ordering::Relaxed) {
+            let result = make_durable(shared, &mut engine, &batch, newest, notify);
+            // Taking the lock orders this after a waiter's last look at the queue.
+            drop(shared.lock());
+            shared.progress.notify_all();
+            tell(notify);
+            if result.is_err() {
+                engine.abandon();
+                return result;
+            }
+        } else if is_closing {
+            engine.end_upkeep();
+            if !engine.is_copying() && shared.lock().jobs.is_empty() {
+                return engine.close();
+            }
         }
-        let result = make_durable(shared, &mut store, level, &batch, newest);
-        // Taking the lock orders this after a waiter's last look at the queue.
-        drop(shared.lock());
-        shared.progress.notify_all();
-        if catch_unwind(AssertUnwindSafe(notify)).is_err() {
-            tracing::error!("the committer's notification panicked");
-        }
-        if result.is_err() {
-            abandon(Some(store));
-            return result;
-        }
+        engine.advance();
+    }
+}
+
+fn tell(notify: &dyn Fn()) {
+    if catch_unwind(AssertUnwindSafe(notify)).is_err() {
+        tracing::error!("the committer's notification panicked");
     }
 }
 
 /// Stores one batch; an error is final.
 fn make_durable(
     shared: &Shared,
-    store: &mut Box<dyn Store>,
-    level: Durability,
+    engine: &mut Engine,
     batch: &WriteBatch,
     newest: GroupNo,
+    notify: &dyn Fn(),
 ) -> Result<(), StoreError> {
-    let result = catch_unwind(AssertUnwindSafe(|| {
-        store.apply(batch)?;
-        store.sync(level)
-    }))
-    .unwrap_or_else(|_| Err(panicked(store.path())));
+    let result = engine.write(batch, &mut |error| {
+        shared.lock().troubles.push(error.clone());
+        shared.is_suspended.store(true, Ordering::Release);
+        tell(notify);
+    });
     match &result {
-        Ok(()) => shared.stored.store(newest.0, Ordering::Release),
+        Ok(()) => {
+            shared.stored.store(newest.0, Ordering::Release);
+            shared.is_suspended.store(false, Ordering::Release);
+        }
         Err(error) => {
-            tracing::error!(%error, "store failed");
             shared.failure.get_or_init(|| error.clone());
         }
     }
     result
 }
 
-/// Lets go of a store that failed; its own shutdown may panic and must not hide the first error.
-fn abandon(store: Option<Box<dyn Store>>) {
-    if catch_unwind(AssertUnwindSafe(|| drop(store))).is_err() {
-        tracing::warn!("store panicked when it was dropped after a failure");
-    }
-}
-
 fn panicked(path: &std::path::Path) -> StoreError {
-    StoreError::corrupt(path, "the engine panicked while it wrote")
+    StoreError::corrupt(path, "the committer panicked while it wrote")
 }

@@ -7,9 +7,11 @@
 //! Architecture invariant: this crate is blocking and synchronous and knows no actors; only
 //! `store/sled.rs` names sled; time is an argument.
 
+pub mod checkpoint;
 mod commit;
 mod committer;
 mod condition;
+mod engine;
 mod history;
 mod key;
 mod memory;
@@ -21,6 +23,7 @@ pub mod reader;
 mod record;
 mod recovery;
 mod reservation;
+pub mod restore;
 mod rows;
 mod snapshot;
 pub mod store;
@@ -42,6 +45,7 @@ pub use self::namespace::{
 pub use self::range::KeyRange;
 pub use self::recovery::RecoveredRun;
 pub use self::reservation::Owner;
+pub use self::restore::Restored;
 pub use self::snapshot::{Entry, Snapshot, Snapshots};
 pub use self::store::{Durability, StoreError};
 pub use self::transaction::{

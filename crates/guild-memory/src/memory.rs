@@ -12,6 +12,7 @@ mod completion;
 mod draft;
 mod past;
 mod run;
+mod upkeep;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use crate::namespace::Namespaces;
 use crate::record::{BootRow, CatalogRow};
 use crate::recovery::{Loaded, RecoveredRun, load};
 use crate::reservation::{Owner, Reservations};
+use crate::restore::Restored;
 use crate::rows::meta_row;
 use crate::snapshot::Snapshots;
 use crate::store::{Durability, Store, StoreError, WriteBatch};
@@ -91,6 +93,8 @@ pub struct Recovered {
     pub quotas_in_use: BTreeMap<QuotaId, (Timestamp, u32)>,
     /// The names of all runs and tasks, and of the roles and quotas known so far.
     pub names: NameTable,
+    /// The checkpoint that had to be used because the store could not be opened.
+    pub restored: Option<Restored>,
 }
 
 /// The shared memory of a guild; owned by one thread.
@@ -127,14 +131,23 @@ impl Memory {
         limits: Limits,
         commits: Commits,
     ) -> Result<(Self, Recovered), OpenError> {
-        let Some(mut store) = store else {
+        let Some(store) = store else {
             return Ok(Self::new(None, durability, limits, Loaded::default(), BootEpoch(1)));
         };
-        if limits.value_bytes_max > STORED_VALUE_BYTES_MAX {
-            let (found, max) = (limits.value_bytes_max, STORED_VALUE_BYTES_MAX);
-            return Err(OpenError::ValueLimit { found, max });
-        }
+        check_limits(&limits)?;
         let loaded = load(&*store, limits.events_in_memory_max)?;
+        Self::boot(store, loaded, None, durability, limits, commits)
+    }
+
+    /// Goes on from what a store holds, after a new boot epoch is durable.
+    fn boot(
+        mut store: Box<dyn Store>,
+        loaded: Loaded,
+        restored: Option<Restored>,
+        durability: Durability,
+        limits: Limits,
+        commits: Commits,
+    ) -> Result<(Self, Recovered), OpenError> {
         let epoch = BootEpoch(loaded.epoch.map_or(0, |epoch| epoch.0) + 1);
         let mut boot = WriteBatch::default();
         if loaded.epoch.is_none() {
@@ -144,8 +157,11 @@ impl Memory {
         boot.put(key::BOOT.to_vec(), meta_row(key::BOOT, &BootRow { epoch }));
         store.apply(&boot)?;
         store.sync(Durability::Disk)?;
-        let committer = Committer::start(store, durability, commits)?;
-        Ok(Self::new(Some(committer), durability, limits, loaded, epoch))
+        let reopens_max = limits.store_reopens_max;
+        let committer = Committer::start(store, durability, commits, reopens_max)?;
+        let (memory, mut recovered) = Self::new(Some(committer), durability, limits, loaded, epoch);
+        recovered.restored = restored;
+        Ok((memory, recovered))
     }
 
     fn new(
@@ -190,6 +206,7 @@ impl Memory {
             faults: loaded.faults,
             quotas_in_use: loaded.quotas_in_use,
             names,
+            restored: None,
         };
         (memory, recovered)
     }
@@ -351,6 +368,11 @@ impl Drop for Memory {
             tracing::warn!(%error, "store was not closed well");
         }
     }
+}
+
+fn check_limits(limits: &Limits) -> Result<(), OpenError> {
+    let (found, max) = (limits.value_bytes_max, STORED_VALUE_BYTES_MAX);
+    if found > max { Err(OpenError::ValueLimit { found, max }) } else { Ok(()) }
 }
 
 /// Returns the places of names in a list, and appends those that are new.

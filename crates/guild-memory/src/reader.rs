@@ -15,7 +15,7 @@ use crate::names::NameTable;
 use crate::record::{Assembler, decode_group};
 use crate::recovery::{Loaded, RecoveredRun, load};
 use crate::snapshot::Snapshot;
-use crate::store::{SledStore, Store, StoreError};
+use crate::store::{self, Store, StoreError};
 
 /// Everything in a store; holds its lock.
 #[derive(Debug)]
@@ -31,10 +31,43 @@ pub struct StoreView {
 /// # Errors
 /// See [`StoreError`]; `Missing` when there is none, `Locked` while a process uses it.
 pub fn read(path: impl AsRef<Path>) -> Result<StoreView, StoreError> {
-    StoreView::of(Box::new(SledStore::open_existing(path)?))
+    StoreView::of(store::open_existing(path)?)
+}
+
+/// What a store costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Rows of all kinds.
+    pub rows: u64,
+    /// Bytes of the keys and values of all rows.
+    pub live_bytes: u64,
+    /// Bytes of the data file.
+    pub disk_bytes: u64,
+}
+
+impl Size {
+    /// Returns the bytes on the disk for each byte of a row.
+    pub fn disk_per_live_byte(&self) -> f64 {
+        self.disk_bytes as f64 / self.live_bytes.max(1) as f64
+    }
 }
 
 impl StoreView {
+    /// Counts all rows.
+    ///
+    /// # Errors
+    /// The engine cannot read them.
+    pub fn size(&self) -> Result<Size, StoreError> {
+        let disk_bytes = self.store.stats().size_bytes;
+        let mut size = Size { rows: 0, live_bytes: 0, disk_bytes };
+        self.store.scan(Bound::Unbounded, Bound::Unbounded, &mut |key, value| {
+            size.rows += 1;
+            size.live_bytes += (key.len() + value.len()) as u64;
+            ControlFlow::Continue(())
+        })?;
+        Ok(size)
+    }
+
     /// Reads an open store.
     ///
     /// # Errors

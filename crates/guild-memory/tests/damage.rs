@@ -7,19 +7,15 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
+use common::work::open as on_sled;
 use common::{World, task};
 use guild_core::event::Event;
 use guild_memory::reader;
-use guild_memory::store::{RamDisk, SledStore};
+use guild_memory::store::RamDisk;
 use guild_memory::{Durability, OpenError, StoreError};
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
-
-fn on_sled(path: &Path) -> Result<World, OpenError> {
-    World::open(Some(Box::new(SledStore::open(path)?)), Durability::Disk)
-}
 
 fn store_error(result: Result<World, OpenError>) -> StoreError {
     match result {
@@ -151,60 +147,6 @@ fn a_store_that_is_open_is_locked_and_free_again_at_once_when_it_is_closed() {
         world.memory.close().unwrap();
         let view = reader::read(&path).unwrap();
         assert_eq!(view.snapshot().get(b"round").unwrap().value, round.to_string());
-    }
-}
-
-const CHILD_STORE: &str = "GUILD_TEST_STORE";
-
-/// No test of its own: the body of the child process of the test below.
-#[test]
-fn child_holds_the_store_until_it_is_killed() {
-    let Some(path) = std::env::var_os(CHILD_STORE) else {
-        return;
-    };
-    let mut world = on_sled(Path::new(&path)).unwrap();
-    world.submit("run", 20_000);
-    let mut number = 0;
-    loop {
-        world.complete(task(0, number), "done");
-        let group = world.memory.seal();
-        while world.memory.acknowledged() < group {
-            std::thread::yield_now();
-        }
-        // One line per acknowledged completion.
-        println!("acknowledged {number}");
-        number += 1;
-    }
-}
-
-#[test]
-fn what_a_killed_process_had_acknowledged_is_there_and_its_lock_is_gone() {
-    use std::io::BufRead;
-    let directory = tempfile::tempdir().unwrap();
-    for round in 1..=3 {
-        let path = directory.path().join(round.to_string());
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["child_holds_the_store_until_it_is_killed", "--exact", "--nocapture"])
-            .env(CHILD_STORE, &path)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut acknowledged = lines.map_while(Result::ok).filter_map(|line| {
-            line.rsplit_once("acknowledged ").map(|(_, number)| number.parse::<usize>().unwrap())
-        });
-        let last = acknowledged.nth(50 * round).unwrap();
-        let locked = store_error(on_sled(&path));
-        assert_eq!(locked, StoreError::Locked { path: path.clone(), pid: Some(child.id()) });
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let last = acknowledged.last().unwrap_or(last);
-
-        let world = on_sled(&path).unwrap();
-        let outputs = &world.recovered.runs[0].outputs;
-        assert!(outputs[..=last].iter().all(Option::is_some), "{last} was acknowledged");
-        assert!(outputs[last + 2..].iter().all(Option::is_none));
-        assert_eq!(world.recovered.epoch.0, 2);
     }
 }
 

@@ -15,10 +15,10 @@ use guild_core::planner::ReadyOrder;
 use guild_core::quota::QuotaSpec;
 use guild_core::restart::RestartPolicy;
 use guild_core::time::Timestamp;
-use guild_memory::store::{SledStore, Store};
+use guild_memory::store::Store;
 use guild_memory::{
     Clash, Commits, Durability, Memory, MergeFunctions, NameTable, Namespace, NamespaceError,
-    Namespaces, OpenError, StoreError,
+    Namespaces, OpenError, Recovered, StoreError,
 };
 
 use crate::agent::{Agent, Factory};
@@ -37,15 +37,6 @@ pub enum Storage {
     Ram,
     /// In a sled store in this directory, which is created where it is absent.
     Directory(PathBuf),
-}
-
-impl Storage {
-    fn open(&self) -> Result<Option<Box<dyn Store>>, StoreError> {
-        Ok(match self {
-            Self::Ram => None,
-            Self::Directory(path) => Some(Box::new(SledStore::open(path)?)),
-        })
-    }
 }
 
 /// What a simulation gives to a guild, see [`GuildBuilder::stage`].
@@ -331,15 +322,10 @@ impl GuildBuilder {
         let memory_inbox = Inbox::<MemoryMessage>::new();
         let notified = memory_inbox.clone();
         let notify = move || notified.push(MemoryMessage::Acknowledged);
-        let (store, stage, commits) = match staging {
-            Some(Staging { store, stretch, sync_time, not_before, shuffle_ties }) => {
-                let stage = Stage { stretch, sync_time, not_before, shuffle_ties };
-                (store, Some(stage), Commits::Driven)
-            }
-            None => (self.storage.open()?, None, Commits::OnThread(Box::new(notify))),
-        };
-        let (mut memory, mut recovered) =
-            Memory::open(store, durability, self.limits.clone(), commits)?;
+        let (opened, stage) = self.open_memory(staging, durability, notify);
+        let (mut memory, mut recovered) = opened?;
+        let checkpoint_every = Some(self.limits.checkpoint_every)
+            .filter(|every| stage.is_none() && self.storage != Storage::Ram && !every.is_zero());
         memory.record_histories(self.histories);
         let role_names: Vec<String> = self.roles.iter().map(|role| role.0.clone()).collect();
         let quota_names: Vec<String> = self.quotas.iter().map(|quota| quota.0.clone()).collect();
@@ -384,12 +370,34 @@ impl GuildBuilder {
             order: self.order,
             durability,
             observer: self.observer,
+            checkpoint_every,
             agent_threads: match &stage {
                 Some(_) => 0,
                 None => self.agent_threads.unwrap_or_else(|| cores.saturating_sub(1).max(1)),
             },
             stage,
         })
+    }
+
+    /// Opens the memory where it is kept, or on the store of a stage.
+    fn open_memory(
+        &self,
+        staging: Option<Staging>,
+        durability: Durability,
+        notify: impl Fn() + Send + 'static,
+    ) -> (Result<(Memory, Recovered), OpenError>, Option<Stage>) {
+        let on_thread = Commits::OnThread(Box::new(notify));
+        let limits = self.limits.clone();
+        match (staging, &self.storage) {
+            (Some(Staging { store, stretch, sync_time, not_before, shuffle_ties }), _) => {
+                let stage = Stage { stretch, sync_time, not_before, shuffle_ties };
+                (Memory::open(store, durability, limits, Commits::Driven), Some(stage))
+            }
+            (None, Storage::Ram) => (Memory::open(None, durability, limits, on_thread), None),
+            (None, Storage::Directory(path)) => {
+                (Memory::open_directory(path, durability, limits, on_thread), None)
+            }
+        }
     }
 
     fn check(&self) -> Result<(), StartError> {

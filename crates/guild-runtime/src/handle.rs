@@ -9,6 +9,7 @@ use std::time::Duration;
 use guild_core::draw::{Seed, Stream};
 use guild_core::id::CommitVersion;
 use guild_core::retry::RetryPolicy;
+use guild_memory::checkpoint::{CheckpointError, CheckpointInfo};
 use guild_memory::{
     CommitError, HistoryError, KeyRange, Pin, RollbackError, Snapshot, Transaction,
 };
@@ -150,6 +151,17 @@ impl MemoryHandle {
     /// `TooOld`: it is no longer kept.
     pub fn pin(&self, version: CommitVersion) -> Result<Pin, HistoryError> {
         self.surroundings.pins.pin(version)
+    }
+
+    /// Writes a checkpoint of the store into its directory, while it goes on serving. It holds at
+    /// least everything that was committed before the call.
+    ///
+    /// # Errors
+    /// The checkpoint could not be written, or there is no store; nothing has changed then.
+    pub async fn checkpoint(&self) -> Result<CheckpointInfo, CheckpointError> {
+        let (reply, answer) = oneshot::channel();
+        self.surroundings.memory.push(MemoryMessage::Checkpoint { reply });
+        answer.await.unwrap_or(Err(CheckpointError::NoStore))
     }
 
     async fn commit(

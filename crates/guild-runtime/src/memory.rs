@@ -4,6 +4,7 @@
 //! thread, and answers what has reached its durability level by then. Architecture invariant:
 //! nothing is answered, published or told before its group is acknowledged.
 
+mod keeping;
 mod parked;
 
 use std::collections::VecDeque;
@@ -24,6 +25,8 @@ use guild_memory::{
 
 use tokio::sync::oneshot;
 
+pub(crate) use self::keeping::{CheckpointReply, report_restore};
+use self::keeping::{SUSPENDED, checkpoint, report_troubles};
 use self::parked::Parked;
 use crate::clock::Clock;
 use crate::context::{Subject, Surroundings};
@@ -49,6 +52,7 @@ pub(crate) struct MemoryActor {
     sync_time: Option<SyncTime>,
     is_syncing: bool,
     observer: Option<Observer>,
+    checkpoint_every: Option<Duration>,
     batch: Vec<MemoryMessage>,
     parked: Parked,
     /// Answers of this turn.
@@ -68,6 +72,8 @@ pub(crate) struct MemoryParts {
     pub(crate) seed: u64,
     pub(crate) sync_time: Option<SyncTime>,
     pub(crate) observer: Option<Observer>,
+    /// None: no checkpoints are made unless somebody asks.
+    pub(crate) checkpoint_every: Option<Duration>,
 }
 
 /// Tells how long the next sync of a simulated disk takes.
@@ -113,6 +119,7 @@ impl MemoryActor {
             sync_time: parts.sync_time,
             is_syncing: false,
             observer: parts.observer,
+            checkpoint_every: parts.checkpoint_every,
             batch: Vec::new(),
             parked: Parked::default(),
             turn: Group::default(),
@@ -127,6 +134,7 @@ impl MemoryActor {
         self.inbox.take(&mut batch);
         // After the close there is no memory: requests are dropped, and who asked is told so.
         if let Some(mut memory) = self.memory.take() {
+            report_troubles(&mut memory, &self.surroundings);
             for message in batch.drain(..) {
                 self.receive(&mut memory, message);
             }
@@ -192,6 +200,15 @@ impl MemoryActor {
     fn receive(&mut self, memory: &mut Memory, message: MemoryMessage) {
         let now = self.clock.now();
         match message {
+            MemoryMessage::Submit { reply, .. } if memory.is_suspended() => {
+                ignore_absent(reply.send(Err(SubmitError::Unavailable(SUSPENDED.to_owned()))));
+            }
+            MemoryMessage::Transact { reply, .. } if memory.is_suspended() => {
+                ignore_absent(reply.send(Err(TransactError::Unavailable(SUSPENDED.to_owned()))));
+            }
+            MemoryMessage::Checkpoint { reply } => {
+                checkpoint(memory, &self.surroundings, Some(reply));
+            }
             MemoryMessage::Grant { task, token } => memory.grant(task, token),
             MemoryMessage::Record(event) => memory.record(now, event),
             MemoryMessage::Complete(completion) => {
@@ -450,6 +467,13 @@ impl Actor for MemoryActor {
 
     fn started(&mut self, context: &mut Context<Self>) {
         self.inbox.bind(context.address().recipient());
+        if let Some(every) = self.checkpoint_every {
+            context.run_interval(self.clock.delay(every), |actor, _| {
+                if let Some(memory) = &mut actor.memory {
+                    checkpoint(memory, &actor.surroundings, None);
+                }
+            });
+        }
     }
 }
 

@@ -103,6 +103,8 @@ pub(crate) enum MemoryMessage {
     Pause { delay: std::time::Duration, done: oneshot::Sender<()> },
     /// From the simulated disk: a sync has taken its time.
     SyncOver,
+    /// From the handle: write a checkpoint.
+    Checkpoint { reply: crate::memory::CheckpointReply },
     /// From the controller: flush everything and close the store.
     Close { reply: oneshot::Sender<Result<(), String>> },
 }

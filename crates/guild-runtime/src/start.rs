@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use actix::{Actor, Context, Supervised};
 use actix_rt::{Arbiter, System};
@@ -30,7 +31,7 @@ use crate::guild::Guild;
 use crate::host::{AgentHost, HostAddr, HostShared, host_channel};
 use crate::incidents::{Incidents, Report};
 use crate::mailbox::Inbox;
-use crate::memory::{MemoryActor, MemoryParts, Observer, SyncTime};
+use crate::memory::{MemoryActor, MemoryParts, Observer, SyncTime, report_restore};
 use crate::message::{ControllerMessage, MemoryMessage};
 use crate::panics::PanicReport;
 use crate::run::{RunBoard, RunError};
@@ -69,6 +70,7 @@ pub(crate) struct Opened {
     pub(crate) order: ReadyOrder,
     pub(crate) durability: Durability,
     pub(crate) observer: Option<Observer>,
+    pub(crate) checkpoint_every: Option<Duration>,
     pub(crate) stage: Option<Stage>,
     pub(crate) agent_threads: usize,
 }
@@ -112,6 +114,8 @@ pub(crate) fn stand_up(mut opened: Opened) -> Guild {
     let events =
         EventLog::new(limits.events_in_memory_max, std::mem::take(&mut opened.recovered.events));
     let surroundings = Arc::new(surroundings(&opened, clock));
+    let restored = opened.recovered.restored.take();
+    report_restore(&mut opened.memory, restored, &surroundings);
     let board = RunBoard::default();
     let controller = Inbox::new();
     let first = Incarnation::first(opened.recovered.epoch);
@@ -325,6 +329,7 @@ impl Tree {
             seed: opened.seed.0,
             sync_time: opened.stage.map(|stage| stage.sync_time),
             observer: opened.observer,
+            checkpoint_every: opened.checkpoint_every,
         });
         self.spawn("memory", memory, Verdict::Stop);
         let scheduler = Scheduler::new(SchedulerParts {

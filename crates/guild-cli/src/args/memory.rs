@@ -1,6 +1,8 @@
 //! The arguments of `guild memory`.
 
-use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::{Format, StoreArguments};
 
@@ -85,6 +87,32 @@ pub(crate) enum MemoryCommand {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// Write all rows of a store to one file that needs no engine to be read
+    Checkpoint {
+        #[command(flatten)]
+        store: StoreArguments,
+        /// Write to this file [default: the next one in the store's `checkpoints`, which keeps 3]
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
+    /// Put a checkpoint in the place of a store; what is there is kept aside
+    Restore {
+        #[command(flatten)]
+        store: StoreArguments,
+        /// The checkpoint
+        checkpoint: PathBuf,
+    },
+    /// Copy a store to a new directory, kept by this engine
+    Migrate {
+        #[command(flatten)]
+        store: StoreArguments,
+        /// The new directory
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+        /// What keeps its rows
+        #[arg(long, value_enum, default_value = "sled")]
+        engine: EngineName,
+    },
     /// Forget the history before a version; values stay as they are
     Compact {
         #[command(flatten)]
@@ -120,4 +148,13 @@ pub(crate) struct RollbackArguments {
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
+}
+
+/// What keeps the rows of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EngineName {
+    /// What every new store gets
+    Sled,
+    /// Where guild was built with `--features redb`
+    Redb,
 }

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
+use guild::checkpoint;
 use guild::reader::{StoreView, read};
 use guild::{CommitVersion, HistoryError, KeyRange, Names, Snapshot, StoreError, Writer};
 use serde_json::{Map, Value, json};
 
 use crate::args::{Format, MemoryCommand};
-use crate::command::{print, store::pause};
+use crate::command::{print, store::pause, upkeep};
 use crate::exit_code::CommandError;
 use crate::render::{numbers_right, table};
 
@@ -34,6 +35,9 @@ pub(crate) fn execute(command: MemoryCommand) -> Result<(), CommandError> {
             watch(&store.store, &prefix, after, once, format)
         }
         MemoryCommand::Stats { store, format } => stats(&store.store, format),
+        MemoryCommand::Checkpoint { store, to } => upkeep::checkpoint(&store.store, to),
+        MemoryCommand::Restore { store, checkpoint } => upkeep::restore(&store.store, &checkpoint),
+        MemoryCommand::Migrate { store, to, engine } => upkeep::migrate(&store.store, &to, engine),
         MemoryCommand::Compact { store, before, format } => {
             change::compact(&store.store, before, format)
         }
@@ -242,6 +246,8 @@ fn stats(store: &Path, format: Format) -> Result<(), CommandError> {
         *sum = (sum.0 + 1, sum.1 + size);
     }
     let history = snapshot.history_size();
+    let size = view.size()?;
+    let checkpoints = checkpoint::list(store)?;
     if format == Format::Json {
         let prefixes = prefixes.iter().map(
             |(prefix, (keys, bytes))| json!({ "prefix": prefix, "keys": keys, "bytes": bytes }),
@@ -251,7 +257,9 @@ fn stats(store: &Path, format: Format) -> Result<(), CommandError> {
         return print(&format!(
             "{}\n",
             json!({ "version": snapshot.version().0, "oldest_version": snapshot.oldest().0, "keys": keys,
-                    "bytes": bytes, "history": history, "prefixes": prefixes })
+                    "bytes": bytes, "history": history, "prefixes": prefixes,
+                    "rows": size.rows, "live_bytes": size.live_bytes, "disk_bytes": size.disk_bytes,
+                    "disk_per_live_byte": size.disk_per_live_byte(), "checkpoints": checkpoints })
         ));
     }
     let mut table = table(&["prefix", "keys", "bytes"]);
@@ -261,11 +269,17 @@ fn stats(store: &Path, format: Format) -> Result<(), CommandError> {
     }
     numbers_right(&mut table, 1);
     print(&format!(
-        "{table}\n{keys} keys, {bytes} bytes at version {}; history back to version {}: {} commits, {} bytes\n",
+        "{table}\n{keys} keys, {bytes} bytes at version {}; history back to version {}: {} commits, {} bytes\n\
+         {} rows, {} bytes, {} on the disk ({:.2} for each); {} checkpoints\n",
         snapshot.version(),
         snapshot.oldest(),
         history.commits,
-        history.bytes
+        history.bytes,
+        size.rows,
+        size.live_bytes,
+        size.disk_bytes,
+        size.disk_per_live_byte(),
+        checkpoints.len()
     ))
 }
 

@@ -2,12 +2,14 @@
 
 mod chaos;
 mod follow;
+mod history;
 mod memory;
 mod report;
 mod run;
 mod simulate;
 mod store;
 mod sweep;
+mod upkeep;
 mod verify;
 
 use std::fs::File;

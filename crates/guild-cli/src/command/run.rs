@@ -12,7 +12,7 @@ use std::time::Duration;
 use guild::process::ProcessObserver;
 use guild::{
     Drain, FaultPoint, Graph, GraphBuilder, Guild, Limits, RestartPolicy, Run, RunReport,
-    StartError, Storage, StoreError, SubmitError, reader,
+    StartError, Storage, StoreError, SubmitError, checkpoint, reader,
 };
 
 use guild_sim::plan::Scene;
@@ -20,6 +20,7 @@ use guild_sim::plan::Scene;
 use crate::agent::{FlowAgent, InnerAgent, Shared};
 use crate::args::{Format, RunArguments};
 use crate::command::follow::{End, Follower};
+use crate::command::history::HistoryFile;
 use crate::command::store::outcome_name;
 use crate::command::{check_output, print};
 use crate::exit_code::{CommandError, Exit};
@@ -51,6 +52,7 @@ struct Plan {
 pub(crate) fn run(arguments: &RunArguments) -> Result<Exit, CommandError> {
     let plan = plan(arguments)?;
     check_output("--events", arguments.events.as_deref(), &arguments.flow)?;
+    check_output("--history", arguments.history.as_deref(), &arguments.flow)?;
     let lock = arguments.store.as_deref().map(lock_store).transpose()?;
     if let Some(store) = &arguments.store {
         check_store(store, &plan)?;
@@ -110,6 +112,10 @@ fn check_store(store: &Path, plan: &Plan) -> Result<(), CommandError> {
     let view = match reader::read(store) {
         Ok(view) => view,
         Err(StoreError::Missing { .. }) => return Ok(()),
+        // The start puts the newest checkpoint in its place and opens an incident.
+        Err(StoreError::Corrupt { .. }) if checkpoint::list(store).is_ok_and(|c| !c.is_empty()) => {
+            return Ok(());
+        }
         Err(error) => return Err(error.into()),
     };
     let bad = |message: String| Err(CommandError::BadInput(message));
@@ -200,18 +206,23 @@ fn start(
         };
         builder = builder.faults(Arc::clone(chaos)).restart(policy);
     }
+    let history = arguments.history.as_deref().map(HistoryFile::create).transpose()?;
+    if let Some(history) = history.clone() {
+        builder = builder.record_histories(true).observe(move |r, names| history.take(r, names));
+    }
     let guild = builder.start().map_err(|error| match error {
         StartError::Store(_) | StartError::Open(_) | StartError::Thread(_) => {
             CommandError::Store(error.to_string())
         }
         error => CommandError::BadInput(error.to_string()),
     })?;
-    Ok(RunningGuild { guild, _observer: observer })
+    Ok(RunningGuild { guild, history, _observer: observer })
 }
 
 /// The guild, and what must live as long.
 struct RunningGuild {
     guild: Guild,
+    history: Option<HistoryFile>,
     _observer: Observer,
 }
 
@@ -239,6 +250,7 @@ async fn supervise(
     }
     let tail = follower.finish().await?;
     let tail = complete(tail, arguments.store.as_deref())?;
+    running.history.as_ref().map_or(Ok(()), HistoryFile::finish)?;
     let (report, exit) = match end {
         End::Ended(report) => {
             let completed = report.outcome() == guild::Outcome::Completed;

@@ -1,4 +1,4 @@
-//! `guild verify`: reads an event log and says which promises it keeps.
+//! `guild verify`: reads an event log and says which promises it keeps; a history goes to `history.rs`.
 //!
 //! It reads line by line, so that a log of any length needs no more memory than what is alive in
 //! it at once.
@@ -8,12 +8,12 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
-use guild_sim::checker::{Checker, Knowledge, Ruling, Verdict, Watch};
+use guild_sim::checker::{Checker, Knowledge, Ruling, Verdict, Watch, serial};
 use guild_sim::world::LogReader;
 use serde_json::{Value, json};
 
 use crate::args::Format;
-use crate::command::print;
+use crate::command::{history, print};
 use crate::exit_code::{CommandError, Exit};
 use crate::render::table;
 
@@ -34,7 +34,17 @@ pub(crate) fn verify(path: &Path, format: Format) -> Result<Exit, CommandError> 
     } else {
         Box::new(File::open(path).map_err(|error| bad(format!("cannot read it: {error}")))?)
     };
-    let verdict = judge(source).map_err(|(line, why)| bad(format!("line {line}: {why}")))?;
+    let mut source = BufReader::with_capacity(1 << 16, source);
+    let begin = source.fill_buf().map_err(|error| bad(format!("cannot read it: {error}")))?;
+    if serial::reader::is_history(&String::from_utf8_lossy(begin)) {
+        let mut text = String::new();
+        source
+            .read_to_string(&mut text)
+            .map_err(|error| bad(format!("cannot read it: {error}")))?;
+        return history::verify(&name, &text, format);
+    }
+    let verdict =
+        judge(Box::new(source)).map_err(|(line, why)| bad(format!("line {line}: {why}")))?;
     let text = match format {
         Format::Json => format!("{}\n", to_json(&verdict)),
         Format::Table => to_text(&verdict, &name),

@@ -3,16 +3,157 @@
 //! Transactions, versions and fences live above it, once; an engine only has to keep rows. The
 //! trait is small enough that a wrapper which fails or forgets on command is an ordinary test.
 
+mod directory;
 mod ram;
+#[cfg(feature = "redb")]
+mod redb;
 mod sled;
 
 use std::fmt;
 use std::io;
 use std::ops::{Bound, ControlFlow};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use self::directory::Directory;
 pub use self::ram::{Crash, RamDisk, RamStore};
+#[cfg(feature = "redb")]
+pub use self::redb::RedbStore;
 pub use self::sled::SledStore;
+
+/// What keeps the rows of a directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// sled 0.34, what a new store gets.
+    #[default]
+    Sled,
+    /// redb, where the program was built with its feature.
+    Redb,
+}
+
+impl Engine {
+    /// Returns the name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sled => "sled",
+            Self::Redb => "redb",
+        }
+    }
+
+    /// Finds out by its files which engine keeps a place.
+    fn of(place: &Path) -> Self {
+        if place.join(directory::REDB_FILE).exists() { Self::Redb } else { Self::Sled }
+    }
+
+    fn open_in(self, directory: Directory) -> Result<Box<dyn Store>, StoreError> {
+        match self {
+            Self::Sled => Ok(Box::new(SledStore::open_in(directory)?)),
+            #[cfg(feature = "redb")]
+            Self::Redb => Ok(Box::new(RedbStore::open_in(directory)?)),
+            #[cfg(not(feature = "redb"))]
+            Self::Redb => Err(self.missing(&directory)),
+        }
+    }
+
+    /// Opens an empty store at a place.
+    fn open_at(self, directory: Directory, place: PathBuf) -> Result<Box<dyn Store>, StoreError> {
+        match self {
+            Self::Sled => Ok(Box::new(SledStore::open_at(directory, place)?)),
+            #[cfg(feature = "redb")]
+            Self::Redb => Ok(Box::new(RedbStore::open_at(directory, place)?)),
+            #[cfg(not(feature = "redb"))]
+            Self::Redb => Err(self.missing(&directory)),
+        }
+    }
+
+    #[cfg(not(feature = "redb"))]
+    fn missing(self, directory: &Directory) -> StoreError {
+        StoreError::EngineMissing { path: directory.path().to_owned(), engine: self.name() }
+    }
+}
+
+/// Opens the store in a directory with the engine that it has; makes a store of the default engine
+/// when the directory is absent or empty.
+///
+/// # Errors
+/// As [`SledStore::open`], and [`StoreError::EngineMissing`].
+pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn Store>, StoreError> {
+    let directory = Directory::lock(path.as_ref(), false)?;
+    Engine::of(&directory.current()?).open_in(directory)
+}
+
+/// Opens the store in a directory that must have one.
+///
+/// # Errors
+/// As [`open`], and [`StoreError::Missing`].
+pub fn open_existing(path: impl AsRef<Path>) -> Result<Box<dyn Store>, StoreError> {
+    let directory = Directory::lock(path.as_ref(), true)?;
+    Engine::of(&directory.current()?).open_in(directory)
+}
+
+/// Makes a store in a directory that must be absent or empty.
+///
+/// # Errors
+/// As [`open`], and [`StoreError::Foreign`] when there is a store already.
+pub fn create(path: impl AsRef<Path>, engine: Engine) -> Result<Box<dyn Store>, StoreError> {
+    let directory = Directory::lock(path.as_ref(), false)?;
+    if directory.is_marked() {
+        let what = "it holds a store already".to_owned();
+        return Err(StoreError::Foreign { path: path.as_ref().to_owned(), what });
+    }
+    engine.open_in(directory)
+}
+
+/// The locked directory of a store whose data is to be replaced; the data is not opened.
+#[derive(Debug)]
+pub(crate) struct Place(Directory);
+
+impl Place {
+    /// Locks a directory; makes it when it is absent or empty.
+    pub(crate) fn lock(path: &Path) -> Result<Self, StoreError> {
+        Ok(Self(Directory::lock(path, false)?))
+    }
+
+    /// Opens an empty store beside the current data, whatever that is, and says where.
+    pub(crate) fn open_beside(&self) -> Result<(Box<dyn Store>, PathBuf), StoreError> {
+        let engine = Engine::of(&self.0.current()?);
+        let place = self.0.new_place()?;
+        Ok((engine.open_at(self.0.clone(), place.clone())?, place))
+    }
+
+    /// Closes a store from [`open_beside`](Self::open_beside) and makes it the current one; returns
+    /// where the old data is kept, if there was any.
+    pub(crate) fn replace_by(
+        &self,
+        fresh: Box<dyn Store>,
+        place: &Path,
+        label: &str,
+    ) -> Result<Option<PathBuf>, StoreError> {
+        fresh.close()?;
+        let old = self.0.switch_to(place)?;
+        self.0.move_aside(&old, label)
+    }
+}
+
+/// Runs an operation of an engine; a panic inside it is what a damaged file can lead to.
+fn caught<T, E>(
+    path: &Path,
+    doing: &'static str,
+    typed: impl FnOnce(&Path, &'static str, E) -> StoreError,
+    operation: impl FnOnce() -> Result<T, E>,
+) -> Result<T, StoreError> {
+    match catch_unwind(AssertUnwindSafe(operation)) {
+        Ok(result) => result.map_err(|error| typed(path, doing, error)),
+        Err(panic) => {
+            let message = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no message");
+            Err(StoreError::corrupt(path, format!("the engine panicked during {doing}: {message}")))
+        }
+    }
+}
 
 /// How far a commit has come when it is acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,6 +234,9 @@ pub struct StoreStats {
 /// Called with the key and the value of each row of a scan.
 pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
+/// Opens a store that failed once more, as often as it is called.
+pub type Reopen = Box<dyn FnMut() -> Result<Box<dyn Store>, StoreError> + Send>;
+
 /// An ordered set of rows, owned by one thread.
 ///
 /// After any error of [`apply`](Self::apply) or [`sync`](Self::sync) the state of the store is
@@ -134,6 +278,30 @@ pub trait Store: fmt::Debug + Send + 'static {
     /// # Errors
     /// As [`sync`](Self::sync).
     fn close(self: Box<Self>) -> Result<(), StoreError>;
+
+    /// Returns what opens this place again after the store has failed and was dropped; none: it
+    /// stays closed. The place stays locked meanwhile.
+    fn reopen(&self) -> Option<Reopen> {
+        None
+    }
+
+    /// Opens an empty store beside this one, for a copy of its rows; none: the engine has no use
+    /// for that. A sibling that does not take over leaves no trace at the next start.
+    ///
+    /// # Errors
+    /// The engine cannot make it.
+    fn sibling(&self) -> Result<Option<Box<dyn Store>>, StoreError> {
+        Ok(None)
+    }
+
+    /// Takes the place of `old`, whose sibling this is: a crash leaves the one or the other.
+    ///
+    /// # Errors
+    /// The engine cannot write; which of them has the place is unknown.
+    fn take_over(&mut self, old: Box<dyn Store>) -> Result<(), StoreError> {
+        drop(old);
+        Ok(())
+    }
 }
 
 /// Why a store cannot be used: what, where, and what to do about it.
@@ -174,6 +342,17 @@ pub enum StoreError {
         found: u32,
         /// The version that this program reads and writes.
         known: u32,
+    },
+    /// It is kept by an engine that this program does not have.
+    #[error(
+        "store {} is kept by the engine {engine}, which this program was built without; build it with `--features {engine}`",
+        .path.display()
+    )]
+    EngineMissing {
+        /// The directory.
+        path: PathBuf,
+        /// The engine.
+        engine: &'static str,
     },
     /// The directory holds something else.
     #[error("{} is not a guild store ({what}); choose an empty or a new directory", .path.display())]

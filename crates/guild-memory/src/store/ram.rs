@@ -171,7 +171,7 @@ fn change(rows: &mut BTreeMap<Vec<u8>, Vec<u8>>, batch: &WriteBatch) {
 }
 
 /// `BTreeMap::range` panics on a range that is upside down; a store just finds nothing there.
-fn is_empty(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
+pub(super) fn is_empty(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
     match (from, to) {
         (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
         (Bound::Included(from), Bound::Included(to)) => from > to,

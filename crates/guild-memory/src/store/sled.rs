@@ -3,19 +3,17 @@
 //! Only this file names sled. `flush()` ends in `sync_file_range`, which is no barrier, so
 //! [`Durability::Disk`] adds an fdatasync on a descriptor of our own (sled#1351, #1452). One batch
 //! per group, because sled pays per batch since the last flush, not per row. `flush_async`,
-//! `transaction` and `watch_prefix` can deadlock or block writers and are not used.
+//! `transaction` and `watch_prefix` can deadlock or block writers and are not used. The file `conf`
+//! is written once and never synced by sled; without it nothing opens, so it is synced here.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io;
 use std::ops::Bound;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
-
-use super::{Durability, Store, StoreError, StoreStats, Visit, WriteBatch};
+use super::directory::{Directory, LOCK_RETRY};
+use super::{Durability, Reopen, Store, StoreError, StoreStats, Visit, WriteBatch, caught};
 
 /// Pages above a quarter of a segment go to `blobs/`, which sled never syncs: segments large
 /// enough that no page of ours does. Fixed when the directory is created.
@@ -23,28 +21,22 @@ const SEGMENT_BYTES: usize = 8 << 20;
 const CACHE_BYTES: u64 = 64 << 20;
 /// Turning the flusher off would turn garbage collection off with it.
 const FLUSH_EVERY_MS: u64 = 500;
-/// Marks a directory as ours, names the process that uses it, and is what that process locks.
-const LOCK_FILE: &str = "guild.lock";
-/// There once rows were stored.
-const MARK_FILE: &str = "guild.used";
-const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// A store that this process has just closed: sled lets go of its file a little later (sled#1289).
 const RETRIES_OWN: u32 = 250;
-/// A process that was just killed may need a moment to die.
-const RETRIES_OTHER: u32 = 25;
 
 /// A store in a directory.
 #[derive(Debug)]
 pub struct SledStore {
     db: sled::Db,
-    /// `<dir>/db` once more, for the real fdatasync.
+    /// `db` once more, for the real fdatasync.
     data: File,
-    path: PathBuf,
+    /// Where sled's files are.
+    place: PathBuf,
     stats: StoreStats,
-    /// Whether [`MARK_FILE`] says that rows were stored here.
+    /// Whether the directory says that rows were stored here.
     is_marked: bool,
     /// Last field: unlocked after sled has let go.
-    _lock: File,
+    directory: Directory,
 }
 
 impl SledStore {
@@ -54,13 +46,7 @@ impl SledStore {
     /// All variants of [`StoreError`] except `Missing` and `FormatVersion`. Nothing in a directory
     /// that is not a guild store is touched.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
-        let path = path.as_ref();
-        let is_new = !has_store(path)?;
-        if is_new {
-            fs::create_dir_all(path)
-                .map_err(|e| StoreError::from_io(path, "create the directory", &e))?;
-        }
-        Self::open_locked(path, is_new)
+        Self::open_in(Directory::lock(path.as_ref(), false)?)
     }
 
     /// Opens the store in a directory that must have one.
@@ -68,71 +54,70 @@ impl SledStore {
     /// # Errors
     /// As [`SledStore::open`], and [`StoreError::Missing`].
     pub fn open_existing(path: impl AsRef<Path>) -> Result<Self, StoreError> {
-        let path = path.as_ref();
-        if !has_store(path)? {
-            return Err(StoreError::Missing { path: path.to_owned() });
-        }
-        Self::open_locked(path, false)
+        Self::open_in(Directory::lock(path.as_ref(), true)?)
     }
 
-    fn open_locked(path: &Path, is_new: bool) -> Result<Self, StoreError> {
-        let lock = take_lock(path)?;
-        remove_torn_snapshots(path)?;
-        let db = open_sled(path)?;
-        let data = OpenOptions::new()
-            .write(true)
-            .open(path.join("db"))
-            .map_err(|e| StoreError::from_io(path, "open the data file", &e))?;
-        let is_marked = path.join(MARK_FILE).exists();
+    pub(super) fn open_in(directory: Directory) -> Result<Self, StoreError> {
+        let place = directory.place()?;
+        let is_marked = directory.is_marked();
+        let had_files = place.join("conf").exists();
+        remove_torn_snapshots(directory.path(), &place)?;
+        let db = match open_sled(directory.path(), &place) {
+            Err(StoreError::Corrupt { what, .. }) if !is_marked && had_files => {
+                // A power cut during the first start; whatever is there was never acknowledged.
+                let path = directory.path().display();
+                tracing::warn!(%path, what, "store was never finished; made anew");
+                directory.remove_unfinished()?;
+                open_sled(directory.path(), &place)?
+            }
+            opened => opened?,
+        };
         if is_marked && db.is_empty() {
             // sled takes a file that it cannot read for a new one; never silently empty.
             let what = "rows were stored here, and the data file is gone or holds none of them";
-            return Err(StoreError::corrupt(path, what));
+            return Err(StoreError::corrupt(directory.path(), what));
         }
-        let stats = StoreStats::default();
-        let mut store = Self { db, data, path: path.to_owned(), stats, is_marked, _lock: lock };
-        if is_new {
+        let mut store = Self::with(db, directory, place, is_marked)?;
+        if !is_marked {
             store.sync(Durability::Disk)?;
-            store.sync_directories()?;
+            store.directory.sync_place(&store.place)?;
         }
         Ok(store)
     }
 
-    /// Notes, once, that rows were stored: from now on an empty database is a damaged one.
-    fn mark(&mut self) -> Result<(), StoreError> {
-        File::create(self.path.join(MARK_FILE))
-            .and_then(|file| file.sync_all())
-            .map_err(|e| StoreError::from_io(&self.path, "mark the store as used", &e))?;
-        self.sync_directories()?;
-        self.is_marked = true;
-        Ok(())
+    /// Opens an empty store at another place of a directory than the current one.
+    pub(super) fn open_at(directory: Directory, place: PathBuf) -> Result<Self, StoreError> {
+        let db = open_sled(directory.path(), &place)?;
+        // The mark is that of the directory, and speaks of its current place.
+        Self::with(db, directory, place, true)
     }
 
-    /// Makes the names of the new files durable, and that of the directory itself.
-    fn sync_directories(&self) -> Result<(), StoreError> {
-        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        for directory in [Some(self.path.as_path()), Some(parent.unwrap_or(Path::new(".")))] {
-            let Some(directory) = directory else { continue };
-            File::open(directory)
-                .and_then(|file| file.sync_all())
-                .map_err(|e| StoreError::from_io(&self.path, "sync the directory", &e))?;
-        }
-        Ok(())
+    fn with(
+        db: sled::Db,
+        directory: Directory,
+        place: PathBuf,
+        is_marked: bool,
+    ) -> Result<Self, StoreError> {
+        let data = OpenOptions::new()
+            .write(true)
+            .open(place.join("db"))
+            .map_err(|e| StoreError::from_io(directory.path(), "open the data file", &e))?;
+        let stats = StoreStats::default();
+        Ok(Self { db, data, place, stats, is_marked, directory })
     }
 
-    /// Runs an operation of sled; a panic inside it is what a damaged file can lead to.
     fn guarded<T>(
         &self,
         doing: &'static str,
         operation: impl FnOnce() -> sled::Result<T>,
     ) -> Result<T, StoreError> {
-        guarded(&self.path, doing, operation)
+        caught(self.directory.path(), doing, typed, operation)
     }
 }
 
 impl Store for SledStore {
     fn path(&self) -> &Path {
-        &self.path
+        self.directory.path()
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -176,12 +161,13 @@ impl Store for SledStore {
         }
         self.guarded("flush", || self.db.flush())?;
         if level == Durability::Disk {
-            self.data
-                .sync_data()
-                .map_err(|e| StoreError::from_io(&self.path, "sync the data file", &e))?;
+            self.data.sync_data().map_err(|e| {
+                StoreError::from_io(self.directory.path(), "sync the data file", &e)
+            })?;
             self.stats.syncs += 1;
             if !self.is_marked && !self.db.is_empty() {
-                self.mark()?;
+                self.directory.mark()?;
+                self.is_marked = true;
             }
         }
         Ok(())
@@ -192,81 +178,36 @@ impl Store for SledStore {
         StoreStats { size_bytes, ..self.stats }
     }
 
+    fn reopen(&self) -> Option<Reopen> {
+        let directory = self.directory.clone();
+        Some(Box::new(move || Ok(Box::new(Self::open_in(directory.clone())?))))
+    }
+
+    fn sibling(&self) -> Result<Option<Box<dyn Store>>, StoreError> {
+        let place = self.directory.new_place()?;
+        Ok(Some(Box::new(Self::open_at(self.directory.clone(), place)?)))
+    }
+
+    fn take_over(&mut self, old: Box<dyn Store>) -> Result<(), StoreError> {
+        self.sync(Durability::Disk)?;
+        self.directory.switch_to(&self.place)?;
+        drop(old);
+        self.directory.remove_strays(&self.place)
+    }
+
     fn close(mut self: Box<Self>) -> Result<(), StoreError> {
         self.sync(Durability::Disk)
     }
 }
 
-/// Tells an existing store from a place for a new one.
-fn has_store(path: &Path) -> Result<bool, StoreError> {
-    let mut entries = match fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            return Err(StoreError::Foreign { path: path.to_owned(), what: "it is a file".into() });
-        }
-        Err(error) => return Err(StoreError::from_io(path, "list the directory", &error)),
-    };
-    if path.join(LOCK_FILE).exists() {
-        return Ok(true);
-    }
-    match entries.next() {
-        None => Ok(false),
-        Some(Err(error)) => Err(StoreError::from_io(path, "list the directory", &error)),
-        Some(Ok(entry)) => Err(StoreError::Foreign {
-            path: path.to_owned(),
-            what: format!(
-                "it holds `{}` but no `{LOCK_FILE}`",
-                entry.file_name().to_string_lossy()
-            ),
-        }),
-    }
-}
-
-/// Locks the directory for this process; the lock ends with the returned file, or the process.
-fn take_lock(path: &Path) -> Result<File, StoreError> {
-    let io_error = |e: io::Error| StoreError::from_io(path, "lock the directory", &e);
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path.join(LOCK_FILE))
-        .map_err(io_error)?;
-    let mut tries = 0;
-    loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => break,
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let pid = holder(&mut file);
-                tries += 1;
-                if tries > RETRIES_OTHER {
-                    return Err(StoreError::Locked { path: path.to_owned(), pid });
-                }
-                thread::park_timeout(LOCK_RETRY);
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(io_error(error.into())),
-        }
-    }
-    file.set_len(0).map_err(io_error)?;
-    file.rewind().map_err(io_error)?;
-    writeln!(file, "{}", std::process::id()).map_err(io_error)?;
-    Ok(file)
-}
-
-fn holder(lock: &mut File) -> Option<u32> {
-    let mut text = String::new();
-    lock.rewind().ok()?;
-    lock.take(32).read_to_string(&mut text).ok()?;
-    text.trim().parse().ok()
-}
-
 /// A crash while sled writes a snapshot leaves this file, which it may take for the newest one and
 /// then call the store corrupt (sled#1527, #1533).
-fn remove_torn_snapshots(path: &Path) -> Result<(), StoreError> {
+fn remove_torn_snapshots(path: &Path, place: &Path) -> Result<(), StoreError> {
     let io_error = |e: io::Error| StoreError::from_io(path, "remove a torn snapshot", &e);
-    for entry in fs::read_dir(path).map_err(io_error)? {
+    if !place.exists() {
+        return Err(StoreError::corrupt(path, "the place of its data is gone"));
+    }
+    for entry in fs::read_dir(place).map_err(io_error)? {
         let entry = entry.map_err(io_error)?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
@@ -277,12 +218,12 @@ fn remove_torn_snapshots(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn open_sled(path: &Path) -> Result<sled::Db, StoreError> {
+fn open_sled(path: &Path, place: &Path) -> Result<sled::Db, StoreError> {
     let mut tries = 0;
     loop {
-        let opened = guarded(path, "open", || {
+        let opened = caught(path, "open", typed, || {
             sled::Config::new()
-                .path(path)
+                .path(place)
                 .segment_size(SEGMENT_BYTES)
                 .cache_capacity(CACHE_BYTES)
                 .flush_every_ms(Some(FLUSH_EVERY_MS))
@@ -295,24 +236,6 @@ fn open_sled(path: &Path) -> Result<sled::Db, StoreError> {
                 thread::park_timeout(LOCK_RETRY);
             }
             opened => return opened,
-        }
-    }
-}
-
-fn guarded<T>(
-    path: &Path,
-    doing: &'static str,
-    operation: impl FnOnce() -> sled::Result<T>,
-) -> Result<T, StoreError> {
-    match catch_unwind(AssertUnwindSafe(operation)) {
-        Ok(result) => result.map_err(|error| typed(path, doing, error)),
-        Err(panic) => {
-            let message = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("no message");
-            Err(StoreError::corrupt(path, format!("sled panicked during {doing}: {message}")))
         }
     }
 }
@@ -331,11 +254,7 @@ fn typed(path: &Path, doing: &'static str, error: sled::Error) -> StoreError {
             StoreError::corrupt(path, format!("could not {doing}: {error}"))
         }
         sled::Error::Io(error) => StoreError::from_io(path, doing, &error),
-        sled::Error::Corruption { .. }
-        | sled::Error::ReportableBug(_)
-        | sled::Error::CollectionNotFound(_)
-        | sled::Error::Unsupported(_) => {
-            StoreError::corrupt(path, format!("could not {doing}: {error}"))
-        }
+        // Corruption, bugs, and what a failpoint of a test injects.
+        other => StoreError::corrupt(path, format!("could not {doing}: {other}")),
     }
 }

@@ -2,6 +2,8 @@
 
 #![expect(dead_code, reason = "every test binary uses its own part of this module")]
 
+pub(crate) mod work;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,8 +118,21 @@ impl World {
     ) -> Result<Self, OpenError> {
         let (memory, recovered) =
             Memory::open(store, level, limits, guild_memory::Commits::OnThread(Box::new(|| {})))?;
+        Ok(Self::with(memory, recovered))
+    }
+
+    /// The memory of a directory, which is restored from a checkpoint if it has to be.
+    pub(crate) fn in_directory(path: &std::path::Path) -> Result<Self, OpenError> {
+        let mut limits = Limits::default();
+        limits.store_reopens_max = 3;
+        let commits = guild_memory::Commits::OnThread(Box::new(|| {}));
+        let (memory, recovered) = Memory::open_directory(path, Durability::Disk, limits, commits)?;
+        Ok(Self::with(memory, recovered))
+    }
+
+    fn with(memory: Memory, recovered: Recovered) -> Self {
         let (now, token) = (recovered.last_at.0, FencingToken::floor(recovered.epoch));
-        Ok(Self { memory, recovered, now, token })
+        Self { memory, recovered, now, token }
     }
 
     pub(crate) fn now(&mut self) -> Timestamp {

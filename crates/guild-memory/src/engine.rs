@@ -1,0 +1,443 @@
+//! Writes groups to a store, copies the store while it serves, and brings it back after an error.
+//!
+//! An error of a write or a sync says nothing about what is on the disk, and a sync that is repeated
+//! may succeed without having written a thing (fsyncgate). So the store is opened again and every
+//! group that was not acknowledged is written once more, which is harmless: rows are absolute. After a
+//! failed sync even the rows that can be read may exist in the page cache alone; then all of them are
+//! copied to a new place first. What was acknowledged is checked to be there before anything goes on.
+
+use std::ops::{Bound, ControlFlow};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use crate::checkpoint::{self, CheckpointError, CheckpointInfo, Writer};
+use crate::recovery::load;
+use crate::store::{Durability, Reopen, Store, StoreError, WriteBatch};
+
+/// Bytes that are copied between two groups.
+const SLICE_BYTES: usize = 1 << 20;
+/// A smaller store is not worth a rewrite.
+const REWRITE_BYTES_MIN: u64 = 128 << 20;
+/// Bytes on the disk for each byte of a row; beyond, the store is rewritten.
+const AMPLIFICATION_MAX: u64 = 4;
+/// The first and the longest pause before a store that failed is opened again.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Takes the result of a job; called on the thread that does it.
+pub(crate) struct Reply<T>(Box<dyn FnOnce(T) + Send>);
+
+impl<T> Reply<T> {
+    pub(crate) fn new(reply: impl FnOnce(T) + Send + 'static) -> Self {
+        Self(Box::new(reply))
+    }
+
+    fn send(self, result: T) {
+        if catch_unwind(AssertUnwindSafe(|| (self.0)(result))).is_err() {
+            tracing::error!("whoever waited for a job panicked");
+        }
+    }
+}
+
+impl<T> std::fmt::Debug for Reply<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reply")
+    }
+}
+
+/// What is done beside the groups.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Write a checkpoint of the store in its directory.
+    Checkpoint(Reply<Result<CheckpointInfo, CheckpointError>>),
+    /// Copy the store to a new place, where it takes no more space than it needs.
+    Rewrite(Reply<Result<(), StoreError>>),
+}
+
+/// A copy under way: rows in order, and what changes behind it.
+#[derive(Debug)]
+struct Copy {
+    target: Target,
+    /// The last row that was copied.
+    position: Option<Vec<u8>>,
+}
+
+#[derive(Debug)]
+enum Target {
+    Checkpoint(Box<Writer>, Reply<Result<CheckpointInfo, CheckpointError>>),
+    Rewrite(Box<dyn Store>, Option<Reply<Result<(), StoreError>>>),
+    /// Only counts the bytes of all rows.
+    Count(u64),
+}
+
+/// Where a write failed.
+#[derive(Debug)]
+struct Failure {
+    error: StoreError,
+    at_sync: bool,
+}
+
+/// A store with what keeps it well.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    store: Box<dyn Store>,
+    level: Durability,
+    /// How often a store that failed is opened again; a simulation decides that itself.
+    reopens_max: u32,
+    copy: Option<Copy>,
+    /// Size of the store when its rows were counted last.
+    counted_at_bytes: u64,
+}
+
+impl Engine {
+    pub(crate) fn new(store: Box<dyn Store>, level: Durability, reopens_max: u32) -> Self {
+        Self { store, level, reopens_max, copy: None, counted_at_bytes: 0 }
+    }
+
+    /// Makes a group durable at the level; `failed` hears of an error that may be overcome.
+    ///
+    /// # Errors
+    /// The store failed and could not be brought back.
+    pub(crate) fn write(
+        &mut self,
+        batch: &WriteBatch,
+        failed: &mut dyn FnMut(&StoreError),
+    ) -> Result<(), StoreError> {
+        if let Err(failure) = attempt(&mut *self.store, batch, self.level) {
+            tracing::error!(error = %failure.error, "store failed");
+            self.end_copy(&failure.error);
+            self.heal(failure, batch, failed)?;
+        }
+        self.follow(batch);
+        self.watch_size();
+        Ok(())
+    }
+
+    /// Begins a job; one at a time.
+    pub(crate) fn begin(&mut self, job: Job) {
+        let target = match job {
+            Job::Checkpoint(reply) => {
+                let begun = checkpoint::next_path(self.store.path()).and_then(Writer::begin);
+                match begun {
+                    Ok(writer) => Target::Checkpoint(Box::new(writer), reply),
+                    Err(error) => return reply.send(Err(error)),
+                }
+            }
+            Job::Rewrite(reply) => match self.store.sibling() {
+                Ok(Some(sibling)) => Target::Rewrite(sibling, Some(reply)),
+                Ok(None) => return reply.send(Ok(())),
+                Err(error) => return reply.send(Err(error)),
+            },
+        };
+        self.copy = Some(Copy { target, position: None });
+    }
+
+    /// Returns whether a copy is under way.
+    pub(crate) fn is_copying(&self) -> bool {
+        self.copy.is_some()
+    }
+
+    /// Copies the next rows.
+    pub(crate) fn advance(&mut self) {
+        let Some(mut copy) = self.copy.take() else {
+            return;
+        };
+        match copy.next_slice(&*self.store) {
+            Ok(false) => self.copy = Some(copy),
+            Ok(true) => self.finish(copy.target),
+            Err(error) => give_up(copy.target, error),
+        }
+    }
+
+    /// Gives up what is only for the sake of space.
+    pub(crate) fn end_upkeep(&mut self) {
+        if let Some(Copy { target: Target::Rewrite(..) | Target::Count(_), .. }) = &self.copy {
+            let path = self.store.path().to_owned();
+            let (doing, message) = ("rewrite it", "the store is being closed".to_owned());
+            self.end_copy(&StoreError::Io { path, doing, message });
+        }
+    }
+
+    /// Syncs everything and closes the store.
+    ///
+    /// # Errors
+    /// As [`Store::close`].
+    pub(crate) fn close(self) -> Result<(), StoreError> {
+        self.store.close()
+    }
+
+    /// Lets go of a store that failed; its own shutdown may panic and must not hide the first error.
+    pub(crate) fn abandon(self) {
+        abandon(self.store);
+    }
+
+    fn heal(
+        &mut self,
+        failure: Failure,
+        batch: &WriteBatch,
+        failed: &mut dyn FnMut(&StoreError),
+    ) -> Result<(), StoreError> {
+        let path = self.store.path().to_owned();
+        // Below `Process` acknowledged groups may exist in the memory of the engine alone.
+        let can_heal = self.reopens_max > 0 && self.level >= Durability::Process;
+        let Some(mut reopen) = self.store.reopen().filter(|_| can_heal) else {
+            return Err(failure.error);
+        };
+        failed(&failure.error);
+        abandon(std::mem::replace(&mut self.store, Box::new(Absent(path.clone()))));
+        let mut last = failure.error;
+        for number in 0..self.reopens_max {
+            std::thread::park_timeout(PAUSE_MIN.saturating_mul(1 << number.min(10)).min(PAUSE_MAX));
+            let redone = redo(&mut reopen, batch, self.level, failure.at_sync);
+            match redone {
+                Ok(store) => {
+                    tracing::warn!(path = %path.display(), tries = number + 1, "store is back");
+                    self.store = store;
+                    return Ok(());
+                }
+                Err(error) => {
+                    tracing::error!(%error, "store could not be brought back");
+                    last = error;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// Tells a copy under way what has changed behind it.
+    fn follow(&mut self, batch: &WriteBatch) {
+        if let Some(copy) = &mut self.copy
+            && let Err(error) = copy.follow(batch)
+            && let Some(copy) = self.copy.take()
+        {
+            give_up(copy.target, error);
+        }
+    }
+
+    /// Counts the rows whenever the store has doubled in size.
+    fn watch_size(&mut self) {
+        let size = self.store.stats().size_bytes;
+        if self.copy.is_none() && size >= REWRITE_BYTES_MIN.max(2 * self.counted_at_bytes) {
+            self.counted_at_bytes = size;
+            self.copy = Some(Copy { target: Target::Count(0), position: None });
+        }
+    }
+
+    fn end_copy(&mut self, error: &StoreError) {
+        if let Some(copy) = self.copy.take() {
+            give_up(copy.target, error.clone().into());
+        }
+    }
+
+    fn finish(&mut self, target: Target) {
+        match target {
+            Target::Checkpoint(writer, reply) => {
+                let info = writer.finish();
+                let pruned = checkpoint::prune(self.store.path());
+                reply.send(info.and_then(|info| pruned.map(|()| info)));
+            }
+            Target::Count(live) => {
+                if self.store.stats().size_bytes > AMPLIFICATION_MAX * live
+                    && let Ok(Some(sibling)) = self.store.sibling()
+                {
+                    tracing::info!(live, size = self.counted_at_bytes, "store is being rewritten");
+                    self.copy =
+                        Some(Copy { target: Target::Rewrite(sibling, None), position: None });
+                }
+            }
+            Target::Rewrite(sibling, reply) => {
+                let result = self.replace(sibling);
+                self.counted_at_bytes = self.store.stats().size_bytes;
+                match reply {
+                    Some(reply) => reply.send(result),
+                    None if result.is_err() => tracing::error!(?result, "rewrite failed"),
+                    None => {}
+                }
+            }
+        }
+    }
+
+    /// Goes on with a complete copy. When it cannot take over, both hold everything, and what the
+    /// directory names is opened again; if that fails too, the next group finds no store.
+    fn replace(&mut self, mut sibling: Box<dyn Store>) -> Result<(), StoreError> {
+        let reopen = self.store.reopen();
+        let path = self.store.path().to_owned();
+        let old = std::mem::replace(&mut self.store, Box::new(Absent(path)));
+        let result = sibling.sync(Durability::Disk).and_then(|()| sibling.take_over(old));
+        if result.is_ok() {
+            self.store = sibling;
+        } else {
+            abandon(sibling);
+            if let Some(store) = reopen.and_then(|mut reopen| reopen().ok()) {
+                self.store = store;
+            }
+        }
+        result
+    }
+}
+
+impl Copy {
+    /// Copies up to [`SLICE_BYTES`]; returns whether that was all.
+    fn next_slice(&mut self, store: &dyn Store) -> Result<bool, CheckpointError> {
+        let mut slice = WriteBatch::default();
+        let from = self.position.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        store.scan(from, Bound::Unbounded, &mut |key, value| {
+            slice.put(key.to_vec(), value.to_vec());
+            if slice.size_bytes() < SLICE_BYTES {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        })?;
+        let is_last = slice.size_bytes() < SLICE_BYTES;
+        if let Some((key, _)) = slice.rows().last() {
+            self.position = Some(key.clone());
+        }
+        match &mut self.target {
+            Target::Checkpoint(writer, _) => {
+                for (key, value) in slice.rows() {
+                    writer.row(key, value.as_deref().unwrap_or_default())?;
+                }
+            }
+            Target::Rewrite(sibling, _) => {
+                sibling.apply(&slice)?;
+                // sled pays for each batch since the last flush.
+                sibling.sync(Durability::Process)?;
+            }
+            Target::Count(bytes) => *bytes += slice.size_bytes() as u64,
+        }
+        Ok(is_last)
+    }
+
+    /// Repeats changes of rows that were copied already; the others will be met on the way.
+    fn follow(&mut self, batch: &WriteBatch) -> Result<(), CheckpointError> {
+        let position = self.position.as_deref();
+        let mut behind = WriteBatch::default();
+        for (key, value) in batch.rows().iter().filter(|(key, _)| Some(&**key) <= position) {
+            match value {
+                Some(value) => behind.put(key.clone(), value.clone()),
+                None => behind.delete(key.clone()),
+            }
+        }
+        match &mut self.target {
+            Target::Checkpoint(writer, _) => writer.changes(&behind),
+            Target::Rewrite(sibling, _) => {
+                sibling.apply(&behind)?;
+                Ok(sibling.sync(Durability::Process)?)
+            }
+            Target::Count(_) => Ok(()),
+        }
+    }
+}
+
+/// Stands where a store was that is being opened again.
+#[derive(Debug)]
+struct Absent(std::path::PathBuf);
+
+impl Absent {
+    fn error<T>(&self) -> Result<T, StoreError> {
+        let message = "it has failed and is not open".to_owned();
+        Err(StoreError::Io { path: self.0.clone(), doing: "use it", message })
+    }
+}
+
+impl Store for Absent {
+    fn path(&self) -> &std::path::Path {
+        &self.0
+    }
+
+    fn get(&self, _: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.error()
+    }
+
+    fn scan(
+        &self,
+        _: Bound<&[u8]>,
+        _: Bound<&[u8]>,
+        _: crate::store::Visit<'_>,
+    ) -> Result<(), StoreError> {
+        self.error()
+    }
+
+    fn apply(&mut self, _: &WriteBatch) -> Result<(), StoreError> {
+        self.error()
+    }
+
+    fn sync(&mut self, _: Durability) -> Result<(), StoreError> {
+        self.error()
+    }
+
+    fn stats(&self) -> crate::store::StoreStats {
+        crate::store::StoreStats::default()
+    }
+
+    fn close(self: Box<Self>) -> Result<(), StoreError> {
+        self.error()
+    }
+}
+
+/// Applies and syncs; a panic of the engine is an error of the sync, where nothing is known.
+fn attempt(store: &mut dyn Store, batch: &WriteBatch, level: Durability) -> Result<(), Failure> {
+    let path = store.path().to_owned();
+    catch_unwind(AssertUnwindSafe(|| {
+        store.apply(batch).map_err(|error| Failure { error, at_sync: false })?;
+        store.sync(level).map_err(|error| Failure { error, at_sync: true })
+    }))
+    .unwrap_or_else(|_| {
+        let error = StoreError::corrupt(&path, "the engine panicked while it wrote");
+        Err(Failure { error, at_sync: true })
+    })
+}
+
+/// Opens a store again, writes once more what was not acknowledged, and checks that all is there.
+fn redo(
+    reopen: &mut Reopen,
+    batch: &WriteBatch,
+    level: Durability,
+    after_sync: bool,
+) -> Result<Box<dyn Store>, StoreError> {
+    let mut store = reopen()?;
+    if after_sync && let Some(mut sibling) = store.sibling()? {
+        let mut copy = Copy { target: Target::Rewrite(sibling, None), position: None };
+        while !copy.next_slice(&*store).map_err(into_store_error)? {}
+        let Target::Rewrite(whole, _) = copy.target else {
+            unreachable!("a copy keeps its target");
+        };
+        sibling = whole;
+        sibling.apply(batch)?;
+        sibling.sync(Durability::Disk)?;
+        load(&*sibling, 0)?;
+        sibling.take_over(store)?;
+        return Ok(sibling);
+    }
+    attempt(&mut *store, batch, level).map_err(|failure| failure.error)?;
+    load(&*store, 0)?;
+    Ok(store)
+}
+
+fn into_store_error(error: CheckpointError) -> StoreError {
+    match error {
+        CheckpointError::Store(error) => error,
+        other => unreachable!("copying to a store writes no file: {other}"),
+    }
+}
+
+fn give_up(target: Target, error: CheckpointError) {
+    match (target, error) {
+        (Target::Checkpoint(_, reply), error) => reply.send(Err(error)),
+        (Target::Rewrite(sibling, reply), error) => {
+            abandon(sibling);
+            tracing::warn!(%error, "store was not rewritten");
+            if let Some(reply) = reply {
+                reply.send(Err(into_store_error(error)));
+            }
+        }
+        (Target::Count(_), error) => tracing::warn!(%error, "rows were not counted"),
+    }
+}
+
+fn abandon(store: Box<dyn Store>) {
+    if catch_unwind(AssertUnwindSafe(|| drop(store))).is_err() {
+        tracing::warn!("store panicked when it was dropped after a failure");
+    }
+}

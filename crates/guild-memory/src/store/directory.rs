@@ -1,0 +1,303 @@
+//! The directory of a store: who may use it, and where in it the rows are.
+//!
+//! `guild.lock` marks a directory as ours, names the process that uses it and is what that process
+//! locks. `guild.used` says that rows were made durable here, so an empty database is a damaged one.
+//! `guild.current` names the place of the data: a subdirectory, or the directory itself while the
+//! file is absent. A store that is rewritten, restored or given up changes its place by one rename.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::StoreError;
+
+const LOCK_FILE: &str = "guild.lock";
+const MARK_FILE: &str = "guild.used";
+const CURRENT_FILE: &str = "guild.current";
+/// The file of the engine redb, by which it is known.
+pub(super) const REDB_FILE: &str = "guild.redb";
+/// Places other than the directory itself: this and a number.
+const PLACE: &str = "data-";
+/// How long to wait for a lock before the next try.
+pub(super) const LOCK_RETRY: Duration = Duration::from_millis(20);
+/// A process that was just killed may need a moment to die.
+const RETRIES_OTHER: u32 = 25;
+
+/// A locked directory; unlocked when the last clone is gone.
+#[derive(Clone, Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    _lock: Arc<File>,
+}
+
+impl Directory {
+    /// Locks the directory of a store; makes it when it is absent or empty, unless it must exist.
+    pub(super) fn lock(path: &Path, must_exist: bool) -> Result<Self, StoreError> {
+        if !has_store(path)? {
+            if must_exist {
+                return Err(StoreError::Missing { path: path.to_owned() });
+            }
+            fs::create_dir_all(path)
+                .map_err(|e| StoreError::from_io(path, "create the directory", &e))?;
+        }
+        let lock = Arc::new(take_lock(path)?);
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns whether rows were ever made durable here.
+    pub(super) fn is_marked(&self) -> bool {
+        self.path.join(MARK_FILE).exists()
+    }
+
+    /// Notes, once, that rows were made durable.
+    pub(super) fn mark(&self) -> Result<(), StoreError> {
+        File::create(self.path.join(MARK_FILE))
+            .and_then(|file| file.sync_all())
+            .map_err(|e| StoreError::from_io(&self.path, "mark the store as used", &e))?;
+        self.sync()
+    }
+
+    /// Returns where the data is, and removes what an unfinished rewrite left elsewhere.
+    pub(super) fn place(&self) -> Result<PathBuf, StoreError> {
+        let current = self.current()?;
+        self.remove_strays(&current)?;
+        Ok(current)
+    }
+
+    pub(super) fn current(&self) -> Result<PathBuf, StoreError> {
+        match fs::read_to_string(self.path.join(CURRENT_FILE)) {
+            Ok(name) if number(name.trim()).is_some() => Ok(self.path.join(name.trim())),
+            Ok(name) => Err(StoreError::corrupt(
+                &self.path,
+                format!("{CURRENT_FILE} names no place: {name:?}"),
+            )),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(self.path.clone()),
+            Err(error) => {
+                Err(StoreError::from_io(&self.path, "read the place of the data", &error))
+            }
+        }
+    }
+
+    /// Makes an empty place beside the current one.
+    pub(super) fn new_place(&self) -> Result<PathBuf, StoreError> {
+        let current = self.current()?;
+        let next = current
+            .file_name()
+            .and_then(|name| number(&name.to_string_lossy()))
+            .map_or(1, |n| n + 1);
+        let place = self.path.join(format!("{PLACE}{next}"));
+        let made = remove_all(&place).and_then(|()| fs::create_dir(&place));
+        made.map_err(|e| StoreError::from_io(&self.path, "make a new place for the data", &e))?;
+        Ok(place)
+    }
+
+    /// Makes a place the current one and returns the old one; a crash leaves the one or the other.
+    pub(super) fn switch_to(&self, place: &Path) -> Result<PathBuf, StoreError> {
+        let io_error =
+            |e: io::Error| StoreError::from_io(&self.path, "switch to the new place", &e);
+        let old = self.current()?;
+        let name = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let aside = self.path.join(format!("{CURRENT_FILE}.new"));
+        self.sync_place(place)?;
+        File::create(&aside)
+            .and_then(|mut file| {
+                writeln!(file, "{name}")?;
+                file.sync_all()
+            })
+            .and_then(|()| fs::rename(&aside, self.path.join(CURRENT_FILE)))
+            .map_err(io_error)?;
+        if self.is_marked() {
+            self.sync()?
+        } else {
+            self.mark()?
+        }
+        Ok(old)
+    }
+
+    /// Makes all files of a place durable, also those that an engine writes once and never syncs,
+    /// and their names.
+    pub(super) fn sync_place(&self, place: &Path) -> Result<(), StoreError> {
+        let io_error = |e: io::Error| StoreError::from_io(&self.path, "list the directory", &e);
+        for entry in fs::read_dir(place).map_err(io_error)? {
+            let path = entry.map_err(io_error)?.path();
+            sync_file(&self.path, &path, "sync the files of the engine")?;
+        }
+        sync_file(&self.path, place, "sync the directory")?;
+        self.sync()
+    }
+
+    /// Keeps what is at a place under another name, and returns where it is now; none: there was
+    /// nothing.
+    pub(super) fn move_aside(
+        &self,
+        place: &Path,
+        label: &str,
+    ) -> Result<Option<PathBuf>, StoreError> {
+        let io_error =
+            |e: io::Error| StoreError::from_io(&self.path, "move the old data aside", &e);
+        let aside = (1..)
+            .map(|number: u32| self.path.join(format!("{label}-{number}")))
+            .find(|path| !path.exists())
+            .unwrap_or_else(|| self.path.join(label));
+        if place == self.path {
+            let files = self.data_files()?;
+            if files.is_empty() {
+                return Ok(None);
+            }
+            fs::create_dir(&aside).map_err(io_error)?;
+            for entry in files {
+                let target = aside.join(entry.file_name().unwrap_or_default());
+                fs::rename(&entry, target).map_err(io_error)?;
+            }
+        } else {
+            fs::rename(place, &aside).map_err(io_error)?;
+        }
+        self.sync()?;
+        Ok(Some(aside))
+    }
+
+    /// Removes data that is not at the current place.
+    pub(super) fn remove_strays(&self, current: &Path) -> Result<(), StoreError> {
+        let io_error = |e: io::Error| StoreError::from_io(&self.path, "remove old data", &e);
+        for entry in fs::read_dir(&self.path).map_err(io_error)? {
+            let path = entry.map_err(io_error)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if number(&name).is_some() && path != current {
+                remove_all(&path).map_err(io_error)?;
+            }
+        }
+        if current != self.path {
+            for path in self.data_files()? {
+                remove_all(&path).map_err(io_error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what an engine made of a store in which nothing was ever durable.
+    pub(super) fn remove_unfinished(&self) -> Result<(), StoreError> {
+        let io_error =
+            |e: io::Error| StoreError::from_io(&self.path, "remove an unfinished store", &e);
+        self.data_files()?.iter().try_for_each(|path| remove_all(path)).map_err(io_error)
+    }
+
+    /// Makes the names of new files durable, and that of the directory itself.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        [self.path.as_path(), parent.unwrap_or(Path::new("."))]
+            .into_iter()
+            .try_for_each(|directory| sync_file(&self.path, directory, "sync the directory"))
+    }
+
+    /// Returns the files of an engine that lie in the directory itself.
+    fn data_files(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let io_error = |e: io::Error| StoreError::from_io(&self.path, "list the directory", &e);
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(io_error)? {
+            let entry = entry.map_err(io_error)?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let is_data = matches!(&*name, "conf" | "db" | "blobs" | REDB_FILE);
+            if is_data || name.starts_with("snap.") {
+                files.push(entry.path());
+            }
+        }
+        Ok(files)
+    }
+}
+
+/// Syncs a file or a directory by its name.
+fn sync_file(store: &Path, file: &Path, doing: &'static str) -> Result<(), StoreError> {
+    File::open(file)
+        .and_then(|file| file.sync_all())
+        .map_err(|e| StoreError::from_io(store, doing, &e))
+}
+
+/// Returns the number of a place by its name.
+fn number(name: &str) -> Option<u64> {
+    name.strip_prefix(PLACE)?.parse().ok()
+}
+
+fn remove_all(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else if path.exists() {
+        fs::remove_file(path)
+    } else {
+        Ok(())
+    }
+}
+
+/// Tells an existing store from a place for a new one.
+fn has_store(path: &Path) -> Result<bool, StoreError> {
+    let mut entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Err(StoreError::Foreign { path: path.to_owned(), what: "it is a file".into() });
+        }
+        Err(error) => return Err(StoreError::from_io(path, "list the directory", &error)),
+    };
+    if path.join(LOCK_FILE).exists() {
+        return Ok(true);
+    }
+    match entries.next() {
+        None => Ok(false),
+        Some(Err(error)) => Err(StoreError::from_io(path, "list the directory", &error)),
+        Some(Ok(entry)) => Err(StoreError::Foreign {
+            path: path.to_owned(),
+            what: format!(
+                "it holds `{}` but no `{LOCK_FILE}`",
+                entry.file_name().to_string_lossy()
+            ),
+        }),
+    }
+}
+
+/// Locks the directory for this process; the lock ends with the returned file, or the process.
+fn take_lock(path: &Path) -> Result<File, StoreError> {
+    let io_error = |e: io::Error| StoreError::from_io(path, "lock the directory", &e);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path.join(LOCK_FILE))
+        .map_err(io_error)?;
+    let mut tries = 0;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let pid = holder(&mut file);
+                tries += 1;
+                if tries > RETRIES_OTHER {
+                    return Err(StoreError::Locked { path: path.to_owned(), pid });
+                }
+                thread::park_timeout(LOCK_RETRY);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(io_error(error.into())),
+        }
+    }
+    file.set_len(0).map_err(io_error)?;
+    file.rewind().map_err(io_error)?;
+    writeln!(file, "{}", std::process::id()).map_err(io_error)?;
+    Ok(file)
+}
+
+fn holder(lock: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    lock.rewind().ok()?;
+    lock.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}

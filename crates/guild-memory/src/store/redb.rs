@@ -1,0 +1,222 @@
+//! The same store on redb: one file, copy-on-write B-trees, no threads of its own.
+//!
+//! Built with the feature `redb`. It is here to keep the seam honest: whatever the memory relies on,
+//! two engines of different kinds keep. redb knows no level between RAM and the disk, so `Process`
+//! costs as much as `Disk`.
+
+use std::fmt;
+use std::io;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+
+use redb::{Database, ReadableTable, TableDefinition};
+
+use super::directory::{Directory, REDB_FILE};
+use super::ram::is_empty;
+use super::{Durability, Reopen, Store, StoreError, StoreStats, Visit, WriteBatch, caught};
+
+const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
+const CACHE_BYTES: usize = 64 << 20;
+
+/// A store in a directory, kept by redb.
+pub struct RedbStore {
+    db: Database,
+    place: PathBuf,
+    stats: StoreStats,
+    is_marked: bool,
+    /// Last field: unlocked after redb has let go.
+    directory: Directory,
+}
+
+impl fmt::Debug for RedbStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedbStore").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+impl RedbStore {
+    /// Opens the store in a directory; makes both when the directory is absent or empty.
+    ///
+    /// # Errors
+    /// As [`super::SledStore::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::open_in(Directory::lock(path.as_ref(), false)?)
+    }
+
+    pub(super) fn open_in(directory: Directory) -> Result<Self, StoreError> {
+        let place = directory.place()?;
+        let is_marked = directory.is_marked();
+        if is_marked && !place.join(REDB_FILE).exists() {
+            return Err(StoreError::corrupt(directory.path(), "the data file is gone"));
+        }
+        let db = match open_redb(directory.path(), &place) {
+            Err(StoreError::Corrupt { what, .. }) if !is_marked => {
+                let path = directory.path().display();
+                tracing::warn!(%path, what, "store was never finished; made anew");
+                directory.remove_unfinished()?;
+                open_redb(directory.path(), &place)?
+            }
+            opened => opened?,
+        };
+        let mut store = Self { db, place, stats: StoreStats::default(), is_marked, directory };
+        store.make_table()?;
+        if is_marked && store.has_no_row()? {
+            let what = "rows were stored here, and the data file holds none of them";
+            return Err(StoreError::corrupt(store.directory.path(), what));
+        }
+        if !is_marked {
+            store.directory.sync_place(&store.place)?;
+        }
+        Ok(store)
+    }
+
+    /// Opens an empty store at another place of a directory than the current one.
+    pub(super) fn open_at(directory: Directory, place: PathBuf) -> Result<Self, StoreError> {
+        let db = open_redb(directory.path(), &place)?;
+        let stats = StoreStats::default();
+        let mut store = Self { db, place, stats, is_marked: true, directory };
+        store.make_table()?;
+        Ok(store)
+    }
+
+    /// Reading a table that was never written is an error, so it is made at once.
+    fn make_table(&mut self) -> Result<(), StoreError> {
+        self.guarded("make the table", || {
+            let transaction = self.db.begin_write()?;
+            transaction.open_table(ROWS)?;
+            Ok(transaction.commit()?)
+        })
+    }
+
+    fn has_no_row(&self) -> Result<bool, StoreError> {
+        self.guarded("read rows", || {
+            let rows = self.db.begin_read()?.open_table(ROWS)?;
+            Ok(rows.first()?.is_none())
+        })
+    }
+
+    fn guarded<T>(
+        &self,
+        doing: &'static str,
+        operation: impl FnOnce() -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
+        caught(self.directory.path(), doing, typed, operation)
+    }
+}
+
+impl Store for RedbStore {
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.guarded("read a row", || {
+            let rows = self.db.begin_read()?.open_table(ROWS)?;
+            Ok(rows.get(key)?.map(|value| value.value().to_vec()))
+        })
+    }
+
+    fn scan(
+        &self,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        each: Visit<'_>,
+    ) -> Result<(), StoreError> {
+        if is_empty(from, to) {
+            return Ok(());
+        }
+        self.guarded("read rows", || {
+            let rows = self.db.begin_read()?.open_table(ROWS)?;
+            for row in rows.range::<&[u8]>((from, to))? {
+                let (key, value) = row?;
+                if each(key.value(), value.value()).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn apply(&mut self, batch: &WriteBatch) -> Result<(), StoreError> {
+        self.guarded("write rows", || {
+            let mut transaction = self.db.begin_write()?;
+            transaction.set_durability(redb::Durability::None);
+            let mut rows = transaction.open_table(ROWS)?;
+            for (key, value) in batch.rows() {
+                match value {
+                    Some(value) => rows.insert(key.as_slice(), value.as_slice())?,
+                    None => rows.remove(key.as_slice())?,
+                };
+            }
+            drop(rows);
+            Ok(transaction.commit()?)
+        })?;
+        self.stats.batches += 1;
+        Ok(())
+    }
+
+    fn sync(&mut self, level: Durability) -> Result<(), StoreError> {
+        if level == Durability::Memory {
+            return Ok(());
+        }
+        self.guarded("sync", || {
+            let mut transaction = self.db.begin_write()?;
+            transaction.set_durability(redb::Durability::Immediate);
+            Ok(transaction.commit()?)
+        })?;
+        self.stats.syncs += 1;
+        if !self.is_marked && !self.has_no_row()? {
+            self.directory.mark()?;
+            self.is_marked = true;
+        }
+        Ok(())
+    }
+
+    fn stats(&self) -> StoreStats {
+        let size_bytes = self.place.join(REDB_FILE).metadata().map_or(0, |file| file.len());
+        StoreStats { size_bytes, ..self.stats }
+    }
+
+    fn reopen(&self) -> Option<Reopen> {
+        let directory = self.directory.clone();
+        Some(Box::new(move || Ok(Box::new(Self::open_in(directory.clone())?))))
+    }
+
+    fn sibling(&self) -> Result<Option<Box<dyn Store>>, StoreError> {
+        let place = self.directory.new_place()?;
+        Ok(Some(Box::new(Self::open_at(self.directory.clone(), place)?)))
+    }
+
+    fn take_over(&mut self, old: Box<dyn Store>) -> Result<(), StoreError> {
+        self.sync(Durability::Disk)?;
+        self.directory.switch_to(&self.place)?;
+        drop(old);
+        self.directory.remove_strays(&self.place)
+    }
+
+    fn close(mut self: Box<Self>) -> Result<(), StoreError> {
+        self.sync(Durability::Disk)
+    }
+}
+
+fn open_redb(path: &Path, place: &Path) -> Result<Database, StoreError> {
+    caught(path, "open", typed, || {
+        let file = place.join(REDB_FILE);
+        Ok(Database::builder().set_cache_size(CACHE_BYTES).create(file)?)
+    })
+}
+
+fn typed(path: &Path, doing: &'static str, error: redb::Error) -> StoreError {
+    match error {
+        redb::Error::DatabaseAlreadyOpen => StoreError::Locked { path: path.to_owned(), pid: None },
+        redb::Error::Io(error)
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+            ) =>
+        {
+            StoreError::from_io(path, doing, &error)
+        }
+        other => StoreError::corrupt(path, format!("could not {doing}: {other}")),
+    }
+}

@@ -1,0 +1,232 @@
+//! Power cuts: every disk that one could leave behind is opened and judged.
+//!
+//! A child process works on a real store in a directory while a recorder (`shim.rs`, preloaded)
+//! writes down each call that changes a file. The trace is then cut between any two calls, and what
+//! was not synced is lost, kept, reordered or torn. SIGKILL cannot find a missing fdatasync; this does.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests; a failure is a failed test")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod images;
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::work::{Work, open};
+use images::{Disk, Draws, Operation, Survival, read_trace};
+
+const CHILD: &str = "POWER_CUT_CHILD";
+const ROOT: &str = "POWER_CUT_ROOT";
+/// Exit code of a child whose store has failed.
+const FAILED: i32 = 7;
+
+/// Many small groups: every call is a cut.
+const SMALL: Work = Work { name: "small", tasks: 68, group: 2, value_bytes: 200, keys: 1_000 };
+/// Large values over and over: segments of the data file are freed and written again.
+const LARGE: Work = Work { name: "large", tasks: 700, group: 7, value_bytes: 60_000, keys: 20 };
+
+/// No test of its own: the body of the child process.
+#[test]
+fn child_works_until_it_is_done() {
+    let Ok(name) = std::env::var(CHILD) else {
+        return;
+    };
+    let work = if name == SMALL.name { SMALL } else { LARGE };
+    let root = PathBuf::from(std::env::var_os(ROOT).unwrap());
+    let mut acks = fs::File::create(root.join("acks")).unwrap();
+    for half in 0..2 {
+        let mut world = open(&root.join("store")).unwrap();
+        world.submit("run", work.tasks);
+        let mut next = work.tasks / 2 * half;
+        while next < work.tasks / 2 * (half + 1) {
+            match work.complete_group(&mut world, next) {
+                Ok(last) => {
+                    for trouble in world.memory.take_troubles() {
+                        println!("trouble: {trouble}");
+                    }
+                    acks.write_all(format!("{last}\n").as_bytes()).unwrap();
+                    next = last + 1;
+                }
+                Err(error) => {
+                    println!("failed: {error}");
+                    std::process::exit(FAILED);
+                }
+            }
+        }
+        world.memory.close().unwrap();
+    }
+}
+
+/// Compiles the recorder, once per process that asks.
+fn recorder(folder: &Path) -> PathBuf {
+    let library = folder.join("recorder.so");
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/power_cut/shim.rs");
+    let status = Command::new(rustc)
+        .args(["--edition", "2024", "--crate-type", "cdylib", "-O", "-o"])
+        .arg(&library)
+        .arg(source)
+        .status();
+    assert!(status.is_ok_and(|status| status.success()), "the recorder needs `rustc` in the path");
+    library
+}
+
+/// Runs the child under the recorder; `fail` lets a call fail, see `shim.rs`.
+fn record(folder: &Path, work: Work, fail: Option<&str>) -> (ExitStatus, String) {
+    let root = folder.join("root");
+    fs::create_dir(&root).unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["child_works_until_it_is_done", "--exact", "--nocapture"])
+        .env(CHILD, work.name)
+        .env(ROOT, &root)
+        .env("POWER_CUT_TRACE", folder.join("trace"))
+        .env("LD_PRELOAD", recorder(folder))
+        .stdout(Stdio::piped());
+    if let Some(fail) = fail {
+        command.env("POWER_CUT_FAIL", fail);
+    }
+    let output = command.output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status, String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Images are made for reading, not to last: RAM is fast enough for them.
+fn scratch() -> tempfile::TempDir {
+    let ram = Path::new("/dev/shm");
+    if ram.is_dir() { tempfile::tempdir_in(ram).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
+/// Cuts the power after every operation that `chosen` picks; returns how many images were judged.
+fn cut(folder: &Path, work: Work, chosen: impl Fn(usize) -> bool + Sync) -> usize {
+    let steps = read_trace(&folder.join("trace"));
+    let (images, workers) = (AtomicUsize::new(0), 2);
+    std::thread::scope(|scope| {
+        for worker in 0..workers {
+            let (steps, images, chosen) = (&steps, &images, &chosen);
+            scope.spawn(move || {
+                let scratch = scratch();
+                let (mut disk, mut acknowledged) = (Disk::default(), None);
+                for (place, step) in steps.iter().enumerate() {
+                    disk.perform(step);
+                    if step.name == "acks"
+                        && let Operation::Write { data, .. } = &step.operation
+                    {
+                        acknowledged = Some(String::from_utf8_lossy(data).trim().parse().unwrap());
+                    }
+                    if place % workers != worker || !chosen(place) || !disk.is_at_risk() {
+                        continue;
+                    }
+                    for survival in Survival::ALL {
+                        let image = scratch.path().join("image");
+                        fs::create_dir(&image).unwrap();
+                        disk.write_image(survival, &mut Draws(place as u64), &image);
+                        let verdict = work.judge(&image.join("store"), acknowledged);
+                        fs::remove_dir_all(&image).unwrap();
+                        images.fetch_add(1, Ordering::Relaxed);
+                        if let Err(wrong) = verdict {
+                            panic!("{}: cut after call {place}, {survival:?}: {wrong}", work.name);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    images.into_inner()
+}
+
+#[test]
+fn a_power_cut_between_any_two_calls_loses_nothing_that_was_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (status, output) = record(folder.path(), SMALL, None);
+    assert!(status.success(), "{output}");
+    // Every call of the first start, and of what follows every second one.
+    let images = cut(folder.path(), SMALL, |place| place < 40 || place % 2 == 0);
+    println!("{images} images");
+    assert!(images >= 500, "{images} images");
+}
+
+#[test]
+fn a_power_cut_while_segments_are_written_again_loses_nothing_that_was_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (status, output) = record(folder.path(), LARGE, None);
+    assert!(status.success(), "{output}");
+    let images = cut(folder.path(), LARGE, |place| place % 41 == 0);
+    println!("{images} images");
+    assert!(images >= 50, "{images} images");
+}
+
+const EIO: u32 = 5;
+const ENOSPC: u32 = 28;
+
+/// Each call that can fail, with what it fails with and after how many good ones.
+const FAILURES: [(&str, u32, u32); 5] = [
+    ("pwrite", 20, ENOSPC),
+    ("pwrite", 27, EIO),
+    ("sync_file_range", 24, EIO),
+    ("fdatasync", 10, EIO),
+    ("fdatasync", 13, ENOSPC),
+];
+
+#[test]
+fn a_disk_that_fails_for_a_while_loses_nothing_and_the_work_goes_on() {
+    for (call, good, error) in FAILURES {
+        let folder = tempfile::tempdir().unwrap();
+        let fail = format!("{call}:{good}:1:{error}");
+        let (status, output) = record(folder.path(), SMALL, Some(&fail));
+        assert!(status.success(), "{fail}: {output}");
+        assert!(output.contains("trouble"), "{fail}: {output}");
+        SMALL.judge(&folder.path().join("root/store"), Some(SMALL.tasks - 1)).unwrap();
+    }
+}
+
+/// A power cut during and after the way back from a failed sync: what the page cache alone had held
+/// was written again.
+#[test]
+fn a_power_cut_after_a_failed_sync_loses_nothing_that_was_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (status, output) = record(folder.path(), SMALL, Some("fdatasync:10:1:5"));
+    assert!(status.success(), "{output}");
+    let images = cut(folder.path(), SMALL, |place| place > 40 && place % 19 == 0);
+    println!("{images} images");
+    assert!(images >= 20, "{images} images");
+}
+
+/// A disk that fails for good: the process acknowledges nothing more, says why, and what it had
+/// acknowledged is there afterwards.
+#[test]
+fn a_disk_that_fails_for_good_ends_the_service_and_loses_nothing() {
+    for (call, good, error) in FAILURES {
+        let folder = tempfile::tempdir().unwrap();
+        let fail = format!("{call}:{good}:{}:{error}", u32::MAX);
+        let (status, output) = record(folder.path(), SMALL, Some(&fail));
+        assert_eq!(status.code(), Some(FAILED), "{fail}: {output}");
+        let place = folder.path().join("root/store");
+        assert!(output.contains(place.to_str().unwrap()), "{fail}: {output}");
+        assert_eq!(output.contains("disk full"), error == ENOSPC, "{fail}: {output}");
+        let acks = fs::read_to_string(folder.path().join("root/acks")).unwrap();
+        let last = acks.lines().last().map(|line| line.parse().unwrap());
+        assert!(last.is_some(), "{fail}: nothing was acknowledged before");
+        SMALL.judge(&place, last).unwrap();
+    }
+}
+
+#[test]
+fn an_image_without_its_synced_bytes_is_seen_to_be_wrong() {
+    // The control: what was synced is taken away too, so the judge must find something missing.
+    let folder = tempfile::tempdir().unwrap();
+    let (status, output) = record(folder.path(), SMALL, None);
+    assert!(status.success(), "{output}");
+    let store = folder.path().join("root/store");
+    SMALL.judge(&store, Some(SMALL.tasks - 1)).unwrap();
+    let data = fs::read(store.join("db")).unwrap();
+    let used = data.iter().rposition(|byte| *byte != 0).unwrap();
+    fs::write(store.join("db"), &data[..used * 2 / 3]).unwrap();
+    let wrong = SMALL.judge(&store, Some(SMALL.tasks - 1)).unwrap_err();
+    assert!(wrong.contains("acknowledged") || wrong.contains("open"), "{wrong}");
+}

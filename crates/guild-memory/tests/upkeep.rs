@@ -1,0 +1,187 @@
+//! Checkpoints, the way back from them, and rewrites, all while the store serves.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests; a failure is a failed test")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::sync::mpsc;
+
+use common::World;
+use common::work::{Work, open};
+use guild_memory::checkpoint::{self, CheckpointError, CheckpointInfo};
+use guild_memory::restore::{restore, write_checkpoint};
+use guild_memory::{OpenError, StoreError};
+
+const WORK: Work = Work { name: "upkeep", tasks: 2_000, group: 4, value_bytes: 4_000, keys: 50 };
+
+fn start(path: &Path) -> World {
+    let mut world = open(path).unwrap();
+    world.submit("run", WORK.tasks);
+    world
+}
+
+/// Completes groups from `next` on until `done` says so; returns the next task.
+fn work_until(world: &mut World, mut next: u32, mut done: impl FnMut(u32) -> bool) -> u32 {
+    while !done(next) {
+        next = WORK.complete_group(world, next).unwrap() + 1;
+    }
+    next
+}
+
+fn checkpoint_while_working(world: &mut World, next: u32) -> (CheckpointInfo, u32) {
+    let (sender, receiver) = mpsc::channel();
+    world.memory.checkpoint(move |result| sender.send(result).unwrap());
+    let mut found = None;
+    let next = work_until(world, next, |_| {
+        found = receiver.try_recv().ok();
+        found.is_some()
+    });
+    (found.unwrap().unwrap(), next)
+}
+
+fn damage(path: &Path) {
+    let data = path.join("db");
+    let mut bytes = fs::read(&data).unwrap();
+    bytes[..200].iter_mut().for_each(|byte| *byte ^= 0xff);
+    fs::write(data, bytes).unwrap();
+}
+
+#[test]
+fn a_checkpoint_made_under_load_holds_all_that_was_acknowledged_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, copy) = (folder.path().join("store"), folder.path().join("copy"));
+    let mut world = start(&path);
+    let next = work_until(&mut world, 0, |next| next >= 200);
+    let (info, next) = checkpoint_while_working(&mut world, next);
+    assert_eq!(checkpoint::verify(&info.path).unwrap(), info);
+    let restored = restore(&copy, &info.path).unwrap();
+    assert_eq!((restored.aside, restored.reason), (None, None));
+    let held = WORK.judge(&copy, Some(199)).unwrap();
+    assert!((200..=next).contains(&held), "{held}");
+    world.memory.close().unwrap();
+}
+
+#[test]
+fn a_store_that_does_not_open_is_kept_aside_and_a_checkpoint_takes_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let mut world = start(&path);
+    let next = work_until(&mut world, 0, |next| next >= 40);
+    let (_, next) = checkpoint_while_working(&mut world, next);
+    let (newest, next) = checkpoint_while_working(&mut world, next);
+    let next = work_until(&mut world, next, |reached| reached >= next + 40);
+    let epoch = world.recovered.epoch;
+    world.memory.close().unwrap();
+    damage(&path);
+    // The newest checkpoint is damaged too: the one before must do.
+    let whole = fs::read(&newest.path).unwrap();
+    fs::write(&newest.path, &whole[..whole.len() - 9]).unwrap();
+
+    let world = open(&path).unwrap();
+    let restored = world.recovered.restored.clone().unwrap();
+    assert!(matches!(restored.reason, Some(StoreError::Corrupt { .. })));
+    assert!(restored.checkpoint.path < newest.path);
+    assert!(restored.aside.unwrap().join("db").exists(), "the damaged data is kept");
+    let held = WORK.judge_open(&world, Some(39)).unwrap();
+    assert!(held < next);
+    assert!(world.recovered.epoch > epoch, "old tokens do not come again");
+    world.memory.close().unwrap();
+    assert_eq!(WORK.judge(&path, Some(held - 1)), Ok(held));
+}
+
+#[test]
+fn without_a_checkpoint_a_damaged_store_stays_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let mut world = start(&path);
+    work_until(&mut world, 0, |next| next >= 20);
+    world.memory.close().unwrap();
+    let whole = fs::read(path.join("db")).unwrap();
+    damage(&path);
+    for _ in 0..2 {
+        let error = open(&path).map(|_| ()).unwrap_err();
+        assert!(matches!(error, OpenError::Store(StoreError::Corrupt { .. })), "{error}");
+    }
+    fs::write(path.join("db"), whole).unwrap();
+    WORK.judge(&path, Some(19)).unwrap();
+}
+
+#[test]
+fn a_checkpoint_that_is_damaged_foreign_or_missing_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let mut world = start(&path);
+    work_until(&mut world, 0, |next| next >= 20);
+    world.memory.close().unwrap();
+    let good = write_checkpoint(&path, None).unwrap();
+    let file = folder.path().join("other");
+    let refused = |bytes: Option<&[u8]>| {
+        bytes.map(|bytes| fs::write(&file, bytes).unwrap());
+        let error = restore(&path, &file).unwrap_err();
+        WORK.judge(&path, Some(19)).unwrap();
+        assert!(error.to_string().contains(file.to_str().unwrap()), "{error}");
+        error
+    };
+    assert!(matches!(refused(None), CheckpointError::Missing { .. }));
+    assert!(matches!(refused(Some(b"{}")), CheckpointError::Foreign { .. }));
+    let mut bytes = fs::read(&good.path).unwrap();
+    bytes[100] ^= 1;
+    assert!(matches!(refused(Some(&bytes)), CheckpointError::Damaged { .. }));
+    // Sound in itself, but no rows of a memory.
+    assert!(restore(folder.path().join("other"), &good.path).is_err(), "a file is no directory");
+    let restored = restore(&path, &good.path).unwrap();
+    assert!(restored.aside.unwrap().join("db").exists());
+    WORK.judge(&path, Some(19)).unwrap();
+}
+
+#[test]
+fn a_store_that_another_process_uses_is_not_touched_by_a_restore() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let mut world = start(&path);
+    work_until(&mut world, 0, |next| next >= 20);
+    let (info, _) = checkpoint_while_working(&mut world, 20);
+    let error = restore(&path, &info.path).unwrap_err();
+    assert!(matches!(error, CheckpointError::Store(StoreError::Locked { .. })), "{error}");
+    let error = write_checkpoint(&path, None).unwrap_err();
+    assert!(matches!(error, CheckpointError::Store(StoreError::Locked { .. })), "{error}");
+}
+
+#[test]
+fn a_store_is_rewritten_while_it_serves_and_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let mut world = start(&path);
+    let mut next = work_until(&mut world, 0, |next| next >= 40);
+    for round in 1..=2 {
+        let (sender, receiver) = mpsc::channel();
+        world.memory.rewrite(move |result| sender.send(result).unwrap());
+        let mut result = None;
+        next = work_until(&mut world, next, |_| {
+            result = receiver.try_recv().ok();
+            result.is_some()
+        });
+        assert_eq!(result, Some(Ok(())));
+        let place = path.join(format!("data-{round}"));
+        assert!(place.join("db").exists());
+        assert!(!path.join("db").exists() && !path.join(format!("data-{}", round - 1)).exists());
+    }
+    let next = work_until(&mut world, next, |reached| reached >= next + 40);
+    world.memory.close().unwrap();
+    assert_eq!(WORK.judge(&path, Some(next - 1)), Ok(next));
+}
+
+#[test]
+fn the_rest_of_an_unfinished_rewrite_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let mut world = start(&path);
+    work_until(&mut world, 0, |next| next >= 20);
+    world.memory.close().unwrap();
+    fs::create_dir(path.join("data-1")).unwrap();
+    fs::write(path.join("data-1/db"), "half a copy").unwrap();
+    WORK.judge(&path, Some(19)).unwrap();
+    assert!(!path.join("data-1").exists());
+}
