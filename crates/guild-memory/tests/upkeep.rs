@@ -118,7 +118,9 @@ fn a_checkpoint_that_is_damaged_foreign_or_missing_changes_nothing() {
     let good = write_checkpoint(&path, None).unwrap();
     let file = folder.path().join("other");
     let refused = |bytes: Option<&[u8]>| {
-        bytes.map(|bytes| fs::write(&file, bytes).unwrap());
+        if let Some(bytes) = bytes {
+            fs::write(&file, bytes).unwrap();
+        }
         let error = restore(&path, &file).unwrap_err();
         WORK.judge(&path, Some(19)).unwrap();
         assert!(error.to_string().contains(file.to_str().unwrap()), "{error}");

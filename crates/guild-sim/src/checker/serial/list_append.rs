@@ -74,8 +74,8 @@ struct List<'a> {
     /// The longest read, and who read it.
     longest: &'a [i64],
     longest_by: u32,
-    /// What each reader saw before its own appends: the transaction, the elements.
-    reads: Vec<(u32, &'a [i64])>,
+    /// Each read: the transaction, the elements, and how many of them are not its own.
+    reads: Vec<(u32, &'a [i64], usize)>,
 }
 
 /// Checks a history.
@@ -131,9 +131,9 @@ fn collect<'a>(history: &'a History, lists: &mut [List<'a>], verdict: &mut Verdi
                     match read_from_outside(before, *key, elements) {
                         Ok(Some(seen)) => {
                             let list = &mut lists[*key as usize];
-                            list.reads.push((place, seen));
-                            if seen.len() > list.longest.len() {
-                                (list.longest, list.longest_by) = (seen, place);
+                            list.reads.push((place, elements, seen));
+                            if elements.len() > list.longest.len() {
+                                (list.longest, list.longest_by) = (elements, place);
                             }
                         }
                         Ok(None) => {}
@@ -153,12 +153,13 @@ fn collect<'a>(history: &'a History, lists: &mut [List<'a>], verdict: &mut Verdi
     }
 }
 
-/// Returns what a read saw of other transactions; none when an earlier read has told that already.
-fn read_from_outside<'a>(
+/// Returns how many elements a read saw of other transactions; none when an earlier read has told
+/// that already.
+fn read_from_outside(
     before: &[Operation],
     key: u32,
-    elements: &'a [i64],
-) -> Result<Option<&'a [i64]>, String> {
+    elements: &[i64],
+) -> Result<Option<usize>, String> {
     let mut own = Vec::new();
     let mut base: Option<&[i64]> = None;
     for operation in before {
@@ -176,7 +177,7 @@ fn read_from_outside<'a>(
         return if expected == elements { Ok(None) } else { Err(format!("{expected:?}")) };
     }
     match elements.strip_suffix(own.as_slice()) {
-        Some(seen) => Ok(Some(seen)),
+        Some(seen) => Ok(Some(seen.len())),
         None => Err(format!("its own {own:?} at the end")),
     }
 }
@@ -208,7 +209,7 @@ impl Order<'_> {
             append.is_some_and(|append| self.outcome(*append) != Outcome::Failed)
         };
         let all_sound = self.list.longest.iter().all(is_sound);
-        for (reader, elements) in &self.list.reads {
+        for (reader, elements, others) in &self.list.reads {
             let fits = self.list.longest.starts_with(elements);
             if !fits {
                 let transactions = vec![self.index(*reader), self.index(self.list.longest_by)];
@@ -221,7 +222,7 @@ impl Order<'_> {
                 );
                 verdict.add(AnomalyKind::IncompatibleOrder, transactions, message);
             }
-            let last = elements.last().and_then(|last| self.list.appends.get(last));
+            let last = elements[..*others].last().and_then(|last| self.list.appends.get(last));
             if let Some(append) = last
                 && !append.is_final
                 && append.transaction != *reader
@@ -319,11 +320,11 @@ impl Order<'_> {
             }
         }
         let mut updaters = Vec::new();
-        for (reader, elements) in &self.list.reads {
-            if let Some(last) = elements.last().and_then(writer) {
+        for (reader, elements, others) in &self.list.reads {
+            if let Some(last) = elements[..*others].last().and_then(writer) {
                 graph.add(last, *reader, WriteRead, self.key);
             }
-            match order.get(elements.len()) {
+            match order.get(*others) {
                 Some(next) => {
                     if let Some(next) = writer(next) {
                         graph.add(*reader, next, ReadWrite, self.key);
