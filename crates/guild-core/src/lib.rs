@@ -17,4 +17,5 @@ pub mod planner;
 pub mod quota;
 pub mod restart;
 pub mod retry;
+pub mod supervision;
 pub mod time;

@@ -26,8 +26,11 @@ pub struct RestartPolicy {
     pub factor: f64,
     /// Share of the delay that is drawn at random, 0 to 1.
     pub jitter: f64,
-    /// How long a quarantined agent gets no work.
+    /// How long a quarantined agent gets no work; twice as long each time that the first task
+    /// after its release takes it down again.
     pub quarantine: Duration,
+    /// Time that no quarantine exceeds.
+    pub quarantine_max: Duration,
     /// How long an agent must run without a crash before its streak of crashes is forgotten.
     pub sustained: Duration,
 }
@@ -42,6 +45,7 @@ impl Default for RestartPolicy {
             factor: 2.0,
             jitter: 0.5,
             quarantine: Duration::from_secs(30),
+            quarantine_max: Duration::from_secs(600),
             sustained: Duration::from_secs(10),
         }
     }
@@ -63,6 +67,9 @@ pub enum Verdict {
 }
 
 /// Remembers the crashes of one agent.
+///
+/// It is a circuit breaker too: closed while the agent may crash, open during a quarantine, and
+/// half-open after it, until one probe [passes](Self::passed); a crash before that opens it again.
 #[derive(Clone, Debug, Default)]
 pub struct RestartLedger {
     /// Times of the crashes within the period, oldest first; never more than the intensity.
@@ -70,6 +77,9 @@ pub struct RestartLedger {
     /// Crashes since the agent last ran for long enough; the exponent of the backoff.
     streak: u32,
     running_since: Option<Timestamp>,
+    half_open: bool,
+    /// Quarantines since the agent last passed a probe.
+    quarantines: u32,
 }
 
 impl RestartLedger {
@@ -81,12 +91,16 @@ impl RestartLedger {
             && now.since(since) >= policy.sustained
         {
             self.streak = 0;
+            self.passed();
         }
         while self.crashes.front().is_some_and(|crash| now.since(*crash) >= policy.period) {
             self.crashes.pop_front();
         }
-        if self.crashes.len() >= policy.intensity as usize {
-            return Verdict::Quarantine { until: now.after(policy.quarantine) };
+        if self.half_open || self.crashes.len() >= policy.intensity as usize {
+            self.quarantines += 1;
+            let bounds = (policy.quarantine, policy.quarantine_max.max(policy.quarantine));
+            let lasts = backoff::delay(bounds, 2.0, 0.0, self.quarantines, draw);
+            return Verdict::Quarantine { until: now.after(lasts) };
         }
         self.crashes.push_back(now);
         self.streak += 1;
@@ -100,10 +114,22 @@ impl RestartLedger {
         self.running_since = Some(now);
     }
 
-    /// Notes that the quarantine is over: the agent begins with a clean ledger.
+    /// Notes that the quarantine is over: the agent begins with a clean window, on probation.
     pub fn released(&mut self) {
         self.crashes.clear();
         self.streak = 0;
+        self.half_open = true;
+    }
+
+    /// Returns whether the agent is on probation: out of quarantine and not proved yet.
+    pub fn is_half_open(&self) -> bool {
+        self.half_open
+    }
+
+    /// Notes that the agent has done a task, or run for long enough: its probation is over.
+    pub fn passed(&mut self) {
+        self.half_open = false;
+        self.quarantines = 0;
     }
 }
 
@@ -139,6 +165,32 @@ mod tests {
         assert_eq!(crash(&mut ledger, 54), 1, "ten seconds of running clear it");
     }
 
+    #[test]
+    fn agent_on_probation_is_quarantined_for_twice_as_long_until_it_passes() {
+        let policy = RestartPolicy { intensity: 0, ..Default::default() };
+        let mut ledger = RestartLedger::default();
+        let quarantined =
+            |ledger: &mut RestartLedger, at| match ledger.crashed(&policy, seconds(at), 0.0) {
+                Verdict::Quarantine { until } => until.since(seconds(at)).as_secs(),
+                Verdict::Restart { .. } => unreachable!("no crash is borne"),
+            };
+
+        assert_eq!(quarantined(&mut ledger, 0), 30);
+        ledger.released();
+        ledger.running(seconds(30));
+        assert!(ledger.is_half_open());
+        assert_eq!(quarantined(&mut ledger, 31), 60, "the probe failed");
+        for _ in 0..10 {
+            ledger.released();
+            assert!(quarantined(&mut ledger, 1_000) <= 600);
+        }
+        ledger.released();
+        ledger.running(seconds(2_000));
+        ledger.passed();
+        assert!(!ledger.is_half_open());
+        assert_eq!(quarantined(&mut ledger, 2_001), 30, "a passed probe clears the record");
+    }
+
     proptest! {
         #[test]
         fn no_window_holds_more_restarts_than_the_intensity(
@@ -154,7 +206,8 @@ mod tests {
                 match ledger.crashed(&policy, now, 0.5) {
                     Verdict::Restart { .. } => restarts.push(now),
                     Verdict::Quarantine { until } => {
-                        prop_assert_eq!(until, now.after(policy.quarantine));
+                        prop_assert!(until >= now.after(policy.quarantine));
+                        prop_assert!(until <= now.after(policy.quarantine_max));
                         let recent = restarts.iter().filter(|at| now.since(**at) < policy.period);
                         prop_assert_eq!(recent.count(), intensity as usize);
                     }
