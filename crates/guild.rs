@@ -48,6 +48,10 @@ pub use guild_core::planner::{Progress, ReadyOrder};
 pub use guild_core::quota::QuotaSpec;
 pub use guild_core::restart::RestartPolicy;
 pub use guild_core::retry::RetryPolicy;
+pub use guild_core::supervision::{
+    Ceiling, Exhausted, GroupSpec, RestartType, RoleSpec, Strategy, SupervisorSpec, TreeError,
+    TreeSpec,
+};
 pub use guild_core::time::Timestamp;
 pub use guild_memory::{
     Clash, Commit, CommitError, Condition, Conflict, Denied, Difference, Durability, Entry,

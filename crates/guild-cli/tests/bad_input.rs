@@ -177,6 +177,26 @@ fn rules_of_namespaces_are_checked() {
 }
 
 #[test]
+fn supervision_and_groups_are_checked() {
+    let flow = |text: &str| format!("{EXEC}[tasks.a]\ncommand = [\"x\"]\n{text}");
+    let role = |text: &str| flow(&format!("[roles.tool.supervision]\n{text}"));
+    refuse(&role("strategy = \"one-for-al\""), &[], &["did you mean `one-for-all`?"]);
+    refuse(&role("restart = \"always\""), &[], &["no restart; there are: permanent, transient"]);
+    refuse(&role("intensty = 1"), &[], &["unknown key; did you mean `intensity`?"]);
+    let group = |text: &str| flow(&format!("[groups.pair]\n{text}"));
+    refuse(&group(""), &[], &["groups.pair", "has no `members`"]);
+    refuse(&group("members = []"), &[], &["groups.pair", "has no members"]);
+    refuse(&group("members = [\"tol\"]"), &[], &["groups.pair", "did you mean `tool`?"]);
+    refuse(&group("members = [\"tool\", \"pair\"]"), &[], &["contains itself"]);
+    refuse(
+        &flow("[groups.a]\nmembers = [\"tool\"]\n[groups.b]\nmembers = [\"tool\"]"),
+        &[],
+        &["`tool` is in `a` and in `b`"],
+    );
+    refuse(&flow("[groups.flow]\nmembers = [\"tool\"]"), &[], &["taken by Guild"]);
+}
+
+#[test]
 fn demand_that_can_never_be_met_is_refused() {
     let flow = format!(
         "{EXEC}[quotas.api]\npermits = 2\n[tasks.a]\ncommand = [\"x\"]\nquota = {{ api = 3 }}"

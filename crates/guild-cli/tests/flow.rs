@@ -330,3 +330,30 @@ fn same_seed_and_flow_give_the_same_log_shape_and_hash_of_the_file() {
     assert_eq!(json["seed"], 5);
     assert_eq!(json["result"], serde_json::Value::Null);
 }
+
+#[test]
+fn tasks_of_a_role_that_has_lost_all_its_agents_fail_and_the_run_ends() {
+    let desk = Desk::new();
+    desk.flow(
+        r#"
+        [roles.mayfly]
+        kind = "exec"
+        agents = 1
+        [roles.mayfly.supervision]
+        restart = "temporary"
+        [tasks.dies]
+        shell = "kill -9 $$"
+        retry = { attempts = 3, backoff = "0s" }
+        [tasks.waits]
+        command = ["true"]
+        after = []
+        "#,
+    );
+
+    let run = desk.run(&["--events", "events.jsonl"]);
+
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert_eq!(run.json()["outcome"], "failed");
+    let log = events(&desk.path("events.jsonl"));
+    assert!(log.iter().any(|event| event["kind"] == "role_lost" && event["role"] == "mayfly"));
+}

@@ -286,4 +286,16 @@ pub enum Event {
         incarnation: Incarnation,
         token: FencingToken,
     },
+    /// A life of an agent ended without a failure of its own: in order, or because others that it
+    /// belongs together with are restarted.
+    AgentStopped {
+        agent: AgentId,
+        incarnation: Incarnation,
+        reason: Box<str>,
+    },
+    /// No agent of a role will come back by itself; tasks that ask for it fail.
+    RoleLost {
+        role: RoleId,
+        reason: Box<str>,
+    },
 }

@@ -279,6 +279,11 @@ fn event_lines_have_the_fields_that_outsiders_rely_on() {
             "agent_released: agent reason until_us",
         ),
         (
+            Event::AgentStopped { agent, incarnation, reason: message.clone() },
+            "agent_stopped: agent incarnation reason",
+        ),
+        (Event::RoleLost { role: agent.role, reason: message.clone() }, "role_lost: role reason"),
+        (
             Event::StaleResult { task, token, agent, incarnation },
             "stale_result: run task token agent incarnation",
         ),

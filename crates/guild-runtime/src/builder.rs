@@ -14,6 +14,7 @@ use guild_core::limits::Limits;
 use guild_core::planner::ReadyOrder;
 use guild_core::quota::QuotaSpec;
 use guild_core::restart::RestartPolicy;
+use guild_core::supervision::{GroupSpec, RoleSpec, SupervisorSpec, Tree, TreeError, TreeSpec};
 use guild_core::time::Timestamp;
 use guild_memory::store::Store;
 use guild_memory::{
@@ -96,6 +97,12 @@ pub enum StartError {
     /// A quota can never be met.
     #[error("the quota `{0}` allows nothing: permits, amount, burst and period must be above zero")]
     EmptyQuota(String),
+    /// A role is supervised that was not declared.
+    #[error("there is no role `{0}` that could be supervised: declare it by `role`")]
+    UnknownRole(String),
+    /// The groups make no tree.
+    #[error(transparent)]
+    Groups(#[from] TreeError),
     /// The rules of a namespace make no sense.
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
@@ -119,6 +126,9 @@ pub struct GuildBuilder {
     storage: Storage,
     durability: Option<Durability>,
     restart: RestartPolicy,
+    supervised: BTreeMap<String, SupervisorSpec>,
+    groups: Vec<GroupSpec>,
+    root: SupervisorSpec,
     seed: u64,
     limits: Limits,
     validate: bool,
@@ -150,6 +160,9 @@ impl Default for GuildBuilder {
             storage: Storage::Ram,
             durability: None,
             restart: RestartPolicy::default(),
+            supervised: BTreeMap::new(),
+            groups: Vec::new(),
+            root: SupervisorSpec::default(),
             seed: 0,
             limits: Limits::default(),
             validate: false,
@@ -221,10 +234,49 @@ impl GuildBuilder {
         self
     }
 
-    /// Sets when crashed agents are restarted.
+    /// Sets when crashed agents are restarted, for all roles that are not [supervised](Self::supervise)
+    /// otherwise.
     #[must_use]
     pub fn restart(mut self, policy: RestartPolicy) -> Self {
         self.restart = policy;
+        self
+    }
+
+    /// Sets how the agents of a role are supervised: who is restarted with whom, how often, after
+    /// which delay, and what happens when that is used up. By default one for one, permanent, with
+    /// the policy of [`restart`](Self::restart), then quarantine.
+    #[must_use]
+    pub fn supervise(mut self, role: impl Into<String>, spec: SupervisorSpec) -> Self {
+        self.supervised.insert(role.into(), spec);
+        self
+    }
+
+    /// Puts roles, and groups of roles, under a supervisor of their own, because they belong together.
+    /// It acts when one of its members gives up ([`Exhausted::Escalate`], or more deaths than the
+    /// ceiling of its supervisor bears), by its own strategy and counters; when those are used up too
+    /// it gives up itself, to the one above it.
+    ///
+    /// [`Exhausted::Escalate`]: guild_core::supervision::Exhausted::Escalate
+    #[must_use]
+    pub fn group<M: AsRef<str>>(
+        mut self,
+        name: impl AsRef<str>,
+        members: impl IntoIterator<Item = M>,
+        spec: SupervisorSpec,
+    ) -> Self {
+        let members = members.into_iter().map(|member| member.as_ref().into()).collect();
+        self.groups.push(GroupSpec { name: name.as_ref().into(), members, supervisor: spec });
+        self
+    }
+
+    /// Sets how the root treats roles and groups that give up and are in no group. By default it
+    /// starts them again, and quarantines one that gives up too often while the others serve on; with
+    /// [`Exhausted::Escalate`] the guild ends then.
+    ///
+    /// [`Exhausted::Escalate`]: guild_core::supervision::Exhausted::Escalate
+    #[must_use]
+    pub fn root(mut self, spec: SupervisorSpec) -> Self {
+        self.root = spec;
         self
     }
 
@@ -330,6 +382,7 @@ impl GuildBuilder {
         let role_names: Vec<String> = self.roles.iter().map(|role| role.0.clone()).collect();
         let quota_names: Vec<String> = self.quotas.iter().map(|quota| quota.0.clone()).collect();
         let role_ids = memory.intern_roles(&role_names)?;
+        let supervision = self.tree(&role_ids)?;
         let quota_ids = memory.intern_quotas(&quota_names)?;
         let namespaces =
             Namespaces::new(self.namespaces, memory.role_names(), &self.merge_functions)?;
@@ -363,7 +416,7 @@ impl GuildBuilder {
             catalog,
             roles,
             quotas,
-            restart: self.restart,
+            supervision,
             seed: Seed(self.seed),
             validate: self.validate,
             faults: self.faults,
@@ -422,9 +475,28 @@ impl GuildBuilder {
                 return Err(StartError::Agents { role: role.clone(), agents: *agents, agents_max });
             }
         }
-        match self.quotas.iter().find(|(_, spec)| !spec.is_usable()) {
-            Some((name, _)) => Err(StartError::EmptyQuota(name.clone())),
-            None => Ok(()),
+        if let Some((name, _)) = self.quotas.iter().find(|(_, spec)| !spec.is_usable()) {
+            return Err(StartError::EmptyQuota(name.clone()));
         }
+        let places: Vec<RoleId> = (0..).map(RoleId).take(self.roles.len()).collect();
+        self.tree(&places).map(drop)
+    }
+
+    /// Builds the supervision tree of roles with these numbers.
+    fn tree(&self, ids: &[RoleId]) -> Result<Tree, StartError> {
+        let is_role = |name: &&String| self.roles.iter().any(|(role, ..)| role == *name);
+        if let Some(name) = self.supervised.keys().find(|name| !is_role(name)) {
+            return Err(StartError::UnknownRole(name.clone()));
+        }
+        let default = SupervisorSpec { restart: self.restart.clone(), ..SupervisorSpec::default() };
+        let role = |((name, agents, _), role): (&(String, u32, Factory), &RoleId)| RoleSpec {
+            name: name.as_str().into(),
+            role: *role,
+            agents: *agents,
+            supervisor: self.supervised.get(name).unwrap_or(&default).clone(),
+        };
+        let roles = self.roles.iter().zip(ids).map(role).collect();
+        let spec = TreeSpec { root: self.root.clone(), roles, groups: self.groups.clone() };
+        Ok(spec.build()?)
     }
 }

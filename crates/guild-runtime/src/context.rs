@@ -142,6 +142,7 @@ pub struct TaskContext {
     last_heartbeat: Option<Instant>,
     /// Ends the attempt for those who hold its cancellation.
     end: Option<AttemptEnd>,
+    retires: bool,
 }
 
 impl fmt::Debug for TaskContext {
@@ -177,6 +178,7 @@ impl TaskContext {
             idempotency_key: None,
             last_heartbeat: None,
             end: None,
+            retires: false,
         }
     }
 
@@ -208,6 +210,17 @@ impl TaskContext {
     pub fn spawn(&mut self, task: Task) -> TaskIndex {
         let catalog = &self.surroundings.catalog;
         self.spawned.get_or_insert_with(|| GraphBuilder::spawned(catalog.clone())).add(task)
+    }
+
+    /// Ends the agent's life in order when this attempt is over, whatever it comes to: a connection has
+    /// grown old, a library leaks. Whether another life follows says the
+    /// [restart type](guild_core::supervision::RestartType) of its role.
+    pub fn retire(&mut self) {
+        self.retires = true;
+    }
+
+    pub(crate) fn retires(&self) -> bool {
+        self.retires
     }
 
     /// Renews the lease: tells the scheduler that the agent works on.

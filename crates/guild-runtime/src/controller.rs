@@ -28,7 +28,7 @@ pub(crate) struct Controller {
 #[derive(Clone)]
 pub(crate) struct Links {
     pub(crate) surroundings: Arc<Surroundings>,
-    pub(crate) supervisors: Vec<Inbox<SupervisorMessage>>,
+    pub(crate) supervisor: Inbox<SupervisorMessage>,
     pub(crate) board: RunBoard,
     pub(crate) events: EventLog,
 }
@@ -91,13 +91,10 @@ async fn end_in_order(
     scheduler.push(SchedulerMessage::Halt { halted });
     // A scheduler that has panicked answers nobody; its work is under way no more.
     let attempts_dropped = answer(in_flight).await.unwrap_or(0);
-    for supervisor in &links.supervisors {
-        let (stopped, all_stopped) = oneshot::channel();
-        supervisor.push(SupervisorMessage::Stop { stopped });
-        if answer(all_stopped).await.is_none() {
-            tracing::warn!("a supervisor did not answer the stop");
-        }
-    }
+    let (stopped, all_stopped) = oneshot::channel();
+    links.supervisor.push(SupervisorMessage::Stop { stopped });
+    // It answers in any case: every agent has a deadline, and a supervisor that has ended drops this.
+    let agents_left = all_stopped.await.unwrap_or(0);
     for arbiter in arbiters {
         arbiter.stop();
         join(arbiter).await;
@@ -105,7 +102,7 @@ async fn end_in_order(
     let (reply, closed) = oneshot::channel();
     links.surroundings.memory.push(MemoryMessage::Close { reply });
     match closed.await {
-        Ok(Ok(())) => Ok(ShutdownReport { attempts_dropped }),
+        Ok(Ok(())) => Ok(ShutdownReport { attempts_dropped, agents_left }),
         Ok(Err(reason)) => Err(reason),
         Err(_) => Err("the memory actor has ended before the store was closed".to_owned()),
     }

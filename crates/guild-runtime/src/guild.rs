@@ -78,6 +78,8 @@ pub enum Drain {
 pub struct ShutdownReport {
     /// Attempts that were dropped; with a store on disk their tasks go on at the next start.
     pub attempts_dropped: usize,
+    /// Agents that did not stop in time; they end with the process.
+    pub agents_left: u32,
 }
 
 /// What happened in a guild since it started.

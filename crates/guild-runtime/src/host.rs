@@ -25,7 +25,8 @@ use crate::fault::{Fault, Site};
 use crate::guard::{Guard, Verdict};
 use crate::mailbox::Inbox;
 use crate::message::{
-    Assign, Blow, ChildDown, HandedIn, Retire, Revive, Revoke, SchedulerMessage, SupervisorMessage,
+    Assign, Blow, ChildDown, Ended, HandedIn, Retire, Revive, Revoke, SchedulerMessage, Stop,
+    SupervisorMessage,
 };
 use crate::panics::{PanicReport, caught};
 
@@ -133,6 +134,10 @@ impl Drop for Lease {
 struct Slot {
     agent: AgentId,
     incarnation: Cell<Option<Incarnation>>,
+    /// The newest life that has begun; none begins twice.
+    newest: Cell<Option<Incarnation>>,
+    /// Whether the supervisor waits for the first piece of work that is done.
+    probing: Cell<bool>,
     behaviour: RefCell<Option<Box<dyn Behaviour>>>,
     running: Cell<Option<FencingToken>>,
     /// The newest token that was taken; an assignment with the same one is a copy.
@@ -147,7 +152,7 @@ struct Slot {
 #[derive(Clone, Copy)]
 struct Revoked {
     token: FencingToken,
-    cause: Option<Cause>,
+    ended: Ended,
     /// Whether the supervisor hears of it (not when the cell itself has reported already).
     tell: bool,
 }
@@ -165,20 +170,23 @@ struct Struck {
 pub(crate) struct AgentHost {
     slot: Rc<Slot>,
     /// The life to begin when the cell (re)starts.
-    next: Rc<Cell<Option<Incarnation>>>,
+    next: Rc<Cell<Option<Revive>>>,
 }
 
 impl AgentHost {
-    /// Starts the host of an agent on the current arbiter, behind the address that receives.
+    /// Starts the host of an agent on the current arbiter, behind the address that receives. It
+    /// begins its first life at once, or waits to be told.
     pub(crate) fn spawn(
         agent: AgentId,
-        first: Incarnation,
+        first: Option<Incarnation>,
         shared: Arc<HostShared>,
         context: Context<Self>,
     ) {
         let slot = Rc::new(Slot {
             agent,
             incarnation: Cell::new(None),
+            newest: Cell::new(None),
+            probing: Cell::new(false),
             behaviour: RefCell::new(None),
             running: Cell::new(None),
             taken: Cell::new(FencingToken(0)),
@@ -187,15 +195,21 @@ impl AgentHost {
             fault: Cell::new(None),
             shared,
         });
-        let next = Rc::new(Cell::new(Some(first)));
+        let first = first.map(|incarnation| Revive { incarnation, probe: false });
+        let next = Rc::new(Cell::new(first));
         let host = Self { slot: Rc::clone(&slot), next: Rc::clone(&next) };
         let on_crash = move |report| cell_crashed(&slot, &next, report);
         actix_rt::spawn(Guard::new(context.into_future(host), on_crash));
     }
 
-    fn begin(&self, incarnation: Incarnation) {
+    fn begin(&self, Revive { incarnation, probe }: Revive) {
         let slot = &self.slot;
+        if slot.newest.get() >= Some(incarnation) {
+            return;
+        }
+        slot.newest.set(Some(incarnation));
         slot.incarnation.set(Some(incarnation));
+        slot.probing.set(probe);
         let struck = slot.shared.surroundings.strike(Site::Started, Subject::agent(slot.agent));
         let fault = struck.map(|(_, number)| number);
         let make = || match struck {
@@ -212,7 +226,7 @@ impl AgentHost {
             }
             Err(report) => {
                 let struck = Struck { fault, ..Struck::default() };
-                slot.end_life(Some(Cause::Panic), report, struck, None);
+                slot.end_life(Ended::Failed(Cause::Panic), report, struck, None);
             }
         }
     }
@@ -222,20 +236,21 @@ impl AgentHost {
 /// parked until the supervisor gives it its next life.
 fn cell_crashed(
     slot: &Rc<Slot>,
-    next: &Rc<Cell<Option<Incarnation>>>,
+    next: &Rc<Cell<Option<Revive>>>,
     report: PanicReport,
 ) -> LocalBoxFuture<'static, Verdict> {
+    let ended = Ended::Failed(Cause::AgentLost);
     if let Some(token) = slot.running.get() {
-        slot.revoke(Revoked { token, cause: Some(Cause::AgentLost), tell: false });
+        slot.revoke(Revoked { token, ended, tell: false });
     }
     let (resume, parked) = oneshot::channel();
     let struck = Struck { fault: slot.fault.take(), ..Struck::default() };
-    slot.end_life(Some(Cause::AgentLost), report, struck, Some(resume));
+    slot.end_life(ended, report, struck, Some(resume));
     let next = Rc::clone(next);
     Box::pin(async move {
         match parked.await {
-            Ok(incarnation) => {
-                next.set(Some(incarnation));
+            Ok(revive) => {
+                next.set(Some(revive));
                 Verdict::Restart
             }
             Err(_) => Verdict::Stop,
@@ -255,10 +270,10 @@ impl Slot {
 
     fn end_life(
         &self,
-        cause: Option<Cause>,
+        ended: Ended,
         report: PanicReport,
         struck: Struck,
-        parked: Option<oneshot::Sender<Incarnation>>,
+        parked: Option<oneshot::Sender<Revive>>,
     ) {
         let Some(incarnation) = self.incarnation.get() else {
             return;
@@ -271,7 +286,7 @@ impl Slot {
         self.shared.supervisor.push(SupervisorMessage::ChildDown(Box::new(ChildDown {
             agent: self.agent,
             incarnation,
-            cause,
+            ended,
             message: report.message,
             location: report.location,
             task: struck.task,
@@ -286,8 +301,8 @@ impl Actor for AgentHost {
     type Context = Context<Self>;
 
     fn started(&mut self, _: &mut Context<Self>) {
-        if let Some(incarnation) = self.next.take() {
-            self.begin(incarnation);
+        if let Some(revive) = self.next.take() {
+            self.begin(revive);
         }
     }
 }
@@ -298,7 +313,24 @@ impl Handler<Revive> for AgentHost {
     type Result = ();
 
     fn handle(&mut self, message: Revive, _: &mut Context<Self>) {
-        self.begin(message.incarnation);
+        self.begin(message);
+    }
+}
+
+impl Handler<Stop> for AgentHost {
+    type Result = ();
+
+    fn handle(&mut self, message: Stop, _: &mut Context<Self>) {
+        let slot = &self.slot;
+        if slot.incarnation.get() != Some(message.incarnation) {
+            // This life is over, and the supervisor hears of it.
+            return;
+        }
+        let ended = Ended::Stopped;
+        match slot.running.get() {
+            Some(token) => slot.revoke(Revoked { token, ended, tell: true }),
+            None => slot.end_life(ended, attempt::revocation(ended), Struck::default(), None),
+        }
     }
 }
 
@@ -307,7 +339,7 @@ impl Handler<Retire> for AgentHost {
 
     fn handle(&mut self, _: Retire, context: &mut Context<Self>) {
         if let Some(token) = self.slot.running.get() {
-            self.slot.revoke(Revoked { token, cause: None, tell: false });
+            self.slot.revoke(Revoked { token, ended: Ended::Stopped, tell: false });
         }
         context.stop();
     }
@@ -319,16 +351,17 @@ impl Handler<Revoke> for AgentHost {
     fn handle(&mut self, message: Revoke, _: &mut Context<Self>) {
         let (slot, Revoke { task, attempt, token, incarnation, cause, fault }) =
             (&self.slot, message);
+        let ended = cause.map_or(Ended::Cancelled, Ended::Failed);
         if slot.running.get() == Some(token) {
             slot.fault.set(slot.fault.get().or(fault));
-            slot.revoke(Revoked { token, cause, tell: true });
+            slot.revoke(Revoked { token, ended, tell: true });
         } else if slot.incarnation.get() == Some(incarnation) && slot.running.get().is_none() {
             // The scheduler has given up this life though its attempt is over or never came: the
             // message was lost or crossed the revocation. It waits for the next life, so this one
             // has to end.
             let fault = slot.fault.take().or(fault);
             let struck = Struck { task: Some((task, attempt)), fault, revoked: true };
-            slot.end_life(cause, attempt::revocation(cause), struck, None);
+            slot.end_life(ended, attempt::revocation(ended), struck, None);
         }
     }
 }

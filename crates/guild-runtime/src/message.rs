@@ -146,11 +146,24 @@ impl Message for Revoke {
 }
 
 /// To an agent's host: begin this life.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Revive {
     pub(crate) incarnation: Incarnation,
+    /// Whether the supervisor wants to know when its first piece of work is done.
+    pub(crate) probe: bool,
 }
 
 impl Message for Revive {
+    type Result = ();
+}
+
+/// To an agent's host: end this life, and what it performs; another one may follow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stop {
+    pub(crate) incarnation: Incarnation,
+}
+
+impl Message for Stop {
     type Result = ();
 }
 
@@ -161,15 +174,30 @@ impl Message for Retire {
     type Result = ();
 }
 
-/// To a role's supervisor.
+/// To the supervisor.
 #[derive(Debug)]
 pub(crate) enum SupervisorMessage {
     /// From an agent: it is up.
     ChildUp { agent: AgentId, incarnation: Incarnation },
+    /// From an agent on probation: it has done a piece of work.
+    ChildPassed { agent: AgentId },
     /// From an agent: its life ended.
     ChildDown(Box<ChildDown>),
-    /// From the controller: end all agents.
-    Stop { stopped: oneshot::Sender<()> },
+    /// From the controller: end all agents, and answer with how many did not stop in time.
+    Stop { stopped: oneshot::Sender<u32> },
+}
+
+/// Why the life of an agent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// By a failure.
+    Failed(Cause),
+    /// Its task was cancelled: nobody is to blame.
+    Cancelled,
+    /// Its supervisor stopped it.
+    Stopped,
+    /// It wanted to.
+    Retired,
 }
 
 /// How the life of an agent ended.
@@ -177,8 +205,7 @@ pub(crate) enum SupervisorMessage {
 pub(crate) struct ChildDown {
     pub(crate) agent: AgentId,
     pub(crate) incarnation: Incarnation,
-    /// None when nobody is to blame (its task was cancelled).
-    pub(crate) cause: Option<Cause>,
+    pub(crate) ended: Ended,
     pub(crate) message: Box<str>,
     pub(crate) location: Option<Box<str>>,
     pub(crate) task: Option<(TaskId, u32)>,
@@ -186,7 +213,7 @@ pub(crate) struct ChildDown {
     /// Whether the scheduler has to hear of it; not when it has revoked the lease itself.
     pub(crate) unknown_to_scheduler: bool,
     /// Where the parked cell waits for its next life; none: send [`Revive`].
-    pub(crate) parked: Option<oneshot::Sender<Incarnation>>,
+    pub(crate) parked: Option<oneshot::Sender<Revive>>,
 }
 
 /// To the controller.

@@ -14,7 +14,7 @@ use guild_core::graph::Catalog;
 use guild_core::id::{AgentId, Incarnation, QuotaId, RoleId};
 use guild_core::planner::{Decisions, Planner, PlannerConfig, ReadyOrder, RestoredRun};
 use guild_core::quota::QuotaSpec;
-use guild_core::restart::RestartPolicy;
+use guild_core::supervision::Tree as Supervision;
 use guild_core::time::{Timestamp, micros};
 use guild_memory::{Durability, Memory, NameTable, Namespaces, Recovered};
 
@@ -32,11 +32,11 @@ use crate::host::{AgentHost, HostAddr, HostShared, host_channel};
 use crate::incidents::{Incidents, Report};
 use crate::mailbox::Inbox;
 use crate::memory::{MemoryActor, MemoryParts, Observer, SyncTime, report_restore};
-use crate::message::{ControllerMessage, MemoryMessage};
+use crate::message::{ControllerMessage, MemoryMessage, SupervisorMessage};
 use crate::panics::PanicReport;
 use crate::run::{RunBoard, RunError};
 use crate::scheduler::{RunBook, Scheduler, SchedulerParts};
-use crate::supervisor::{RoleSupervisor, SupervisorParts};
+use crate::supervisor::{SupervisorActor, SupervisorParts};
 use crate::watch::Acknowledged;
 
 /// A role to be started.
@@ -63,7 +63,7 @@ pub(crate) struct Opened {
     pub(crate) catalog: Catalog,
     pub(crate) roles: BTreeMap<RoleId, RoleParts>,
     pub(crate) quotas: BTreeMap<QuotaId, QuotaSpec>,
-    pub(crate) restart: RestartPolicy,
+    pub(crate) supervision: Supervision,
     pub(crate) seed: Seed,
     pub(crate) validate: bool,
     pub(crate) faults: Option<Arc<dyn FaultPoint>>,
@@ -121,29 +121,18 @@ pub(crate) fn stand_up(mut opened: Opened) -> Guild {
     let first = Incarnation::first(opened.recovered.epoch);
     let arbiters = agent_threads(opened.agent_threads);
     let roles = std::mem::take(&mut opened.roles);
-    let (restart, seed) = (opened.restart.clone(), opened.seed);
-    let fleet = recruit(&roles, &arbiters, first, &surroundings);
-    let tree = Tree { surroundings, board, events, controller, clock, hosts: fleet.hosts };
+    let (supervision, seed) = (opened.supervision.clone(), opened.seed);
+    let fleet = Fleet { first, supervision: &supervision, surroundings: &surroundings };
+    let supervisor = Inbox::new();
+    let hosts = Arc::new(fleet.recruit(&roles, &arbiters, &supervisor));
+    let tree = Tree { surroundings, board, events, controller, clock, hosts };
 
     let agents = roles.values().map(|role| role.agents).sum();
     tree.start_memory_and_scheduler(opened, &roles);
-    for ((role, parts), inbox) in roles.iter().zip(&fleet.supervisors) {
-        let supervisor = RoleSupervisor::new(SupervisorParts {
-            role: *role,
-            agents: parts.agents,
-            first,
-            policy: restart.clone(),
-            hosts: Arc::clone(&tree.hosts),
-            inbox: inbox.outlet(),
-            surroundings: Arc::clone(&tree.surroundings),
-            clock,
-            seed,
-        });
-        tree.spawn("supervisor", supervisor, Verdict::Restart);
-    }
+    tree.start_supervisor(supervision, &roles, first, seed, &supervisor);
     let links = Links {
         surroundings: Arc::clone(&tree.surroundings),
-        supervisors: fleet.supervisors,
+        supervisor,
         board: tree.board.clone(),
         events: tree.events.clone(),
     };
@@ -224,9 +213,11 @@ fn setup(opened: &Opened) -> Setup {
     }
 }
 
-struct Fleet {
-    hosts: Arc<Vec<Vec<HostAddr>>>,
-    supervisors: Vec<Inbox<crate::message::SupervisorMessage>>,
+/// What the hosts of all agents are spawned with.
+struct Fleet<'a> {
+    first: Incarnation,
+    supervision: &'a Supervision,
+    surroundings: &'a Arc<Surroundings>,
 }
 
 /// Returns how many agents each role has; a [`RoleId`] is a place in it.
@@ -236,50 +227,51 @@ fn agents_of(roles: &BTreeMap<RoleId, RoleParts>) -> Vec<u32> {
     (0..places).map(agents).collect()
 }
 
-/// Spawns the hosts of all agents, spread evenly over the arbiters.
-fn recruit(
-    roles: &BTreeMap<RoleId, RoleParts>,
-    arbiters: &[Arbiter],
-    first: Incarnation,
-    surroundings: &Arc<Surroundings>,
-) -> Fleet {
-    let mut hosts: Vec<Vec<HostAddr>> = agents_of(roles).iter().map(|_| Vec::new()).collect();
-    let mut supervisors = Vec::new();
-    for (role, parts) in roles {
-        let inbox = Inbox::new();
-        let shared = Arc::new(HostShared {
-            factory: parts.factory.clone(),
-            supervisor: inbox.clone(),
-            surroundings: Arc::clone(surroundings),
-        });
-        supervisors.push(inbox);
-        let mailbox_messages_max = surroundings.catalog.limits.mailbox_messages_max;
-        let mut crews: Vec<Vec<_>> = (0..arbiters.len().max(1)).map(|_| Vec::new()).collect();
-        for index in 0..parts.agents {
-            let (address, receiver) = host_channel(mailbox_messages_max);
-            hosts[usize::from(role.0)].push(address);
-            let crew = index as usize % crews.len();
-            crews[crew].push((AgentId { role: *role, index }, receiver));
-        }
-        for (place, crew) in crews.into_iter().enumerate() {
-            let shared = Arc::clone(&shared);
-            let spawn_crew = move || {
-                for (agent, receiver) in crew {
-                    let context = Context::with_receiver(receiver);
-                    AgentHost::spawn(agent, first, Arc::clone(&shared), context);
-                }
-            };
-            match arbiters.get(place) {
-                Some(arbiter) => {
-                    if !arbiter.spawn_fn(spawn_crew) {
-                        tracing::error!(place, "an arbiter ended before its agents started");
+impl Fleet<'_> {
+    /// Spawns the hosts of all agents, spread evenly over the arbiters.
+    fn recruit(
+        &self,
+        roles: &BTreeMap<RoleId, RoleParts>,
+        arbiters: &[Arbiter],
+        supervisor: &Inbox<SupervisorMessage>,
+    ) -> Vec<Vec<HostAddr>> {
+        let mut hosts: Vec<Vec<HostAddr>> = agents_of(roles).iter().map(|_| Vec::new()).collect();
+        for (role, parts) in roles {
+            let shared = Arc::new(HostShared {
+                factory: parts.factory.clone(),
+                supervisor: supervisor.clone(),
+                surroundings: Arc::clone(self.surroundings),
+            });
+            // Where the order of starts matters, hosts wait until the supervisor tells them.
+            let first = Some(self.first).filter(|_| !self.supervision.starts_in_sequence(*role));
+            let mailbox_messages_max = self.surroundings.catalog.limits.mailbox_messages_max;
+            let mut crews: Vec<Vec<_>> = (0..arbiters.len().max(1)).map(|_| Vec::new()).collect();
+            for index in 0..parts.agents {
+                let (address, receiver) = host_channel(mailbox_messages_max);
+                hosts[usize::from(role.0)].push(address);
+                let crew = index as usize % crews.len();
+                crews[crew].push((AgentId { role: *role, index }, receiver));
+            }
+            for (place, crew) in crews.into_iter().enumerate() {
+                let shared = Arc::clone(&shared);
+                let spawn_crew = move || {
+                    for (agent, receiver) in crew {
+                        let context = Context::with_receiver(receiver);
+                        AgentHost::spawn(agent, first, Arc::clone(&shared), context);
                     }
+                };
+                match arbiters.get(place) {
+                    Some(arbiter) => {
+                        if !arbiter.spawn_fn(spawn_crew) {
+                            tracing::error!(place, "an arbiter ended before its agents started");
+                        }
+                    }
+                    None => spawn_crew(),
                 }
-                None => spawn_crew(),
             }
         }
+        hosts
     }
-    Fleet { hosts: Arc::new(hosts), supervisors }
 }
 
 /// What the control actors are started with.
@@ -293,6 +285,28 @@ struct Tree {
 }
 
 impl Tree {
+    fn start_supervisor(
+        &self,
+        tree: Supervision,
+        roles: &BTreeMap<RoleId, RoleParts>,
+        first: Incarnation,
+        seed: Seed,
+        inbox: &Inbox<SupervisorMessage>,
+    ) {
+        let supervisor = SupervisorActor::new(SupervisorParts {
+            tree,
+            agents: agents_of(roles),
+            first,
+            hosts: Arc::clone(&self.hosts),
+            inbox: inbox.outlet(),
+            surroundings: Arc::clone(&self.surroundings),
+            board: self.board.clone(),
+            clock: self.clock,
+            seed,
+        });
+        self.spawn("supervisor", supervisor, Verdict::Restart);
+    }
+
     fn start_memory_and_scheduler(&self, opened: Opened, roles: &BTreeMap<RoleId, RoleParts>) {
         let agents = agents_of(roles);
         let places = opened.quotas.keys().map(|quota| quota.0 + 1).max().unwrap_or(0);

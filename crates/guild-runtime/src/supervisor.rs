@@ -1,96 +1,125 @@
-//! Supervises the agents of one role, one for one.
+//! Carries out what the supervision tree decides: starts, stops and restarts agents, and tells a
+//! person who gave up.
 //!
-//! An agent reports how its life ended; the restart ledger of core decides whether and when it
-//! gets another one; the supervisor carries that out and tells the scheduler when the agent is
-//! back. A child never predicts the verdict.
+//! An agent reports how its life ended; the tree of core decides about it and about those that
+//! belong together with it; this actor obeys and tells the scheduler who is there. A child never
+//! predicts the verdict.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle, Supervised};
 use guild_core::draw::{Seed, Stream};
-use guild_core::event::{Event, Severity};
+use guild_core::event::{Cause, Event};
 use guild_core::id::{AgentId, Incarnation, RoleId};
 use guild_core::planner::Input;
-use guild_core::restart::{RestartLedger, RestartPolicy, Verdict};
+use guild_core::supervision::{
+    Ending, Exit, Input as ChildInput, Tree, TreeInput, TreeOrder, fingerprint,
+};
 use guild_core::time::{Timestamp, micros};
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::context::Surroundings;
 use crate::host::{HostAddr, order};
-use crate::incidents::Report;
 use crate::mailbox::{Outlet, Wake, recycled};
 use crate::message::{
-    ChildDown, MemoryMessage, Retire, Revive, SchedulerMessage, SupervisorMessage,
+    ChildDown, Ended, MemoryMessage, Retire, Revive, SchedulerMessage, Stop, SupervisorMessage,
 };
+use crate::run::{RunBoard, RunError};
 
-/// The actor that supervises a role.
-pub(crate) struct RoleSupervisor {
-    role: RoleId,
-    children: Vec<Child>,
+mod report;
+
+use report::Fatal;
+
+/// The actor that supervises all agents.
+pub(crate) struct SupervisorActor {
+    tree: Tree,
+    /// The agents of each role; a [`RoleId`] is a place in here.
+    roles: Vec<Crew>,
     hosts: Arc<Vec<Vec<HostAddr>>>,
     inbox: Outlet<SupervisorMessage>,
     surroundings: Arc<Surroundings>,
+    board: RunBoard,
     clock: Clock,
-    policy: RestartPolicy,
     seed: Seed,
-    /// Lives that are to begin later, by time; one timer serves them all.
-    due: BTreeMap<(Timestamp, u32), ()>,
     timer: Option<(Timestamp, SpawnHandle)>,
     batch: Vec<SupervisorMessage>,
+    orders: Vec<TreeOrder>,
+    /// Who waits for the end of everything.
+    stopped: Option<oneshot::Sender<u32>>,
+    /// Agents that did not stop in time.
+    abandoned: u32,
+}
+
+/// The agents of one role.
+#[derive(Default)]
+struct Crew {
+    children: Vec<Child>,
+    /// The newest death for which the role's supervisor gave up.
+    fatal: Option<Fatal>,
 }
 
 struct Child {
-    ledger: RestartLedger,
+    /// Its present life, or the next one while it is down.
     incarnation: Incarnation,
-    restart: Option<Pending>,
     lives: u32,
-}
-
-/// A life that is to begin.
-struct Pending {
+    /// Whether its host begins its first life without being told.
+    begins_alone: bool,
+    down_at: Timestamp,
+    /// How long it was down before it was told to start.
     delay_us: u64,
-    quarantined: bool,
-    parked: Option<oneshot::Sender<Incarnation>>,
+    /// Where a cell whose own actor has panicked waits for its next life.
+    parked: Option<oneshot::Sender<Revive>>,
 }
 
-/// What a supervisor is built from.
+/// What the supervisor is built from.
 pub(crate) struct SupervisorParts {
-    pub(crate) role: RoleId,
-    pub(crate) agents: u32,
+    pub(crate) tree: Tree,
+    /// How many agents each role has.
+    pub(crate) agents: Vec<u32>,
     pub(crate) first: Incarnation,
-    pub(crate) policy: RestartPolicy,
     pub(crate) hosts: Arc<Vec<Vec<HostAddr>>>,
     pub(crate) inbox: Outlet<SupervisorMessage>,
     pub(crate) surroundings: Arc<Surroundings>,
+    pub(crate) board: RunBoard,
     pub(crate) clock: Clock,
     pub(crate) seed: Seed,
 }
 
-impl RoleSupervisor {
-    /// Returns the supervisor of a role whose agents are starting.
+impl SupervisorActor {
+    /// Returns the supervisor of a fleet whose hosts have been spawned, and starts the agents whose
+    /// hosts wait to be told.
     pub(crate) fn new(parts: SupervisorParts) -> Self {
-        let child = |_| Child {
-            ledger: RestartLedger::default(),
-            incarnation: parts.first,
-            restart: None,
-            lives: 0,
+        let crew = |(role, agents): (u16, &u32)| {
+            let begins_alone = !parts.tree.starts_in_sequence(RoleId(role));
+            let child = |_| Child {
+                incarnation: parts.first,
+                lives: 0,
+                begins_alone,
+                down_at: Timestamp::default(),
+                delay_us: 0,
+                parked: None,
+            };
+            Crew { children: (0..*agents).map(child).collect(), fatal: None }
         };
-        Self {
-            role: parts.role,
-            children: (0..parts.agents).map(child).collect(),
+        let mut supervisor = Self {
+            roles: (0..).zip(&parts.agents).map(crew).collect(),
+            tree: parts.tree,
             hosts: parts.hosts,
             inbox: parts.inbox,
             surroundings: parts.surroundings,
+            board: parts.board,
             clock: parts.clock,
-            policy: parts.policy,
             seed: parts.seed,
-            due: BTreeMap::new(),
             timer: None,
             batch: Vec::new(),
-        }
+            orders: Vec::new(),
+            stopped: None,
+            abandoned: 0,
+        };
+        supervisor.step(supervisor.clock.now(), TreeInput::Start);
+        supervisor
     }
 
     fn turn(&mut self, context: &mut Context<Self>) {
@@ -101,152 +130,256 @@ impl RoleSupervisor {
         for message in batch.drain(..) {
             match message {
                 SupervisorMessage::ChildUp { agent, incarnation } => {
-                    self.up(now, agent, incarnation)
+                    self.up(now, agent, incarnation);
+                }
+                SupervisorMessage::ChildPassed { agent } => {
+                    self.tell(now, agent, ChildInput::Passed { child: agent.index });
                 }
                 SupervisorMessage::ChildDown(down) => self.down(now, *down),
-                SupervisorMessage::Stop { stopped } => self.stop(stopped),
+                SupervisorMessage::Stop { stopped } => {
+                    self.stopped = Some(stopped);
+                    self.step(now, TreeInput::Stop);
+                }
             }
         }
         self.batch = recycled(batch);
-        self.revive_due(now);
+        self.step(now, TreeInput::Tick);
         self.arm(context);
     }
 
+    fn tell(&mut self, now: Timestamp, agent: AgentId, input: ChildInput) {
+        self.step(now, TreeInput::Agent { role: agent.role, input });
+    }
+
+    /// Tells the tree what blames nobody, so that it draws nothing, and obeys.
+    fn step(&mut self, now: Timestamp, input: TreeInput) {
+        let mut orders = std::mem::take(&mut self.orders);
+        self.tree.step(now, input, 0.0, &mut orders);
+        self.obey(now, orders);
+    }
+
+    /// Carries out what the tree wants; what cannot be carried out is told to it.
+    fn obey(&mut self, now: Timestamp, mut orders: Vec<TreeOrder>) {
+        let mut answers = Vec::new();
+        loop {
+            for order in orders.drain(..) {
+                answers.extend(self.carry_out(now, order));
+            }
+            if answers.is_empty() {
+                break;
+            }
+            for answer in answers.drain(..) {
+                self.tree.step(now, answer, 0.0, &mut orders);
+            }
+        }
+        self.orders = orders;
+    }
+
+    fn carry_out(&mut self, now: Timestamp, order: TreeOrder) -> Option<TreeInput> {
+        match order {
+            TreeOrder::Start { agent, probe, released } => {
+                self.start(now, agent, probe, released);
+                None
+            }
+            TreeOrder::Stop { agent } => self.stop(agent),
+            TreeOrder::Abandon { agent } => {
+                self.abandon(now, agent);
+                None
+            }
+            TreeOrder::Lost { role } => {
+                self.lose(now, role);
+                None
+            }
+            TreeOrder::Escalated(escalation) => {
+                self.report_escalation(now, &escalation);
+                None
+            }
+            TreeOrder::Ended(ending) => {
+                self.end(now, ending);
+                None
+            }
+        }
+    }
+
     fn up(&mut self, now: Timestamp, agent: AgentId, incarnation: Incarnation) {
-        let Some(child) = self.children.get_mut(agent.index as usize) else {
+        let role = agent.role;
+        let Some(child) = self.child(agent).filter(|child| child.incarnation == incarnation) else {
             return;
         };
         child.lives += 1;
-        child.ledger.running(now);
-        let event = match child.restart.take() {
-            // Before its first life that came up there is nothing to restart, though it may have
-            // crashed while it was started.
-            Some(pending) if child.lives > 1 => {
-                self.surroundings.stats.restarts.fetch_add(1, Ordering::Relaxed);
-                Event::AgentRestarted { agent, incarnation, delay_us: pending.delay_us }
-            }
-            Some(_) | None => Event::AgentStarted { agent, role: self.role, incarnation },
+        let (lives, delay_us) = (child.lives, child.delay_us);
+        self.tell(now, agent, ChildInput::Up { child: agent.index });
+        // Before its first life that came up there is nothing to restart, though it may have crashed
+        // while it was started.
+        let event = if lives > 1 {
+            self.surroundings.stats.restarts.fetch_add(1, Ordering::Relaxed);
+            Event::AgentRestarted { agent, incarnation, delay_us }
+        } else {
+            Event::AgentStarted { agent, role, incarnation }
         };
-        self.surroundings.memory.push(MemoryMessage::Record(event));
+        self.record(event);
         self.surroundings
             .scheduler
             .push(SchedulerMessage::Tell(Input::AgentReady { agent, incarnation }));
     }
 
-    fn down(&mut self, now: Timestamp, down: ChildDown) {
-        let agent = down.agent;
-        let Some(child) = self.children.get_mut(agent.index as usize) else {
+    fn down(&mut self, now: Timestamp, mut down: ChildDown) {
+        let (agent, incarnation) = (down.agent, down.incarnation);
+        let parked = down.parked.take();
+        let Some(child) = self.child(agent) else {
             return;
         };
-        child.incarnation = down.incarnation.next();
-        let Some(cause) = down.cause else {
-            let pending = Pending { delay_us: 0, quarantined: false, parked: down.parked };
-            return self.schedule(now, agent, pending);
-        };
-        let draw = self.seed.unit(Stream::Restart, entity(agent), down.incarnation.0);
-        let verdict = child.ledger.crashed(&self.policy, now, draw);
-        self.surroundings.stats.crashes.fetch_add(1, Ordering::Relaxed);
-        let mut events = vec![MemoryMessage::Record(Event::AgentCrashed {
-            agent,
-            incarnation: down.incarnation,
-            cause,
-            message: down.message.clone(),
-            task: down.task.map(|(task, _)| task),
-        })];
-        let (at, action, quarantined) = match verdict {
-            Verdict::Restart { delay } => {
-                (now.after(delay), format!("restarted after {} us", micros(delay)), false)
+        if child.incarnation != incarnation {
+            // A life that was given up before it could say so. Its cell goes on with the next one.
+            let next = Revive { incarnation: child.incarnation, probe: false };
+            if parked.is_some_and(|parked| parked.send(next).is_err()) {
+                tracing::debug!(agent = agent.index, "a cell that was given up has ended");
             }
-            Verdict::Quarantine { until } => {
-                events.push(MemoryMessage::Record(Event::AgentQuarantined {
-                    agent,
-                    reason: "it crashed more often than its restart policy allows".into(),
-                    until: Some(until),
-                }));
-                (until, format!("quarantined until {} us", until.0), true)
+            return;
+        }
+        child.incarnation = incarnation.next();
+        child.down_at = now;
+        child.parked = parked;
+        let child = agent.index;
+        let input = match down.ended {
+            Ended::Failed(cause) => {
+                let cause = fingerprint(cause, down.location.as_deref(), &down.message);
+                ChildInput::Down { child, exit: Exit::Failed { cause } }
             }
+            Ended::Cancelled => ChildInput::Down { child, exit: Exit::Blameless },
+            Ended::Retired => ChildInput::Down { child, exit: Exit::Normal },
+            Ended::Stopped => ChildInput::Stopped { child },
         };
-        let report = Report {
-            kind: "agent_crashed",
-            severity: if quarantined { Severity::Error } else { Severity::Warning },
-            cause,
-            message: down.message.clone(),
-            location: down.location,
-            agent: Some((agent, down.incarnation)),
-            task: down.task,
-            fault: down.fault,
-            action: action.into(),
-        };
-        events.push(MemoryMessage::Record(self.surroundings.incidents.open(now, report)));
-        self.surroundings.memory.push_all(&mut events);
+        let draw = self.seed.unit(Stream::Restart, entity(agent), incarnation.0);
+        let mut orders = std::mem::take(&mut self.orders);
+        let input = TreeInput::Agent { role: agent.role, input };
+        let verdict = self.tree.step(now, input, draw, &mut orders);
+        match down.ended {
+            Ended::Failed(cause) => self.report_crash(now, &down, cause, verdict),
+            Ended::Stopped | Ended::Retired if !self.is_ending() => {
+                let reason = down.message.clone();
+                self.record(Event::AgentStopped { agent, incarnation, reason });
+            }
+            Ended::Stopped | Ended::Retired | Ended::Cancelled => {}
+        }
         if down.unknown_to_scheduler {
-            let (incarnation, message) = (down.incarnation, down.message);
-            let input = Input::AgentDown { agent, incarnation, cause, message };
-            self.surroundings.scheduler.push(SchedulerMessage::Tell(input));
+            let cause = match down.ended {
+                Ended::Failed(cause) => cause,
+                Ended::Stopped | Ended::Retired | Ended::Cancelled => Cause::AgentLost,
+            };
+            self.tell_down(agent, incarnation, cause, down.message);
         }
-        let delay_us = micros(at.since(now));
-        self.schedule(at, agent, Pending { delay_us, quarantined, parked: down.parked });
+        self.obey(now, orders);
     }
 
-    fn schedule(&mut self, at: Timestamp, agent: AgentId, pending: Pending) {
-        if let Some(child) = self.children.get_mut(agent.index as usize) {
-            child.restart = Some(pending);
-            self.due.insert((at, agent.index), ());
-        }
+    fn tell_down(&self, agent: AgentId, incarnation: Incarnation, cause: Cause, message: Box<str>) {
+        let input = Input::AgentDown { agent, incarnation, cause, message };
+        self.surroundings.scheduler.push(SchedulerMessage::Tell(input));
     }
 
-    fn revive_due(&mut self, now: Timestamp) {
-        while let Some(entry) = self.due.first_entry().filter(|entry| entry.key().0 <= now) {
-            let ((_, index), ()) = entry.remove_entry();
-            self.revive(AgentId { role: self.role, index });
-        }
-    }
-
-    fn revive(&mut self, agent: AgentId) {
-        let Some(child) = self.children.get_mut(agent.index as usize) else {
+    fn start(&mut self, now: Timestamp, agent: AgentId, probe: bool, released: bool) {
+        let Some(child) = self.child(agent) else {
             return;
         };
-        let Some(pending) = child.restart.as_mut() else {
+        if std::mem::take(&mut child.begins_alone) {
             return;
+        }
+        child.delay_us = match child.lives {
+            0 => 0,
+            _ => micros(now.since(child.down_at)),
         };
-        let incarnation = child.incarnation;
-        if std::mem::take(&mut pending.quarantined) {
-            child.ledger.released();
+        let (parked, revive) =
+            (child.parked.take(), Revive { incarnation: child.incarnation, probe });
+        if released {
             let reason = "its quarantine is over".into();
-            self.surroundings
-                .memory
-                .push(MemoryMessage::Record(Event::AgentReleased { agent, reason }));
+            self.record(Event::AgentReleased { agent, reason });
         }
-        let parked = pending.parked.take();
         let delivered = match parked {
-            Some(parked) => parked.send(incarnation).is_ok(),
-            None => self
-                .hosts
-                .get(usize::from(self.role.0))
-                .and_then(|hosts| hosts.get(agent.index as usize))
-                .is_some_and(|host| order(host, Revive { incarnation })),
+            Some(parked) => parked.send(revive).is_ok(),
+            None => self.host(agent).is_some_and(|host| order(host, revive)),
         };
         if !delivered {
             tracing::warn!(agent = agent.index, "agent's host is gone; it is not restarted");
         }
     }
 
-    fn stop(&mut self, stopped: oneshot::Sender<()>) {
-        self.due.clear();
-        let hosts = self.hosts.get(usize::from(self.role.0)).into_iter().flatten();
-        for (host, child) in hosts.zip(&mut self.children) {
-            child.restart = None;
+    /// Stops an agent; returns what the tree has to know at once.
+    fn stop(&mut self, agent: AgentId) -> Option<TreeInput> {
+        let incarnation = self.child(agent)?.incarnation;
+        let is_alive = self.host(agent).is_some_and(|host| order(host, Stop { incarnation }));
+        let child = agent.index;
+        let input = ChildInput::Stopped { child };
+        (!is_alive).then_some(TreeInput::Agent { role: agent.role, input })
+    }
+
+    /// Goes on without an agent that does not stop: its life is over for everybody but itself.
+    fn abandon(&mut self, now: Timestamp, agent: AgentId) {
+        let Some(child) = self.child(agent) else {
+            return;
+        };
+        let incarnation = child.incarnation;
+        child.incarnation = incarnation.next();
+        child.down_at = now;
+        self.abandoned += 1;
+        tracing::warn!(agent = agent.index, "an agent did not stop in time; it is left behind");
+        if !self.is_ending() {
+            let reason: Box<str> = "it did not stop in time and was left behind".into();
+            self.record(Event::AgentStopped { agent, incarnation, reason: reason.clone() });
+            self.tell_down(agent, incarnation, Cause::AgentLost, reason);
+        }
+    }
+
+    fn lose(&mut self, now: Timestamp, role: RoleId) {
+        if self.is_ending() {
+            return;
+        }
+        let reason: Box<str> = "its agents have ended, and nothing starts them again".into();
+        self.record(Event::RoleLost { role, reason: reason.clone() });
+        self.report_loss(now, role, reason);
+        self.surroundings.scheduler.push(SchedulerMessage::Tell(Input::RoleLost { role }));
+    }
+
+    fn end(&mut self, now: Timestamp, ending: Ending) {
+        tracing::info!(?ending, at_us = now.0, "all agents have ended");
+        if let Ending::Meltdown { .. } = ending {
+            let why = "its supervisors gave up; the newest incident tells the chain of causes";
+            self.board.close(RunError::Failed(why.to_owned()));
+            let (halted, _) = oneshot::channel();
+            self.surroundings.scheduler.push(SchedulerMessage::Halt { halted });
+            return;
+        }
+        for host in self.hosts.iter().flatten() {
             if !order(host, Retire) {
-                tracing::debug!("host has ended already");
+                tracing::trace!("host has ended already");
             }
         }
-        if stopped.send(()).is_err() {
+        if let Some(stopped) = self.stopped.take()
+            && stopped.send(self.abandoned).is_err()
+        {
             tracing::debug!("nobody waits for the stop any more");
         }
     }
 
+    fn is_ending(&self) -> bool {
+        self.stopped.is_some()
+    }
+
+    fn record(&self, event: Event) {
+        self.surroundings.memory.push(MemoryMessage::Record(event));
+    }
+
+    fn child(&mut self, agent: AgentId) -> Option<&mut Child> {
+        let crew = self.roles.get_mut(usize::from(agent.role.0))?;
+        crew.children.get_mut(agent.index as usize)
+    }
+
+    fn host(&self, agent: AgentId) -> Option<&HostAddr> {
+        self.hosts.get(usize::from(agent.role.0))?.get(agent.index as usize)
+    }
+
+    /// Keeps one timer: the tree's next wake-up, or an earlier one that is armed already.
     fn arm(&mut self, context: &mut Context<Self>) {
-        let Some((at, _)) = self.due.first_key_value().map(|(key, ())| *key) else {
+        let Some(at) = self.tree.next_wakeup() else {
             return;
         };
         if let Some((armed, handle)) = self.timer {
@@ -268,7 +401,7 @@ fn entity(agent: AgentId) -> u64 {
     u64::from(agent.role.0) << 32 | u64::from(agent.index)
 }
 
-impl Actor for RoleSupervisor {
+impl Actor for SupervisorActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Context<Self>) {
@@ -278,9 +411,9 @@ impl Actor for RoleSupervisor {
     }
 }
 
-impl Supervised for RoleSupervisor {}
+impl Supervised for SupervisorActor {}
 
-impl Handler<Wake> for RoleSupervisor {
+impl Handler<Wake> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, _: Wake, context: &mut Context<Self>) {

@@ -190,6 +190,15 @@ fn start(
     for role in &plan.flow.roles {
         let shared = shared.clone();
         builder = builder.role(&role.name, role.agents, move || FlowAgent(shared.clone()));
+        if let Some(spec) = &role.supervision {
+            builder = builder.supervise(&role.name, spec.clone());
+        }
+    }
+    for group in &plan.flow.groups {
+        builder = builder.group(&group.name, &group.members, group.supervisor.clone());
+    }
+    if let Some(spec) = &plan.flow.supervision {
+        builder = builder.root(spec.clone());
     }
     for quota in &plan.flow.quotas {
         builder = builder.quota(&quota.name, quota.spec.clone());

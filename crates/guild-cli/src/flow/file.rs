@@ -12,7 +12,7 @@ use crate::flow::problem::{FlowError, Problems, suggest};
 use crate::flow::reader::{Located, Raw, Section};
 use crate::flow::template::{Engine, Origin, Template};
 use crate::flow::{
-    FLOW_ROLE, Flow, Quota, Role, RoleKind, check, duration, namespace, quantity, task,
+    FLOW_ROLE, Flow, Quota, Role, RoleKind, check, duration, namespace, quantity, supervision, task,
 };
 
 /// Most bytes of output that a role may allow.
@@ -137,6 +137,8 @@ fn sections(
     }
     let quotas = quotas(reading, root.section("quotas"));
     let namespaces = namespace::namespaces(reading, root.section("namespaces"), &roles);
+    let groups = supervision::groups(reading, root.section("groups"), &roles);
+    let supervision = supervision::supervision(reading, root);
     let defaults = task::defaults(root.section("defaults"));
     let tasks = root.section("tasks");
     let drafts = task::read(reading, tasks, &roles, &quotas, &defaults);
@@ -151,6 +153,8 @@ fn sections(
         roles: roles.into_iter().map(|(_, role)| role).collect(),
         quotas: quotas.into_iter().map(|(_, quota)| quota).collect(),
         namespaces,
+        groups,
+        supervision,
         tasks: drafts,
         result: result.into_iter().map(|(name, value)| (name.value, value)).collect(),
         result_inputs: std::collections::BTreeSet::new(),
@@ -226,6 +230,7 @@ fn role(reading: &Reading<'_>, name: &Located<String>, table: &Section<'_, '_>) 
     let env = environment(reading, table);
     let cwd = table.text("cwd").and_then(|text| reading.template(&text));
     let duration = duration::duration(table);
+    let supervision = supervision::supervision(reading, table);
     let size = |key| {
         let read = |text: &str| match quantity::bytes(text)? {
             bytes if (1..=OUTPUT_MAX).contains(&bytes) => Ok(bytes),
@@ -263,6 +268,7 @@ fn role(reading: &Reading<'_>, name: &Located<String>, table: &Section<'_, '_>) 
         env,
         cwd,
         duration,
+        supervision,
         stdout_max: stdout_max.unwrap_or(16 << 20),
         stderr_max: stderr_max.unwrap_or(1 << 20),
     })

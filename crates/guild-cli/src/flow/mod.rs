@@ -13,6 +13,7 @@ pub(crate) mod output;
 pub(crate) mod problem;
 mod quantity;
 mod reader;
+mod supervision;
 mod task;
 pub(crate) mod template;
 mod work;
@@ -53,6 +54,10 @@ pub(crate) struct Flow {
     pub(crate) roles: Vec<Role>,
     pub(crate) quotas: Vec<Quota>,
     pub(crate) namespaces: Vec<guild::Namespace>,
+    /// Roles that belong together.
+    pub(crate) groups: Vec<guild::GroupSpec>,
+    /// How roles and groups that give up are treated; none: as by default.
+    pub(crate) supervision: Option<guild::SupervisorSpec>,
     pub(crate) tasks: Vec<FlowTask>,
     /// The declared result: names and values.
     pub(crate) result: Vec<(String, Template)>,
@@ -81,6 +86,8 @@ pub(crate) struct Role {
     pub(crate) cwd: Option<Template>,
     /// How long its tasks take in a simulation that say nothing themselves.
     pub(crate) duration: Option<TaskDuration>,
+    /// How its agents are restarted; none: as by default.
+    pub(crate) supervision: Option<guild::SupervisorSpec>,
     pub(crate) stdout_max: usize,
     pub(crate) stderr_max: usize,
 }

@@ -78,7 +78,9 @@ impl Line<'_> {
             | Event::AgentCrashed { .. }
             | Event::AgentRestarted { .. }
             | Event::AgentQuarantined { .. }
-            | Event::AgentReleased { .. } => self.agent_event(event),
+            | Event::AgentReleased { .. }
+            | Event::AgentStopped { .. }
+            | Event::RoleLost { .. } => self.agent_event(event),
             Event::TaskAdded { .. } | Event::TaskReady { .. } | Event::TaskEnded { .. } => {
                 self.task_event(event);
             }
@@ -183,6 +185,18 @@ impl Line<'_> {
                 self.agent(*agent);
                 self.text("reason", reason);
                 self.optional("until_us", None);
+            }
+            Event::AgentStopped { agent, incarnation, reason } => {
+                self.kind(kind::AGENT_STOPPED);
+                self.agent(*agent);
+                self.number("incarnation", incarnation.0);
+                self.text("reason", reason);
+            }
+            Event::RoleLost { role, reason } => {
+                self.kind(kind::ROLE_LOST);
+                let names = self.names;
+                self.text("role", names.role(*role));
+                self.text("reason", reason);
             }
             _ => unreachable!("only events of agents come here"),
         }

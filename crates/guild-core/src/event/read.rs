@@ -156,7 +156,12 @@ impl<'a> Raw<'a> {
             | kind::AGENT_CRASHED
             | kind::AGENT_RESTARTED
             | kind::AGENT_QUARANTINED
-            | kind::AGENT_RELEASED => self.agent_event(),
+            | kind::AGENT_RELEASED
+            | kind::AGENT_STOPPED => self.agent_event(),
+            kind::ROLE_LOST => {
+                let role = self.role.take();
+                Ok(LineEvent::RoleLost { role: self.need(role, "role")?, reason: self.reason()? })
+            }
             kind::MEMORY_COMMITTED | kind::QUOTA_CHANGED => self.shared(),
             kind::FAULT_INJECTED | kind::INCIDENT_OPENED => self.failure(),
             kind::RUN_SUBMITTED | kind::RUN_JOINED | kind::RUN_CANCELLED | kind::RUN_ENDED => {
@@ -253,6 +258,11 @@ impl<'a> Raw<'a> {
                 agent,
                 reason: self.reason()?,
                 until_us: self.until_us,
+            },
+            kind::AGENT_STOPPED => LineEvent::AgentStopped {
+                agent,
+                incarnation: self.need(self.incarnation, "incarnation")?,
+                reason: self.reason()?,
             },
             _ => LineEvent::AgentReleased { agent, reason: self.reason()? },
         })

@@ -88,6 +88,15 @@ pub enum LineEvent<'a> {
         agent: Text<'a>,
         reason: Text<'a>,
     },
+    AgentStopped {
+        agent: Text<'a>,
+        incarnation: u64,
+        reason: Text<'a>,
+    },
+    RoleLost {
+        role: Text<'a>,
+        reason: Text<'a>,
+    },
     TaskAdded {
         task: TaskText<'a>,
         role: Text<'a>,
@@ -206,6 +215,7 @@ impl<'a> LineEvent<'a> {
             | Self::AgentRestarted { agent, .. }
             | Self::AgentQuarantined { agent, .. }
             | Self::AgentReleased { agent, .. }
+            | Self::AgentStopped { agent, .. }
             | Self::TaskFailed { agent, .. }
             | Self::StaleResult { agent, .. } => Some(agent),
             Self::TaskAssigned { lease, .. }

@@ -19,6 +19,8 @@ pub(super) struct RolePool {
     pub(super) live_count: usize,
     pub(super) ready: BinaryHeap<ReadyTask>,
     pub(super) dirty: bool,
+    /// Whether no agent will come back by itself.
+    pub(super) is_lost: bool,
 }
 
 /// One agent.
@@ -65,6 +67,7 @@ impl RolePool {
             live_count: 0,
             ready: BinaryHeap::new(),
             dirty: false,
+            is_lost: false,
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::draw::Stream;
 use crate::event::{Cause, EndState, Event};
-use crate::id::{AgentId, FencingToken, Incarnation, TaskId};
+use crate::id::{AgentId, FencingToken, Incarnation, RoleId, TaskId};
 use crate::retry::RetryPolicy;
 use crate::time::Timestamp;
 
@@ -46,8 +46,17 @@ impl Planner {
             "a new life begins after the one before it has ended"
         );
         slot.incarnation = Some(incarnation);
+        pool.is_lost = false;
         pool.set(agent.index, AgentState::Idle);
         self.touch(role);
+    }
+
+    pub(super) fn role_lost(&mut self, role: RoleId) {
+        let role = usize::from(role.0);
+        if let Some(pool) = self.roles.get_mut(role) {
+            pool.is_lost = true;
+            self.touch(role);
+        }
     }
 
     pub(super) fn agent_down(

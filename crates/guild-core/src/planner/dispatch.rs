@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use serde::{Deserialize, Serialize};
 
 use crate::draw::Stream;
-use crate::event::Event;
+use crate::event::{EndState, Event};
 use crate::id::{AgentId, QuotaId, RoleId, TaskId};
 use crate::quota::{Quota, QuotaSpec};
 use crate::time::Timestamp;
@@ -136,6 +136,9 @@ impl Planner {
     }
 
     fn dispatch_role(&mut self, now: Timestamp, role: usize, out: &mut Decisions) {
+        if self.roles[role].is_lost {
+            return self.give_up_role(now, role, out);
+        }
         // Tasks whose only idle agent is the one that has just failed them.
         let mut set_aside = Vec::new();
         while self.has_room() && self.roles[role].idle_count > 0 {
@@ -156,6 +159,16 @@ impl Planner {
             }
         }
         self.roles[role].ready.extend(set_aside);
+    }
+
+    /// Fails what is ready for a role that has lost all its agents; what becomes ready later meets
+    /// the same end.
+    fn give_up_role(&mut self, now: Timestamp, role: usize, out: &mut Decisions) {
+        while let Some(entry) = self.roles[role].ready.pop() {
+            if self.status(entry.task) == Some(Status::Ready) {
+                self.end(now, entry.task, EndState::Failed, out);
+            }
+        }
     }
 
     /// Parks a task at the first quota that is short of what it needs.

@@ -7,7 +7,7 @@ use crate::event::{Cause, Event, Outcome, Tally};
 use crate::graph::{Bindings, Graph};
 use crate::history::RunHistory;
 use crate::id::{
-    AgentId, CommitVersion, FencingToken, Incarnation, QuotaId, RunId, TaskId, TaskIndex,
+    AgentId, CommitVersion, FencingToken, Incarnation, QuotaId, RoleId, RunId, TaskId, TaskIndex,
 };
 
 /// What happened to the guild.
@@ -27,6 +27,9 @@ pub enum Input {
     AgentReady { agent: AgentId, incarnation: Incarnation },
     /// An agent's life ended; what it held is lost.
     AgentDown { agent: AgentId, incarnation: Incarnation, cause: Cause, message: Box<str> },
+    /// No agent of the role will come back by itself: tasks that ask for it fail, until one is up
+    /// again after all.
+    RoleLost { role: RoleId },
     /// An agent works on.
     Heartbeat { agent: AgentId, task: TaskId, token: FencingToken },
     /// An attempt ended.

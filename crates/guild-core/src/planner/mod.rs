@@ -135,6 +135,7 @@ impl Planner {
             Input::AgentDown { agent, incarnation, cause, message } => {
                 self.agent_down(now, agent, incarnation, cause, message, out);
             }
+            Input::RoleLost { role } => self.role_lost(role),
             Input::Heartbeat { agent, task, token } => self.heartbeat(now, agent, task, token),
             Input::Finished { agent, incarnation, task, token, result } => {
                 self.finished(now, (agent, incarnation), task, token, result, out);

@@ -16,11 +16,17 @@ use crate::restart::RestartPolicy;
 use crate::time::Timestamp;
 
 mod ceiling;
+mod fingerprint;
 mod supervisor;
 #[cfg(test)]
 mod tests;
+mod tree;
 
+pub use fingerprint::fingerprint;
 pub use supervisor::Supervisor;
+pub use tree::{
+    Escalation, GroupSpec, Link, RoleSpec, Tree, TreeError, TreeInput, TreeOrder, TreeSpec,
+};
 
 /// Who else is restarted when a child dies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,9 +35,11 @@ pub enum Strategy {
     /// Nobody.
     #[default]
     OneForOne,
-    /// All children: they belong together.
+    /// All children: they belong together. They are started one after the other and stopped in
+    /// reverse.
     OneForAll,
-    /// The children that were started after it: they depend on it.
+    /// The children that were started after it: they depend on it. They are started one after the
+    /// other and stopped in reverse.
     RestForOne,
 }
 
@@ -79,7 +87,7 @@ impl Default for Ceiling {
 }
 
 /// How a supervisor treats its children.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SupervisorSpec {
     /// Who else is restarted.
     pub strategy: Strategy,
@@ -91,6 +99,32 @@ pub struct SupervisorSpec {
     pub exhausted: Exhausted,
     /// How many deaths are borne in all.
     pub ceiling: Ceiling,
+    /// How long an agent that was told to stop may take; then it is left behind. (A supervisor takes
+    /// as long as its children.)
+    pub shutdown: Duration,
+}
+
+impl Default for SupervisorSpec {
+    /// One for one, permanent, quarantine, and two seconds to stop.
+    fn default() -> Self {
+        Self {
+            strategy: Strategy::default(),
+            restart_type: RestartType::default(),
+            restart: RestartPolicy::default(),
+            exhausted: Exhausted::default(),
+            ceiling: Ceiling::default(),
+            shutdown: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What the children of a supervisor are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The agents of a role. Where they do not depend on each other they are stopped at once.
+    Agents,
+    /// Supervisors. They are stopped one by one, and each takes as long as its children.
+    Supervisors,
 }
 
 /// How a child ended by itself.
@@ -157,6 +191,15 @@ pub enum Order {
         /// Which.
         child: u32,
     },
+    /// The child did not stop in time; go on without it.
+    Abandon {
+        /// Which.
+        child: u32,
+    },
+    /// All children have come up since the start, or are quarantined.
+    Ready,
+    /// All children have ended for good, as their restart type says.
+    Extinct,
     /// All children have ended: tell whoever is above.
     Ended(Ending),
 }

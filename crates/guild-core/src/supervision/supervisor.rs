@@ -8,18 +8,24 @@ use crate::time::Timestamp;
 
 use super::ceiling::Deaths;
 use super::{
-    Ending, Exhausted, Exit, Input, Order, RestartType, Strategy, SupervisorSpec, Verdict,
+    Ending, Exhausted, Exit, Input, Kind, Order, RestartType, Strategy, SupervisorSpec, Verdict,
 };
 
 /// One supervisor and what it knows of its children.
 #[derive(Clone, Debug)]
 pub struct Supervisor {
     spec: SupervisorSpec,
+    kind: Kind,
     children: Vec<Child>,
     deaths: Deaths,
     phase: Phase,
-    /// Children that are started later, by time.
+    /// What is due of which child: a start, or the end of the time it may take to stop.
     due: BTreeSet<(Timestamp, u32)>,
+    /// Whether all children have come up since the start, or are kept down.
+    is_ready: bool,
+    /// Whether all children have ended for good since the start.
+    is_extinct: bool,
+    count: Count,
 }
 
 #[derive(Clone, Debug)]
@@ -32,14 +38,27 @@ struct Child {
 enum State {
     /// It does not run, and nothing is planned.
     Down,
-    /// It was told to start, or runs.
-    Alive,
-    /// It was told to stop.
-    Stopping,
+    /// It has ended for good, as its restart type says.
+    Gone,
+    /// It was told to start.
+    Starting,
+    /// It runs.
+    Up,
+    /// It was told to stop, and is left behind at this time, if there is one.
+    Stopping(Option<Timestamp>),
     /// It is started at this time.
     Waiting(Timestamp),
     /// It is started at this time, on probation.
     Quarantined(Timestamp),
+}
+
+/// How many children are in a state.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    gone: usize,
+    starting: usize,
+    stopping: usize,
+    waiting: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,15 +82,19 @@ enum Then {
 }
 
 impl Supervisor {
-    /// Returns a supervisor that has not started.
-    pub fn new(spec: SupervisorSpec, children: u32) -> Self {
+    /// Returns a supervisor that has not started, of this many children.
+    pub fn new(spec: SupervisorSpec, kind: Kind, children: u32) -> Self {
         let child = Child { state: State::Down, ledger: RestartLedger::default() };
         Self {
             spec,
+            kind,
             children: vec![child; children as usize],
             deaths: Deaths::default(),
             phase: Phase::Idle,
             due: BTreeSet::new(),
+            is_ready: false,
+            is_extinct: false,
+            count: Count::default(),
         }
     }
 
@@ -85,20 +108,24 @@ impl Supervisor {
         orders: &mut Vec<Order>,
     ) -> Option<Verdict> {
         let verdict = match input {
-            Input::Start => self.start(orders),
+            Input::Start => {
+                self.start(now, orders);
+                None
+            }
             Input::Stop => {
                 self.begin_stop(now, 0, Then::End(Ending::Stopped), orders);
                 None
             }
             Input::Up { child } => {
-                if let Some(child) = self.child_in(child, State::Alive) {
-                    child.ledger.running(now);
+                if self.state(child) == Some(State::Starting) {
+                    self.set(child, State::Up);
+                    self.children[child as usize].ledger.running(now);
                 }
                 None
             }
             Input::Passed { child } => {
-                if let Some(child) = self.child_in(child, State::Alive) {
-                    child.ledger.passed();
+                if self.state(child) == Some(State::Up) {
+                    self.children[child as usize].ledger.passed();
                 }
                 None
             }
@@ -109,32 +136,39 @@ impl Supervisor {
             }
             Input::Tick => None,
         };
-        self.start_due(now, orders);
+        self.do_what_is_due(now, orders);
+        self.tell_news(orders);
         verdict
     }
 
     /// Returns when the next [`Input::Tick`] is due.
     pub fn next_wakeup(&self) -> Option<Timestamp> {
-        self.due.first().map(|(at, _)| *at)
+        self.first_due().map(|(at, _)| at)
     }
 
     /// Returns whether a child is in quarantine.
     pub fn is_quarantined(&self, child: u32) -> bool {
-        let state = self.children.get(child as usize).map(|child| child.state);
-        matches!(state, Some(State::Quarantined(_)))
+        matches!(self.state(child), Some(State::Quarantined(_)))
     }
 
-    fn start(&mut self, orders: &mut Vec<Order>) -> Option<Verdict> {
-        if self.phase == Phase::Idle {
-            // A supervisor that is started again does not hold the past against its children.
-            self.deaths = Deaths::default();
-            self.phase = Phase::Serving;
-            for (place, child) in (0..).zip(&mut self.children) {
-                *child = Child { state: State::Alive, ledger: RestartLedger::default() };
+    fn start(&mut self, now: Timestamp, orders: &mut Vec<Order>) {
+        if self.phase != Phase::Idle {
+            return;
+        }
+        // A supervisor that is started again does not hold the past against its children.
+        self.deaths = Deaths::default();
+        self.phase = Phase::Serving;
+        self.is_ready = false;
+        self.is_extinct = false;
+        for place in self.places_from(0) {
+            self.children[place as usize].ledger = RestartLedger::default();
+            if self.is_in_sequence() {
+                self.set(place, State::Waiting(now));
+            } else {
+                self.set(place, State::Starting);
                 orders.push(Order::Start { child: place, probe: false, released: false });
             }
         }
-        None
     }
 
     fn down(
@@ -145,16 +179,17 @@ impl Supervisor {
         draw: f64,
         orders: &mut Vec<Order>,
     ) -> Option<Verdict> {
-        match self.children.get(place as usize)?.state {
-            State::Alive => {}
+        match self.state(place)? {
+            State::Starting | State::Up => {}
             // It died of its own accord before it could obey.
-            State::Stopping => {
+            State::Stopping(_) => {
+                let fate = self.fate_of_a_stopped_child();
                 self.stopped(now, place, orders);
-                return Some(self.fate_of_a_stopped_child());
+                return Some(fate);
             }
-            State::Down | State::Waiting(_) | State::Quarantined(_) => return None,
+            State::Down | State::Gone | State::Waiting(_) | State::Quarantined(_) => return None,
         }
-        self.children[place as usize].state = State::Down;
+        self.set(place, State::Down);
         if let Phase::Stopping { from, .. } = self.phase
             && place >= from
         {
@@ -162,6 +197,7 @@ impl Supervisor {
         }
         match (exit, self.spec.restart_type) {
             (_, RestartType::Temporary) | (Exit::Normal, RestartType::Transient) => {
+                self.set(place, State::Gone);
                 Some(Verdict::Gone)
             }
             (Exit::Normal | Exit::Blameless, _) => Some(self.wait(place, now)),
@@ -193,8 +229,7 @@ impl Supervisor {
             restart::Verdict::Quarantine { until }
                 if !too_many && one_for_one && self.spec.exhausted == Exhausted::Quarantine =>
             {
-                self.children[place as usize].state = State::Quarantined(until);
-                self.due.insert((until, place));
+                self.set(place, State::Quarantined(until));
                 Verdict::Quarantine { until }
             }
             restart::Verdict::Restart { .. } | restart::Verdict::Quarantine { .. } => {
@@ -206,8 +241,7 @@ impl Supervisor {
     }
 
     fn wait(&mut self, place: u32, at: Timestamp) -> Verdict {
-        self.children[place as usize].state = State::Waiting(at);
-        self.due.insert((at, place));
+        self.set(place, State::Waiting(at));
         Verdict::Restart { at }
     }
 
@@ -237,50 +271,45 @@ impl Supervisor {
             Phase::Stopping { from: earlier, .. } => from.min(earlier),
             Phase::Idle | Phase::Serving => from,
         };
-        let next = u32::try_from(self.children.len()).unwrap_or(u32::MAX);
-        self.phase = Phase::Stopping { from, next, then };
+        for place in self.places_from(from) {
+            match self.children[place as usize].state {
+                State::Waiting(_) => self.set(place, State::Down),
+                // Quarantine outlasts a restart of the others, but not the end.
+                State::Quarantined(_) if matches!(then, Then::End(_)) => {
+                    self.set(place, State::Down);
+                }
+                _ => {}
+            }
+        }
+        self.phase = Phase::Stopping { from, next: self.places_from(0).end, then };
         self.go_on_stopping(now, orders);
     }
 
     fn stopped(&mut self, now: Timestamp, place: u32, orders: &mut Vec<Order>) {
-        if let Some(child) = self.child_in(place, State::Stopping) {
-            child.state = State::Down;
+        if let Some(State::Stopping(_)) = self.state(place) {
+            self.set(place, State::Down);
             self.go_on_stopping(now, orders);
         }
     }
 
-    /// Stops the next child in reverse order, one at a time; when none is left, goes on.
+    /// Stops the next child in reverse order, or all that are left where they do not depend on each
+    /// other; when none is left, goes on.
     fn go_on_stopping(&mut self, now: Timestamp, orders: &mut Vec<Order>) {
         let Phase::Stopping { from, mut next, then } = self.phase else {
             return;
         };
-        let for_good = matches!(then, Then::End(_));
-        while next > from {
-            let place = next - 1;
-            let child = &mut self.children[place as usize];
-            match child.state {
-                State::Alive => {
-                    child.state = State::Stopping;
-                    orders.push(Order::Stop { child: place });
-                    self.phase = Phase::Stopping { from, next, then };
-                    return;
-                }
-                State::Stopping => {
-                    self.phase = Phase::Stopping { from, next, then };
-                    return;
-                }
-                State::Waiting(at) => {
-                    child.state = State::Down;
-                    self.due.remove(&(at, place));
-                }
-                // Quarantine outlasts a restart of the others, but not the end.
-                State::Quarantined(at) if for_good => {
-                    child.state = State::Down;
-                    self.due.remove(&(at, place));
-                }
-                State::Quarantined(_) | State::Down => {}
+        let one_by_one = self.is_in_sequence() || self.kind == Kind::Supervisors;
+        while next > from && !(one_by_one && self.count.stopping > 0) {
+            next -= 1;
+            if let Some(State::Starting | State::Up) = self.state(next) {
+                let lasts = (self.kind == Kind::Agents).then_some(self.spec.shutdown);
+                self.set(next, State::Stopping(lasts.map(|lasts| now.after(lasts))));
+                orders.push(Order::Stop { child: next });
             }
-            next = place;
+        }
+        self.phase = Phase::Stopping { from, next, then };
+        if self.count.stopping > 0 {
+            return;
         }
         match then {
             Then::End(ending) => {
@@ -289,32 +318,111 @@ impl Supervisor {
             }
             Then::StartAgain { delay } => {
                 self.phase = Phase::Serving;
-                let at = now.after(delay);
-                let places = from..u32::try_from(self.children.len()).unwrap_or(u32::MAX);
-                for place in places {
-                    if self.children[place as usize].state == State::Down {
-                        self.wait(place, at);
+                for place in self.places_from(from) {
+                    if self.state(place) == Some(State::Down) {
+                        self.wait(place, now.after(delay));
                     }
                 }
             }
         }
     }
 
-    fn start_due(&mut self, now: Timestamp, orders: &mut Vec<Order>) {
-        while let Some((at, place)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
-            self.due.remove(&(at, place));
-            let child = &mut self.children[place as usize];
-            let released = child.state == State::Quarantined(at);
-            if released {
-                child.ledger.released();
+    fn do_what_is_due(&mut self, now: Timestamp, orders: &mut Vec<Order>) {
+        while let Some((_, place)) = self.first_due().filter(|(at, _)| *at <= now) {
+            let state = self.children[place as usize].state;
+            if let State::Stopping(_) = state {
+                self.set(place, State::Down);
+                orders.push(Order::Abandon { child: place });
+                self.go_on_stopping(now, orders);
+                continue;
             }
-            child.state = State::Alive;
-            let probe = child.ledger.is_half_open();
+            let released = matches!(state, State::Quarantined(_));
+            let ledger = &mut self.children[place as usize].ledger;
+            if released {
+                ledger.released();
+            }
+            let probe = ledger.is_half_open();
+            self.set(place, State::Starting);
             orders.push(Order::Start { child: place, probe, released });
         }
     }
 
-    fn child_in(&mut self, place: u32, state: State) -> Option<&mut Child> {
-        self.children.get_mut(place as usize).filter(|child| child.state == state)
+    /// Returns what is due first. Where children depend on each other none is started before the one
+    /// before it is up.
+    fn first_due(&self) -> Option<(Timestamp, u32)> {
+        let is_stop = |place: u32| matches!(self.state(place), Some(State::Stopping(_)));
+        let waits_for_a_start = self.is_in_sequence() && self.count.starting > 0;
+        let mut due = self.due.iter().copied();
+        match (waits_for_a_start, self.count.stopping) {
+            (false, _) => due.next(),
+            (true, 0) => None,
+            (true, _) => due.find(|(_, place)| is_stop(*place)),
+        }
+    }
+
+    fn tell_news(&mut self, orders: &mut Vec<Order>) {
+        if self.phase != Phase::Serving || self.children.is_empty() {
+            return;
+        }
+        if !self.is_ready && self.count.starting + self.count.waiting == 0 {
+            self.is_ready = true;
+            orders.push(Order::Ready);
+        }
+        if !self.is_extinct && self.count.gone == self.children.len() {
+            self.is_extinct = true;
+            orders.push(Order::Extinct);
+        }
+    }
+
+    /// Returns whether the children depend on each other: they are started and stopped one by one.
+    pub fn is_in_sequence(&self) -> bool {
+        self.spec.strategy != Strategy::OneForOne
+    }
+
+    fn places_from(&self, from: u32) -> std::ops::Range<u32> {
+        from..u32::try_from(self.children.len()).unwrap_or(u32::MAX)
+    }
+
+    fn state(&self, place: u32) -> Option<State> {
+        self.children.get(place as usize).map(|child| child.state)
+    }
+
+    /// Moves a child to another state: the only place where that changes.
+    fn set(&mut self, place: u32, state: State) {
+        let before = std::mem::replace(&mut self.children[place as usize].state, state);
+        if let Some(count) = self.count.of(before) {
+            *count -= 1;
+        }
+        if let Some(count) = self.count.of(state) {
+            *count += 1;
+        }
+        if let Some(at) = before.due() {
+            self.due.remove(&(at, place));
+        }
+        if let Some(at) = state.due() {
+            self.due.insert((at, place));
+        }
+    }
+}
+
+impl State {
+    fn due(self) -> Option<Timestamp> {
+        match self {
+            Self::Waiting(at) | Self::Quarantined(at) => Some(at),
+            Self::Stopping(until) => until,
+            Self::Down | Self::Gone | Self::Starting | Self::Up => None,
+        }
+    }
+}
+
+impl Count {
+    fn of(&mut self, state: State) -> Option<&mut usize> {
+        match state {
+            State::Gone => Some(&mut self.gone),
+            State::Starting => Some(&mut self.starting),
+            State::Stopping(_) => Some(&mut self.stopping),
+            State::Waiting(_) => Some(&mut self.waiting),
+            State::Down | State::Up | State::Quarantined(_) => None,
+        }
     }
 }

@@ -11,16 +11,25 @@ use crate::restart::RestartPolicy;
 struct Nursery {
     supervisor: Supervisor,
     now: Timestamp,
-    /// What the children were told, in order: `+2` started, `-2` stopped, `!` ended.
+    /// What the children were told, in order: `+2` started, `-2` stopped, `x2` left behind, `!` ended.
     told: Vec<String>,
     endings: Vec<Ending>,
+    readies: u32,
+    /// Children that do not hear that they have to stop.
+    deaf: Vec<u32>,
 }
 
 impl Nursery {
     fn new(spec: SupervisorSpec, children: u32) -> Self {
-        let supervisor = Supervisor::new(spec, children);
-        let mut nursery =
-            Self { supervisor, now: Timestamp(0), told: Vec::new(), endings: Vec::new() };
+        let supervisor = Supervisor::new(spec, Kind::Agents, children);
+        let mut nursery = Self {
+            supervisor,
+            now: Timestamp(0),
+            told: Vec::new(),
+            endings: Vec::new(),
+            readies: 0,
+            deaf: Vec::new(),
+        };
         nursery.tell(Input::Start);
         nursery.told.clear();
         nursery
@@ -38,7 +47,22 @@ impl Nursery {
                     }
                     Order::Stop { child } => {
                         self.told.push(format!("-{child}"));
+                        if self.deaf.contains(&child) {
+                            continue;
+                        }
                         Input::Stopped { child }
+                    }
+                    Order::Abandon { child } => {
+                        self.told.push(format!("x{child}"));
+                        continue;
+                    }
+                    Order::Ready => {
+                        self.readies += 1;
+                        continue;
+                    }
+                    Order::Extinct => {
+                        self.told.push("extinct".to_owned());
+                        continue;
                     }
                     Order::Ended(ending) => {
                         self.told.push("!".to_owned());
@@ -92,8 +116,8 @@ fn rest_for_one_restarts_those_that_were_started_after() {
 fn restart_type_says_who_comes_back() {
     for (restart_type, failed, normal) in [
         (RestartType::Permanent, "+0", "+0"),
-        (RestartType::Transient, "+0", ""),
-        (RestartType::Temporary, "", ""),
+        (RestartType::Transient, "+0", "extinct"),
+        (RestartType::Temporary, "extinct", "extinct"),
     ] {
         let mut nursery =
             Nursery::new(SupervisorSpec { restart_type, ..spec(Strategy::OneForOne) }, 1);
@@ -159,6 +183,47 @@ fn stop_ends_all_in_reverse_and_a_second_one_changes_nothing() {
     assert_eq!(nursery.endings, [Ending::Stopped, Ending::Stopped]);
 }
 
+#[test]
+fn a_child_that_does_not_stop_in_time_is_left_behind_and_the_others_go_on() {
+    let shutdown = Duration::from_secs(5);
+    let mut nursery = Nursery::new(SupervisorSpec { shutdown, ..spec(Strategy::OneForAll) }, 3);
+    nursery.deaf.push(2);
+    nursery.dies(0, 7);
+    assert_eq!(nursery.after(4), "-2");
+    assert_eq!(nursery.supervisor.next_wakeup(), Some(Timestamp(5_000_000)));
+    assert_eq!(nursery.after(1), "x2 -1 +0 +1 +2");
+
+    let mut nursery = Nursery::new(SupervisorSpec { shutdown, ..spec(Strategy::OneForOne) }, 3);
+    nursery.deaf.push(1);
+    nursery.tell(Input::Stop);
+    assert_eq!(nursery.after(0), "-2 -1 -0", "who does not depend on others is told at once");
+    assert_eq!(nursery.after(5), "x1 !");
+    nursery.tell(Input::Stopped { child: 1 });
+    assert_eq!(nursery.after(0), "", "that it stops at last is of no interest");
+}
+
+#[test]
+fn children_that_depend_on_each_other_are_started_one_after_the_other() {
+    let mut supervisor = Supervisor::new(spec(Strategy::RestForOne), Kind::Agents, 2);
+    let mut orders = Vec::new();
+    let start = |child| Order::Start { child, probe: false, released: false };
+
+    supervisor.step(Timestamp(0), Input::Start, 0.0, &mut orders);
+    assert_eq!(orders, [start(0)]);
+    assert_eq!(supervisor.next_wakeup(), None, "the second waits for the first, not for the time");
+    supervisor.step(Timestamp(1), Input::Up { child: 0 }, 0.0, &mut orders);
+    supervisor.step(Timestamp(1), Input::Up { child: 1 }, 0.0, &mut orders);
+    assert_eq!(orders, [start(0), start(1), Order::Ready]);
+}
+
+#[test]
+fn a_supervisor_is_ready_when_all_children_have_come_up_and_says_so_once() {
+    let mut nursery = Nursery::new(spec(Strategy::OneForOne), 3);
+    assert_eq!(nursery.readies, 1);
+    nursery.dies(1, 7);
+    assert_eq!(nursery.readies, 1);
+}
+
 proptest! {
     /// Whatever happens, the supervisor ends after a stop, starts nobody who is alive, and stops
     /// nobody who is not.
@@ -174,13 +239,13 @@ proptest! {
         let restart = RestartPolicy { intensity, backoff_first, ..RestartPolicy::default() };
         let ceiling = Ceiling { deaths_max: 8, ..Ceiling::default() };
         let mut supervisor =
-            Supervisor::new(SupervisorSpec { restart, ceiling, ..spec(strategy) }, 5);
+            Supervisor::new(SupervisorSpec { restart, ceiling, ..spec(strategy) }, Kind::Agents, 5);
         let mut alive = [false; 5];
         let mut asked = [false; 5];
         let (mut now, mut ended) = (Timestamp(0), 0);
         let mut orders = Vec::new();
         supervisor.step(now, Input::Start, 0.0, &mut orders);
-        let tail = (0..12).flat_map(|_| (0..5).map(|child| (child, 1, 0)));
+        let tail = (0..24).flat_map(|_| (0..5).map(|child| (child, 1, 500_000)));
         for (n, (child, what, gap)) in events.iter().copied().chain(tail).enumerate() {
             for order in orders.drain(..) {
                 match order {
@@ -192,6 +257,12 @@ proptest! {
                         prop_assert!(alive[child as usize] && !asked[child as usize]);
                         asked[child as usize] = true;
                     }
+                    Order::Abandon { child } => {
+                        prop_assert!(alive[child as usize] && asked[child as usize]);
+                        (alive[child as usize], asked[child as usize]) = (false, false);
+                    }
+                    Order::Ready => {}
+                    Order::Extinct => prop_assert!(false, "permanent children are never gone"),
                     Order::Ended(_) => {
                         prop_assert_eq!(alive, [false; 5]);
                         ended += 1;

@@ -17,7 +17,7 @@ use crate::agent::{Behaviour, TaskError};
 use crate::context::{Subject, TaskContext};
 use crate::fault::{Fault, Site};
 use crate::incidents::Report;
-use crate::message::{Assign, HandedIn, MemoryMessage, SchedulerMessage};
+use crate::message::{Assign, Ended, HandedIn, MemoryMessage, SchedulerMessage, SupervisorMessage};
 use crate::panics::{PanicReport, caught, poll_caught};
 
 /// How the guarded future of an attempt ended.
@@ -44,49 +44,56 @@ pub(super) async fn perform(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, a
     };
     slot.running.set(None);
     let task = Some((lease.task, lease.attempt));
-    let struck = Struck { task, fault: slot.fault.take(), revoked: matches!(end, End::Revoked(_)) };
+    // The scheduler knows of what it has revoked itself, but not of what a supervisor stops.
+    let revoked = matches!(&end, End::Revoked(revoked) if revoked.ended != Ended::Stopped);
+    let struck = Struck { task, fault: slot.fault.take(), revoked };
     match end {
         End::Output(output) => {
             // What happens from here on is the consequence of a fault that is still under way.
             slot.fault.set(struck.fault);
             *slot.behaviour.borrow_mut() = Some(behaviour);
+            let retires = context.retires();
             match context.into_work(output) {
                 Ok(work) => hand_in(&slot, lease, work),
                 Err(error) => lease.finish(failed(&error)),
             }
+            slot.survived(retires);
         }
         End::Error(error) if error.is_crash() => {
             let message: Box<str> = error.to_string().into();
             lease.settle();
             slot.drop_behaviour(behaviour, task);
             let report = PanicReport { message, location: None };
-            slot.end_life(Some(error.cause()), report, struck, None);
+            slot.end_life(Ended::Failed(error.cause()), report, struck, None);
         }
         End::Error(error) => {
             *slot.behaviour.borrow_mut() = Some(behaviour);
             lease.finish(failed(&error));
+            slot.survived(context.retires());
         }
         End::Panic(report) => {
             lease.settle();
             slot.drop_behaviour(behaviour, task);
-            slot.end_life(Some(Cause::Panic), report, struck, None);
+            slot.end_life(Ended::Failed(Cause::Panic), report, struck, None);
         }
         End::Revoked(revoked) => {
             lease.settle();
             slot.drop_behaviour(behaviour, task);
             if revoked.tell {
-                slot.end_life(revoked.cause, revocation(revoked.cause), struck, None);
+                slot.end_life(revoked.ended, revocation(revoked.ended), struck, None);
             }
         }
     }
 }
 
-/// What a revoked life tells its supervisor.
-pub(super) fn revocation(cause: Option<Cause>) -> PanicReport {
-    let message = match cause {
-        Some(Cause::Heartbeat) => "no heartbeat in time",
-        Some(_) => "the attempt took longer than its timeout",
-        None => "the attempt was cancelled",
+/// What a life tells its supervisor that did not end by itself.
+pub(super) fn revocation(ended: Ended) -> PanicReport {
+    let message = match ended {
+        Ended::Failed(Cause::Heartbeat) => "no heartbeat in time",
+        Ended::Failed(_) => "the attempt took longer than its timeout",
+        Ended::Cancelled => "the attempt was cancelled",
+        Ended::Stopped => "its supervisor stopped it with others that it belongs to",
+        Ended::Retired => "it has ended its life in order",
     };
     PanicReport { message: message.into(), location: None }
 }
@@ -101,6 +108,18 @@ fn failed(error: &TaskError) -> AttemptResult {
 }
 
 impl Slot {
+    /// Goes on after an attempt that the agent has survived: its probation is over, and it may want
+    /// to end its life.
+    fn survived(&self, retires: bool) {
+        if self.probing.take() {
+            self.shared.supervisor.push(SupervisorMessage::ChildPassed { agent: self.agent });
+        }
+        if retires {
+            let ended = Ended::Retired;
+            self.end_life(ended, revocation(ended), Struck::default(), None);
+        }
+    }
+
     /// Drops the behaviour of a life that is over. A panic in there harms nobody, and a person is
     /// told: it is a bug of the agent.
     pub(super) fn drop_behaviour(

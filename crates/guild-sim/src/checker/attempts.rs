@@ -36,7 +36,7 @@ impl Check for Attempts {
                 }
             }
             LineEvent::TaskReady { .. } => waits(seen, task, findings),
-            LineEvent::TaskEnded { state, .. } => gives_up(seen, task, *state, findings),
+            LineEvent::TaskEnded { state, .. } => gives_up(seen, task, *state, board, findings),
             LineEvent::TaskFailed { cause, retry_at_us, .. } => {
                 findings.check(I6);
                 fails(seen, task, *cause, *retry_at_us, board, findings);
@@ -61,10 +61,12 @@ fn waits(seen: &Seen<'_>, task: &Task, findings: &mut Findings) {
     }
 }
 
-/// A task is given up only after an attempt that is the last one.
-fn gives_up(seen: &Seen<'_>, task: &Task, state: EndState, findings: &mut Findings) {
+/// A task is given up only after an attempt that is the last one, or when nobody is left who could
+/// perform it.
+fn gives_up(seen: &Seen<'_>, task: &Task, state: EndState, board: &Board, findings: &mut Findings) {
     let is_failure = matches!(state, EndState::Failed | EndState::DeadLettered);
-    if is_failure && !matches!(task.status, Status::Backoff(None)) {
+    let is_last = matches!(task.status, Status::Backoff(None));
+    if is_failure && !is_last && !board.roles_lost.contains(&*task.role) {
         findings.violate(I6, || {
             format!("{} is given up, and its last attempt did not say so", seen.task_name())
         });

@@ -61,6 +61,8 @@ impl Check for Incidents {
                 self.settle(agent, findings);
                 self.owed.insert(agent.to_string(), *incarnation);
             }
+            // What struck a life that ended otherwise came to nothing.
+            LineEvent::AgentStopped { agent, .. } => drop(self.open.remove(&**agent)),
             LineEvent::AgentRestarted { agent, .. } => {
                 self.settle(agent, findings);
                 for fault in self.open.remove(&**agent).unwrap_or_default() {

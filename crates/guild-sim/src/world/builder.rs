@@ -9,6 +9,7 @@ use guild_core::limits::Limits;
 use guild_core::planner::ReadyOrder;
 use guild_core::quota::QuotaSpec;
 use guild_core::restart::RestartPolicy;
+use guild_core::supervision::SupervisorSpec;
 use guild_memory::Durability;
 use guild_runtime::{Agent, FaultPoint, GuildBuilder, StartError};
 
@@ -67,6 +68,9 @@ pub struct WorldBuilder {
     pub(super) roles: Vec<Role>,
     pub(super) quotas: Vec<(String, QuotaSpec)>,
     pub(super) restart: RestartPolicy,
+    pub(super) supervised: Vec<(String, SupervisorSpec)>,
+    pub(super) groups: Vec<(String, Vec<String>, SupervisorSpec)>,
+    pub(super) root: Option<SupervisorSpec>,
     pub(super) order: ReadyOrder,
     pub(super) limits: Limits,
     pub(super) faults: Option<Arc<dyn FaultPoint>>,
@@ -100,6 +104,9 @@ impl WorldBuilder {
             roles: Vec::new(),
             quotas: Vec::new(),
             restart: RestartPolicy::default(),
+            supervised: Vec::new(),
+            groups: Vec::new(),
+            root: None,
             order: ReadyOrder::default(),
             limits,
             faults: None,
@@ -154,6 +161,33 @@ impl WorldBuilder {
     #[must_use]
     pub fn restart(mut self, policy: RestartPolicy) -> Self {
         self.restart = policy;
+        self
+    }
+
+    /// Sets how the agents of a role are supervised, see [`GuildBuilder::supervise`].
+    #[must_use]
+    pub fn supervise(mut self, role: impl Into<String>, spec: SupervisorSpec) -> Self {
+        self.supervised.push((role.into(), spec));
+        self
+    }
+
+    /// Puts roles and groups that belong together under a supervisor, see [`GuildBuilder::group`].
+    #[must_use]
+    pub fn group(
+        mut self,
+        name: impl Into<String>,
+        members: &[&str],
+        spec: SupervisorSpec,
+    ) -> Self {
+        let members = members.iter().map(|member| (*member).to_owned()).collect();
+        self.groups.push((name.into(), members, spec));
+        self
+    }
+
+    /// Sets how the root treats what gives up, see [`GuildBuilder::root`].
+    #[must_use]
+    pub fn root(mut self, spec: SupervisorSpec) -> Self {
+        self.root = Some(spec);
         self
     }
 

@@ -50,6 +50,15 @@ impl Life {
         for role in &parts.roles {
             builder = (role.add)(builder);
         }
+        for (role, spec) in &parts.supervised {
+            builder = builder.supervise(role, spec.clone());
+        }
+        for (name, members, spec) in &parts.groups {
+            builder = builder.group(name, members, spec.clone());
+        }
+        if let Some(spec) = &parts.root {
+            builder = builder.root(spec.clone());
+        }
         for (name, spec) in &parts.quotas {
             builder = builder.quota(name.clone(), spec.clone());
         }

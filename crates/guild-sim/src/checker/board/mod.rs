@@ -54,6 +54,8 @@ pub(super) struct Board {
     next_run: RunNo,
     agents: Vec<Agent>,
     roles: Vec<Role>,
+    /// Roles that have lost all their agents in this start of the process.
+    pub(super) roles_lost: BTreeSet<String>,
     /// Leases that live in this start of the process.
     pub(super) leases: u64,
     agent_names: BTreeMap<Arc<str>, AgentNo>,
@@ -191,8 +193,12 @@ impl Board {
             LineEvent::AgentRestarted { incarnation, .. } => {
                 self.change_agent(place.agent, |agent| agent.begin(*incarnation));
             }
-            LineEvent::AgentCrashed { incarnation, .. } => {
+            LineEvent::AgentCrashed { incarnation, .. }
+            | LineEvent::AgentStopped { incarnation, .. } => {
                 self.change_agent(place.agent, |agent| agent.end(*incarnation));
+            }
+            LineEvent::RoleLost { role, .. } => {
+                self.roles_lost.insert(role.to_string());
             }
             LineEvent::FaultInjected { fault, .. } => self.fault = self.fault.max(*fault),
             LineEvent::MemoryCommitted { version, .. } => {
@@ -234,6 +240,7 @@ impl Board {
             quotas.iter().map(|(name, terms)| (name.clone(), Quota::of(*terms))).collect();
         self.agents.iter_mut().for_each(Agent::lose);
         self.roles.iter_mut().for_each(|role| role.idle = 0);
+        self.roles_lost.clear();
         self.leases = 0;
         self.runs.values_mut().for_each(Run::lose_leases);
     }
