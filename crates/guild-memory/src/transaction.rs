@@ -196,10 +196,9 @@ impl Transaction {
         self.check_key(key)?;
         let snapshot = self.snapshot();
         let base = snapshot.entry(key).map(|entry| &entry.value);
-        let base = base.filter(|_| !self.parts.cleared.contains(key));
         let value = match self.parts.writes.get(key) {
             Some(write) => write.view(key, base)?,
-            None => base.cloned(),
+            None => base.filter(|_| !self.parts.cleared.contains(key)).cloned(),
         };
         value.map(|value| decode(key, &value)).transpose()
     }

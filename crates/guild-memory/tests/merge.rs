@@ -423,3 +423,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_escrow_on_a_key_that_is_cleared_afterwards_reads_as_absent() {
+    let mut world = World::volatile();
+    put(&mut world, "k/3", &json!(2));
+
+    let mut transaction = world.begin();
+    transaction.add_at_least("k/3", -2, 0).unwrap();
+    transaction.delete_range("k/0".."k/4");
+    assert_eq!(transaction.get::<i64>("k/3").unwrap(), None);
+    assert_eq!(transaction.get_untracked::<i64>("k/3").unwrap(), None);
+    assert_eq!(transaction.scan_prefix::<i64>("k/", 10).unwrap(), []);
+    world.commit(transaction).unwrap();
+    assert_eq!(world.begin().get::<i64>("k/3").unwrap(), None);
+}

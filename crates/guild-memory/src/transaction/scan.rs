@@ -142,8 +142,8 @@ impl Transaction {
             };
             let base = theirs.next_if(|(key, _)| *key == next).map(|(_, entry)| &entry.value);
             rows += usize::from(base.is_some());
-            let base = base.filter(|_| cleared.is_empty() || !cleared.contains(next));
             let value = match ours.next_if(|(key, _)| *key == next) {
+                // Steps begin on what is there: a removal of their range is one of them.
                 Some((key, write)) => match write.view(key, base) {
                     Ok(value) => value,
                     Err(error) => {
@@ -151,7 +151,7 @@ impl Transaction {
                         break;
                     }
                 },
-                None => base.cloned(),
+                None => base.filter(|_| cleared.is_empty() || !cleared.contains(next)).cloned(),
             };
             found.extend(value.map(|value| (next.clone(), value)));
         }
