@@ -173,3 +173,30 @@ when = { nth = 6 }
     assert_eq!((count("guild_started"), count("task_completed")), (3, 24));
     assert!(count("fault_injected") >= 1);
 }
+
+#[test]
+fn real_process_of_a_flow_is_killed_and_its_store_agrees_with_what_it_told() {
+    let desk = Desk::new();
+    let flow = "[roles.sh]\nkind = \"exec\"\nagents = 3\n\
+                [tasks.each]\nrole = \"sh\"\nfor_each = [1, 2, 3, 4, 5, 6, 7, 8]\nshell = 'sleep 0.02'\n\
+                [tasks.end]\nrole = \"sh\"\nafter = [\"each\"]\nshell = 'true'\n";
+    desk.flow(flow);
+    let plan = "title = \"Mine\"\n[workload]\nflow = \"flow.toml\"\ndurability = \"disk\"\n\
+                [steady_state]\ncompleted_min_percent = 100\n\
+                [[method]]\nfault = \"kill\"\nwhen = { event = 12 }\n";
+    std::fs::write(desk.path("plan.toml"), plan).unwrap();
+    let real = ["--real", "--format", "json", "--events", "log.jsonl"];
+
+    let ended = chaos(&desk, Path::new("plan.toml"), &real);
+
+    assert_eq!(ended.code, Some(0), "{}\n{}", ended.stdout, ended.stderr);
+    assert_eq!(ended.json()["verdicts"].as_array().unwrap().len(), 0);
+    let log = support::events(&desk.path("log.jsonl"));
+    let count = |kind: &str| log.iter().filter(|event| event["kind"] == kind).count();
+    assert_eq!((count("guild_started"), count("task_completed")), (2, 10));
+
+    desk.flow(&flow.replace("'true'", "'exit 1'"));
+    let ended = chaos(&desk, Path::new("plan.toml"), &real);
+    assert_eq!(ended.code, Some(3), "{}\n{}", ended.stdout, ended.stderr);
+    assert!(ended.stdout.contains("9 of 10 tasks completed"), "{}", ended.stdout);
+}

@@ -27,7 +27,8 @@ pub use self::batch::{Batch, BatchEnd, Violated};
 use self::drive::{Drive, Stop};
 use self::notes::{Notes, Told};
 pub use self::point::PlanFaults;
-use self::verdict::{Known, STEADY_STATE, Verdicts, is_violated, judge};
+pub use self::verdict::STEADY_STATE;
+use self::verdict::{Known, Verdicts, is_violated, judge};
 use crate::checker::{Invariant, Knowledge, Watch};
 use crate::plan::{
     Case, Coverage, Drawn, FaultId, Plan, PlanError, PlanResult, Scene, TaskEffects,

@@ -9,7 +9,7 @@ use crate::checker::{Invariant, Knowledge, Ruling, Verdict};
 use crate::plan::PlanResult;
 
 /// Names what a plan demands beyond the invariants.
-pub(super) const STEADY_STATE: &str = "steady_state";
+pub const STEADY_STATE: &str = "steady_state";
 
 /// What the harness knows when a run is over.
 #[derive(Debug)]

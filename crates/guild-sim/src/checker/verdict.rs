@@ -49,7 +49,7 @@ impl Invariant {
     ];
 
     /// Returns its name: `I1` to `I17`.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         const NAMES: [&str; 17] = [
             "I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10", "I11", "I12", "I13",
             "I14", "I15", "I16", "I17",

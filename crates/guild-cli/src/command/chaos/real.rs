@@ -1,11 +1,12 @@
 //! `guild chaos --real`: the same plan against a real process with a real store.
 //!
-//! The workload becomes a flow of processes that `guild run` performs in a child. The child is
+//! `guild run` performs the plan's flow, or one made of its workload, in a child. The child is
 //! killed with SIGKILL when its event log reaches the planned events and started again on the same
-//! store; what it had told must still be so afterwards. Nothing here knows the store: all is read
-//! from the child's event log, and from the effects that its tasks leave outside.
+//! store; what it had told must still be so afterwards, and the store must agree with it.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod subject;
+
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -14,13 +15,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use guild::{QuotaSpec, Seed, Timestamp};
-use guild_sim::chaos::Experiment;
-use guild_sim::checker::{Checker, Knowledge};
-use guild_sim::plan::{Case, Drawn, Hit, Kind, PlanResult, Scene, Site, Source, Striker};
-use guild_sim::workload::Workload;
+use guild::{Seed, Timestamp};
+use guild_sim::chaos::{Experiment, STEADY_STATE};
+use guild_sim::checker::{Checker, Invariant, Knowledge};
+use guild_sim::plan::{Case, Drawn, Hit, Kind, PlanResult, Scene, Site, Striker};
 use serde::Deserialize;
 
+use self::subject::Subject;
 use crate::args::{ChaosArguments, Format};
 use crate::command::print;
 use crate::exit_code::{CommandError, Exit};
@@ -32,11 +33,14 @@ const SILENCE_MAX: Duration = Duration::from_secs(120);
 /// Name of the run.
 const RUN: &str = "chaos";
 
+/// Verdicts that count whatever a plan asks for.
+const KEPT: [&str; 2] = [Invariant::I12.name(), STEADY_STATE];
+
 /// A plan against a process.
 struct Real<'a> {
     experiment: &'a Experiment,
     drawn: Drawn,
-    workload: Workload,
+    subject: Subject,
     striker: Striker,
     /// The part of the plan that the child carries out itself.
     inside: Option<Case>,
@@ -63,11 +67,6 @@ pub(super) fn real(
 ) -> Result<Exit, CommandError> {
     let plan = experiment.plan();
     let bad = |error: guild_sim::plan::PlanError| CommandError::BadInput(error.to_string());
-    if !matches!(plan.workload.source, Source::Shape { .. }) {
-        let message =
-            "--real needs a generated `shape`: tasks of a file would take their real time";
-        return Err(bad(plan.error("workload", message)));
-    }
     let seed = arguments.seed.map_or(plan.seed, Seed);
     let whole = plan.draw(seed);
     let drawn = case.map_or_else(|| whole.clone(), |case| whole.reduce(case));
@@ -90,18 +89,18 @@ pub(super) fn real(
     };
     let of_process = drawn.reduce(&Case { methods: kills, ..drawn.case.clone() });
     let folder = Folder::new()?;
+    let subject = Subject::new(&plan.workload.source, &workload, &drawn, &folder.0)?;
     let mut real = Real {
         experiment,
         striker: Striker::new(&of_process, &scene),
         inside: (!inside.is_empty()).then(|| Case { methods: inside, ..drawn.case.clone() }),
         drawn,
-        workload,
+        subject,
         folder: folder.0.clone(),
         log: Vec::new(),
         kills: Vec::new(),
         violations: Vec::new(),
     };
-    fs::write(real.flow_file(), real.flow())?;
     real.run(&arguments.plan)?;
     real.tell(arguments)
 }
@@ -135,63 +134,6 @@ impl Drop for Folder {
 }
 
 impl Real<'_> {
-    fn flow_file(&self) -> PathBuf {
-        self.folder.join("flow.toml")
-    }
-
-    fn effects_file(&self) -> PathBuf {
-        self.folder.join("effects")
-    }
-
-    /// Writes the workload as a flow: each task sleeps as long as it is said to take, leaves its
-    /// effect outside and counts itself in the memory.
-    fn flow(&self) -> String {
-        let (workload, knobs) = (&self.workload, &self.drawn.knobs);
-        let mut text = format!("name = \"{RUN}\"\n");
-        for role in &workload.roles {
-            let agents = role.agents.unwrap_or(1);
-            write!(text, "[roles.{}]\nkind = \"exec\"\nagents = {agents}\n", role.name).ok();
-        }
-        for (name, spec) in &workload.quotas {
-            if let QuotaSpec::Permits(permits) = spec {
-                write!(text, "[quotas.{name}]\npermits = {permits}\n").ok();
-            }
-        }
-        let attempts = knobs.attempts_max.unwrap_or(10);
-        write!(text, "[defaults]\nretry = {{ attempts = {attempts}, backoff = \"1ms\" }}\n").ok();
-        if let Some(timeout) = knobs.timeout {
-            writeln!(text, "timeout = \"{}ms\"", timeout.as_millis().max(1)).ok();
-        }
-        let effects = self.effects_file();
-        for (entity, task) in (0..).zip(&workload.tasks) {
-            let seconds = task.duration.draw(self.drawn.seed, entity, 0).as_secs_f64();
-            let after: Vec<String> = task
-                .after
-                .iter()
-                .map(|place| format!("{:?}", workload.tasks[*place].name))
-                .collect();
-            let quotas: Vec<String> = task
-                .quotas
-                .iter()
-                .filter(|(quota, _)| matches!(workload.quotas[*quota].1, QuotaSpec::Permits(_)))
-                .map(|(quota, amount)| format!("{} = {amount}", workload.quotas[*quota].0))
-                .collect();
-            write!(
-                text,
-                "[tasks.{}]\nrole = \"{}\"\nafter = [{}]\nquota = {{ {} }}\nargs = [\"{}\"]\n\
-                 shell = 'sleep {seconds}; echo \"$GUILD_TASK $GUILD_IDEMPOTENCY_KEY\" >> \"$1\"'\n\
-                 memory.add = {{ effects = 1 }}\n",
-                task.name,
-                workload.roles[task.role].name,
-                after.join(", "),
-                quotas.join(", "),
-                effects.display(),
-            )
-            .ok();
-        }
-        text
-    }
-
     /// Lives of the process, until the run has ended.
     fn run(&mut self, plan: &Path) -> Result<(), CommandError> {
         loop {
@@ -202,15 +144,26 @@ impl Real<'_> {
             match (killed, status.code()) {
                 (true, _) => {}
                 (false, Some(0 | 1)) => return Ok(()),
+                (false, Some(2)) if self.log.is_empty() => return Err(self.refused()),
                 (false, code) => {
-                    let why = fs::read_to_string(self.folder.join("stderr")).unwrap_or_default();
                     let code = code.map_or("by a signal".to_owned(), |code| format!("with {code}"));
-                    let why = format!("guild run ended {code}: {}", why.trim());
-                    self.violations.push(("I9".to_owned(), why));
+                    let why = format!("guild run ended {code}: {}", self.stderr());
+                    self.violations.push((Invariant::I9.name().to_owned(), why));
                     return Ok(());
                 }
             }
         }
+    }
+
+    /// Returns what the child said against what it was given.
+    fn refused(&self) -> CommandError {
+        let stderr = self.stderr();
+        CommandError::BadInput(stderr.strip_prefix("guild: ").unwrap_or(&stderr).to_owned())
+    }
+
+    fn stderr(&self) -> String {
+        let text = fs::read_to_string(self.folder.join("stderr")).unwrap_or_default();
+        text.trim().to_owned()
     }
 
     fn start(&self, plan: &Path) -> Result<Child, CommandError> {
@@ -218,7 +171,8 @@ impl Real<'_> {
         let mut command = Command::new(std::env::current_exe()?);
         command
             .arg("run")
-            .arg(self.flow_file())
+            .arg(self.subject.file())
+            .args(["--run", RUN])
             .arg("--store")
             .arg(self.folder.join("store"))
             .args(["--events", "/dev/stdout", "--format", "json"])
@@ -226,6 +180,9 @@ impl Real<'_> {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(stderr);
+        if let (Subject::Flow(_), Some(agents)) = (&self.subject, self.drawn.agents) {
+            command.args(["--agents", &agents.to_string()]);
+        }
         if let Some(case) = &self.inside {
             command.arg("--chaos").arg(plan).args(["--only", &case.to_string()]);
         }
@@ -246,7 +203,7 @@ impl Real<'_> {
                 Err(RecvTimeoutError::Timeout) => {
                     child.kill()?;
                     let why = format!("guild run was silent for {SILENCE_MAX:?}");
-                    self.violations.push(("I12".to_owned(), why));
+                    self.violations.push((Invariant::I12.name().to_owned(), why));
                     return Ok(false);
                 }
             };
@@ -273,7 +230,7 @@ impl Real<'_> {
             Some(told) if *told == text => false,
             Some(told) => {
                 let why = format!("event {} was told as {told} and is now {text}", line.seq);
-                self.violations.push(("I9".to_owned(), why));
+                self.violations.push((Invariant::I9.name().to_owned(), why));
                 false
             }
             None => {
@@ -283,30 +240,18 @@ impl Real<'_> {
         }
     }
 
-    /// Returns how often each task had its effect, as a service sees it that honours keys.
-    fn effects(&self) -> BTreeMap<String, u64> {
-        let text = fs::read_to_string(self.effects_file()).unwrap_or_default();
-        let had: BTreeSet<(&str, &str)> =
-            text.lines().filter_map(|line| line.split_once(' ')).collect();
-        let mut effects = BTreeMap::new();
-        for (task, _) in had {
-            *effects.entry(format!("{RUN}/{task}")).or_default() += 1;
-        }
-        effects
-    }
-
     /// Judges the joined log and prints what came of it.
     fn tell(mut self, arguments: &ChaosArguments) -> Result<Exit, CommandError> {
         let mut checker = Checker::new();
         self.log.iter().for_each(|line| checker.line(line));
         let knowledge = Knowledge {
             is_complete: self.violations.is_empty(),
-            ledger: Some(self.effects()),
+            ledger: self.subject.effects(),
             ..Knowledge::default()
         };
         let verdict = checker.finish_with(&knowledge);
         if let Some(broken) = &verdict.broken {
-            self.violations.push(("I1".to_owned(), format!("the event log is broken: {broken}")));
+            self.violations.push((Invariant::I1.name().to_owned(), format!("the event log is broken: {broken}")));
         }
         for (id, violation) in verdict.violations() {
             let why = format!("line {}: {}", violation.line, violation.message);
@@ -318,7 +263,7 @@ impl Real<'_> {
         }
         let plan = self.experiment.plan();
         let asked = &plan.steady_state.invariants;
-        self.violations.retain(|(id, _)| asked.is_empty() || asked.contains(id) || id == "I12");
+        self.violations.retain(|(id, _)| asked.is_empty() || asked.contains(id) || KEPT.contains(&&**id));
         let left_out: Vec<&str> = plan
             .methods
             .iter()
@@ -350,21 +295,37 @@ impl Real<'_> {
         Ok(if self.violations.is_empty() && !unseen { Exit::Done } else { Exit::Violated })
     }
 
-    /// Compares the counter in the store and the effects outside with the tasks that completed.
+    /// Compares what the log tells with what the store holds, and with the effects outside where
+    /// they are known; and whether as many tasks completed as the plan asks for.
     fn check_counts(&mut self) -> Result<(), CommandError> {
-        let completed =
-            self.log.iter().filter(|line| line.contains(r#""kind":"task_completed""#)).count();
+        let told = self.log.iter().filter(|line| line.contains(r#""kind":"task_completed""#));
+        let told = told.count();
         let view = guild::reader::read(self.folder.join("store"))?;
-        let counter = view.snapshot().get(b"effects");
-        let counter = counter.map_or(0, |entry| {
-            String::from_utf8_lossy(&entry.value).trim().parse().unwrap_or(usize::MAX)
+        let run = view.runs().iter().find(|run| &*run.name == RUN);
+        let (tasks, held) = run.map_or((0, 0), |run| {
+            (run.tasks(), run.outputs.iter().filter(|output| output.is_some()).count())
         });
-        let outside = self.effects().len();
-        if counter != completed || outside < completed {
-            let why = format!(
-                "{completed} tasks completed, the memory counts {counter}, {outside} had their effect"
-            );
-            self.violations.push(("I3".to_owned(), why));
+        if held != told {
+            let why = format!("{told} tasks were told to be completed, the store holds {held}");
+            self.violations.push((Invariant::I2.name().to_owned(), why));
+        }
+        if let Some(effects) = self.subject.effects() {
+            let counter = view.snapshot().get(subject::COUNTER.as_bytes());
+            let counter = counter.map_or(0, |entry| {
+                String::from_utf8_lossy(&entry.value).trim().parse().unwrap_or(usize::MAX)
+            });
+            let outside = effects.len();
+            if counter != told || outside < told {
+                let why = format!(
+                    "{told} tasks completed, the memory counts {counter}, {outside} had their effect"
+                );
+                self.violations.push((Invariant::I3.name().to_owned(), why));
+            }
+        }
+        let percent = self.experiment.plan().steady_state.completed_min_percent;
+        if told * 100 < tasks * percent as usize {
+            let why = format!("{told} of {tasks} tasks completed, fewer than {percent} %");
+            self.violations.push((STEADY_STATE.to_owned(), why));
         }
         Ok(())
     }
