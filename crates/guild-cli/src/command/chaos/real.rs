@@ -251,7 +251,10 @@ impl Real<'_> {
         };
         let verdict = checker.finish_with(&knowledge);
         if let Some(broken) = &verdict.broken {
-            self.violations.push((Invariant::I1.name().to_owned(), format!("the event log is broken: {broken}")));
+            self.violations.push((
+                Invariant::I1.name().to_owned(),
+                format!("the event log is broken: {broken}"),
+            ));
         }
         for (id, violation) in verdict.violations() {
             let why = format!("line {}: {}", violation.line, violation.message);
@@ -263,7 +266,8 @@ impl Real<'_> {
         }
         let plan = self.experiment.plan();
         let asked = &plan.steady_state.invariants;
-        self.violations.retain(|(id, _)| asked.is_empty() || asked.contains(id) || KEPT.contains(&&**id));
+        self.violations
+            .retain(|(id, _)| asked.is_empty() || asked.contains(id) || KEPT.contains(&&**id));
         let left_out: Vec<&str> = plan
             .methods
             .iter()
