@@ -41,7 +41,11 @@ pub use guild_core::graph::{Expr, Graph, GraphBuilder, GraphError, Task, TaskRef
 pub use guild_core::id::{
     AgentId, CommitVersion, FencingToken, Incarnation, QuotaId, RoleId, RunId, TaskId, TaskIndex,
 };
-pub use guild_core::incident::Incident;
+pub use guild_core::incident::{
+    AcknowledgeError, Acknowledgement, Action, Attempt, Discarded, Group as IncidentGroup,
+    Incident, IncidentKind, IncidentState, Reason, Recovery, Report as IncidentReport,
+    Summary as IncidentSummary,
+};
 pub use guild_core::limits::Limits;
 pub use guild_core::payload::Payload;
 pub use guild_core::planner::{Progress, ReadyOrder};
@@ -61,8 +65,8 @@ pub use guild_memory::{
 };
 pub use guild_runtime::{
     Agent, Cancellation, ChaosError, Drain, Events, Fault, FaultPoint, Guild, GuildBuilder, Lagged,
-    MemoryChange, MemoryHandle, OutputError, RandomFaults, Run, RunError, RunReport, ShutdownError,
-    ShutdownReport, Site, StartError, Stats, Storage, SubmitError, TaskContext, TaskError,
-    TransactError, Watch, WatchLagged, process,
+    Life, MemoryChange, MemoryHandle, OutputError, RandomFaults, Run, RunError, RunReport,
+    ShutdownError, ShutdownReport, Site, StartError, Stats, Storage, SubmitError, TaskContext,
+    TaskError, TransactError, Watch, WatchLagged, process,
 };
 pub use pollster::block_on;

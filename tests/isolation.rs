@@ -197,8 +197,8 @@ fn a_factory_that_panics_is_tried_again_and_its_incident_says_where() {
         assert_eq!(report.outcome(), Outcome::Completed);
         let incidents = guild.incidents();
         assert_eq!(incidents.len(), 3);
-        assert!(incidents[0].location.as_deref().unwrap().contains("isolation.rs"));
-        assert_eq!(incidents[0].message, "the factory is not ready");
+        assert!(incidents[0].report.location.as_deref().unwrap().contains("isolation.rs"));
+        assert_eq!(&*incidents[0].report.message, "the factory is not ready");
         guild.shutdown(Drain::Now).await.unwrap();
     });
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use common::{Acts, Echo, events};
 use guild::{
-    CommitVersion, Drain, Guild, HistoryError, KeyRange, Limits, Namespace, OnConflict, Outcome,
-    RetryPolicy, Rights, Storage, Task, TransactError, TransactionError,
+    CommitVersion, Drain, Guild, HistoryError, IncidentKind, KeyRange, Limits, Namespace,
+    OnConflict, Outcome, RetryPolicy, Rights, Storage, Task, TransactError, TransactionError,
 };
 use serde_json::json;
 
@@ -74,7 +74,7 @@ fn a_task_that_passes_the_refusal_on_fails_as_often_as_its_policy_says() {
         let report = guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
         assert_eq!(report.outcome(), Outcome::Failed);
         assert_eq!(guild.stats().attempts, 3);
-        assert!(guild.incidents()[0].message.contains("`stock` holds 0"));
+        assert!(guild.incidents()[0].report.message.contains("`stock` holds 0"));
         guild.shutdown(Drain::Now).await.unwrap();
     });
 }
@@ -214,8 +214,11 @@ fn a_role_gets_what_its_namespace_allows_and_no_more() {
         }
         let report = guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
         assert_eq!((report.tally().completed, report.tally().failed), (1, 3));
-        let mut messages: Vec<_> =
-            guild.incidents().into_iter().map(|incident| incident.message).collect();
+        let mut messages: Vec<_> = guild
+            .incidents()
+            .into_iter()
+            .map(|incident| incident.report.message.into_string())
+            .collect();
         messages.sort();
         let told = |right: &str, place: &str| {
             format!(
@@ -261,7 +264,8 @@ fn a_conflict_in_a_namespace_may_be_left_to_a_person() {
         assert_eq!(run.wait().await.unwrap().tally().failed, 1);
         let incidents = guild.incidents();
         let conflict =
-            incidents.iter().find(|incident| incident.kind == "memory_conflict").unwrap();
+            incidents.iter().find(|it| it.report.kind == IncidentKind::MemoryConflict).unwrap();
+        let conflict = &conflict.report;
         assert!(conflict.message.contains("memory key `plan/a`"), "{}", conflict.message);
         assert!(conflict.message.contains("leaves conflicts to a person"), "{}", conflict.message);
         assert_eq!(guild.stats().attempts, 1, "it was not tried again");

@@ -81,14 +81,8 @@ pub(crate) enum Command {
         #[arg(long)]
         follow: bool,
     },
-    /// Show what went wrong in a store, and what was done about it
-    Incidents {
-        #[command(flatten)]
-        store: StoreArguments,
-        /// How to print
-        #[arg(long, value_enum, default_value_t)]
-        format: Format,
-    },
+    /// Show what went wrong in a store, what was done about it, and what fails most
+    Incidents(IncidentsArguments),
     /// Read the shared memory of a store, its history, and return to earlier versions
     #[command(subcommand)]
     Memory(MemoryCommand),
@@ -238,6 +232,88 @@ impl std::fmt::Display for Policy {
             Self::Fifo => "fifo",
             Self::Random => "random",
         })
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct IncidentsArguments {
+    #[command(subcommand)]
+    pub(crate) command: Option<IncidentCommand>,
+    /// The directory of the store
+    #[arg(long, value_name = "DIR", required = true)]
+    pub(crate) store: Option<PathBuf>,
+    /// Only incidents of agents of this role
+    #[arg(long, value_name = "NAME")]
+    pub(crate) role: Option<String>,
+    /// Only incidents of this agent, such as tool-3
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: Option<String>,
+    /// Only incidents of this task, such as count[3], or of all of its kind: count[*]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) task: Option<String>,
+    /// Only incidents with this cause, such as timeout or out_of_memory
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cause: Option<String>,
+    /// Only incidents that are so far
+    #[arg(long, value_enum)]
+    pub(crate) state: Option<State>,
+    /// Only incidents of the last time before the newest event, such as 10m
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) since: Option<String>,
+    /// Count incidents of one pattern together
+    #[arg(long)]
+    pub(crate) groups: bool,
+    /// Tell which agents, roles, tasks and causes fail most, and how long it takes to recover
+    #[arg(long, conflicts_with = "groups")]
+    pub(crate) summary: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IncidentCommand {
+    /// Show all that is known of one incident
+    Show {
+        /// Its number
+        incident: u64,
+        #[command(flatten)]
+        store: StoreArguments,
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Note that a person has seen an incident; the store must not be in use
+    Ack {
+        /// Its number
+        incident: u64,
+        /// What there is to say about it
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        note: String,
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+}
+
+/// How far an incident is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum State {
+    /// What it took down does not work yet
+    Open,
+    /// Everything works again, and nobody has looked at it
+    Recovered,
+    /// A person has seen it
+    Acknowledged,
+}
+
+impl From<State> for guild::IncidentState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Open => Self::Open,
+            State::Recovered => Self::Recovered,
+            State::Acknowledged => Self::Acknowledged,
+        }
     }
 }
 

@@ -78,3 +78,9 @@ impl From<guild::StoreError> for CommandError {
         Self::Store(error.to_string())
     }
 }
+
+impl From<guild_memory::OpenError> for CommandError {
+    fn from(error: guild_memory::OpenError) -> Self {
+        Self::Store(error.to_string())
+    }
+}

@@ -19,6 +19,7 @@ pub use told::{EventLine, HistoryText, LeaseText, LineEvent, TaskText, Terms, Te
 use crate::id::{
     AgentId, BootEpoch, CommitVersion, FencingToken, Incarnation, QuotaId, RoleId, RunId, TaskId,
 };
+use crate::incident::Incident;
 use crate::planner::ReadyOrder;
 use crate::time::Timestamp;
 
@@ -241,18 +242,16 @@ pub enum Event {
         task: Option<TaskId>,
         attempt: Option<u32>,
     },
-    IncidentOpened {
+    IncidentOpened(Box<Incident>),
+    IncidentRecovered {
         incident: u64,
-        severity: Severity,
-        r#type: Box<str>,
-        agent: Option<AgentId>,
-        task: Option<TaskId>,
-        attempt: Option<u32>,
-        fault: Option<u64>,
-        cause: Cause,
-        message: Box<str>,
-        location: Option<Box<str>>,
-        action: Box<str>,
+        took_us: u64,
+        /// The agent that took over the task, and with which try.
+        reassigned: Option<(AgentId, u32)>,
+    },
+    IncidentAcknowledged {
+        incident: u64,
+        note: Box<str>,
     },
     MemoryCommitted {
         version: CommitVersion,

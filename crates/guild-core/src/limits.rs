@@ -31,8 +31,15 @@ pub struct Limits {
     pub history_bytes_max: usize,
     /// Recent events kept in RAM for readers. Beyond: the oldest leave RAM.
     pub events_in_memory_max: usize,
-    /// Incidents kept in RAM. Beyond: the oldest leave RAM (their events stay in the log).
+    /// Incidents kept in RAM. Beyond: the oldest that are over leave RAM (their events stay in the
+    /// log).
     pub incidents_in_memory_max: usize,
+    /// Patterns of incidents that are counted. Beyond: the one that was not seen for longest is
+    /// forgotten.
+    pub incident_groups_max: usize,
+    /// Bytes of one text in an incident (message, cause, note); four times as many for a
+    /// backtrace. Beyond: it is cut; a note is refused.
+    pub incident_text_bytes_max: usize,
     /// Completions that wait for the memory at once. Beyond: no further task is assigned.
     pub commits_in_flight_max: usize,
     /// Messages that wait for one agent: its assignment, a revocation, orders of its supervisor.
@@ -50,6 +57,8 @@ pub struct Limits {
     pub checkpoint_every: Duration,
     /// Time limit of an attempt whose task names none.
     pub task_timeout: Duration,
+    /// Time that an agent may take to end in good order. Beyond: it is dropped.
+    pub end_time_max: Duration,
 }
 
 impl Default for Limits {
@@ -67,6 +76,8 @@ impl Default for Limits {
             history_bytes_max: 32 << 20,
             events_in_memory_max: 1 << 20,
             incidents_in_memory_max: 10_000,
+            incident_groups_max: 1_000,
+            incident_text_bytes_max: 8 << 10,
             commits_in_flight_max: 16_384,
             mailbox_messages_max: 8,
             agents_per_role_max: 1_000_000,
@@ -74,6 +85,7 @@ impl Default for Limits {
             store_reopens_max: 12,
             checkpoint_every: Duration::from_secs(600),
             task_timeout: Duration::from_secs(600),
+            end_time_max: Duration::from_secs(3),
         }
     }
 }

@@ -1,21 +1,24 @@
 //! Reads a store that no guild has open: for `guild status`, `events`, `incidents` and `memory`.
 //!
 //! It takes the same lock and makes the same checks as a guild that starts, but writes no row and
-//! starts no epoch.
+//! starts no epoch; only [`append`] does.
 
 use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 
-use guild_core::event::EventRecord;
+use guild_core::event::{Event, EventRecord};
 use guild_core::id::BootEpoch;
+use guild_core::limits::Limits;
 use guild_core::time::Timestamp;
 
+use crate::committer::Commits;
 use crate::key;
+use crate::memory::{Memory, OpenError};
 use crate::names::NameTable;
 use crate::record::{Assembler, decode_group};
 use crate::recovery::{Loaded, RecoveredRun, load};
 use crate::snapshot::Snapshot;
-use crate::store::{self, Store, StoreError};
+use crate::store::{self, Durability, Store, StoreError};
 
 /// Everything in a store; holds its lock.
 #[derive(Debug)]
@@ -50,6 +53,19 @@ impl Size {
     pub fn disk_per_live_byte(&self) -> f64 {
         self.disk_bytes as f64 / self.live_bytes.max(1) as f64
     }
+}
+
+/// Adds an event to the log of the store in a directory, as its newest; durable when this returns.
+///
+/// # Errors
+/// The store cannot be used, or another process uses it; it is unchanged then.
+pub fn append(path: impl AsRef<Path>, event: Event) -> Result<(), OpenError> {
+    let store = store::open_existing(path)?;
+    let commits = Commits::OnThread(Box::new(|| {}));
+    let (mut memory, recovered) =
+        Memory::open(Some(store), Durability::Disk, Limits::default(), commits)?;
+    memory.record(recovered.last_at, event);
+    Ok(memory.close()?)
 }
 
 impl StoreView {

@@ -206,8 +206,8 @@ fn load_events(
             fold(&mut loaded.runs, record, header.version)?;
             loaded.last_seq = record.seq;
             loaded.last_at = loaded.last_at.max(record.at);
-            if let Event::IncidentOpened { incident, .. } = &record.event {
-                loaded.incidents = *incident;
+            if let Event::IncidentOpened(incident) = &record.event {
+                loaded.incidents = incident.number;
             }
             if let Event::FaultInjected { fault, .. } = &record.event {
                 loaded.faults = *fault;

@@ -233,6 +233,11 @@ impl Transaction {
         self.snapshot().version()
     }
 
+    /// Returns how many keys would change.
+    pub fn writes(&self) -> usize {
+        self.parts.writes()
+    }
+
     /// Ends the transaction and returns what is to be committed.
     pub fn into_parts(mut self) -> TransactionParts {
         match self.isolation {

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use guild_core::event::Cause;
+use guild_core::incident::Reason;
 use guild_core::payload::Payload;
 use guild_memory::TransactionError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::context::TaskContext;
+use crate::life::Life;
 
 /// Performs tasks of one role, one at a time.
 ///
@@ -37,6 +39,15 @@ pub trait Agent: 'static {
         input: Self::Input,
         context: &mut TaskContext,
     ) -> impl Future<Output = Result<Self::Output, TaskError>>;
+
+    /// Ends this life of the agent in good order; it is dropped afterwards.
+    ///
+    /// Called when the agent's task was taken away (timeout, lost heartbeat, cancellation) and when
+    /// the guild shuts down, not after a panic: then it is only dropped. The next life begins when
+    /// this has returned, or after [`Limits::end_time_max`](guild_core::limits::Limits).
+    fn end(&mut self) -> impl Future<Output = Result<(), TaskError>> {
+        std::future::ready(Ok(()))
+    }
 }
 
 /// Why an attempt failed, and whether trying again may help.
@@ -45,6 +56,8 @@ pub struct TaskError {
     message: String,
     kind: Kind,
     retry_after: Option<Duration>,
+    reason: Option<Reason>,
+    causes: Vec<Box<str>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +92,31 @@ impl TaskError {
         self
     }
 
+    /// Says what exactly went wrong, for the incident.
+    #[must_use]
+    pub fn with_reason(mut self, reason: Reason) -> Self {
+        self.reason = Some(reason);
+        self
+    }
+
+    /// Adds what was behind it, for the incident; the nearest first.
+    #[must_use]
+    pub fn with_cause(mut self, cause: impl fmt::Display) -> Self {
+        self.causes.push(cause.to_string().into());
+        self
+    }
+
+    /// Adds an error and all of its sources as what was behind it.
+    #[must_use]
+    pub fn with_source(mut self, error: &dyn std::error::Error) -> Self {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            self = self.with_cause(error);
+            next = error.source();
+        }
+        self
+    }
+
     /// Returns whether another attempt may succeed.
     pub fn is_retryable(&self) -> bool {
         self.kind != Kind::Fatal
@@ -87,6 +125,14 @@ impl TaskError {
     /// The agent has ended, and nobody knows why.
     pub(crate) fn gone(message: impl fmt::Display) -> Self {
         Self::new(message, Kind::Gone)
+    }
+
+    /// Returns the same error as one that ends the agent's life.
+    pub(crate) fn into_crash(mut self) -> Self {
+        if !self.is_crash() {
+            self.kind = Kind::Crashed;
+        }
+        self
     }
 
     pub(crate) fn is_crash(&self) -> bool {
@@ -101,12 +147,21 @@ impl TaskError {
         }
     }
 
+    pub(crate) fn reason(&self) -> Reason {
+        self.reason.unwrap_or_else(|| self.cause().into())
+    }
+
+    pub(crate) fn causes(&self) -> &[Box<str>] {
+        &self.causes
+    }
+
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 
     fn new(message: impl fmt::Display, kind: Kind) -> Self {
-        Self { message: message.to_string(), kind, retry_after: None }
+        let (retry_after, reason, causes) = (None, None, Vec::new());
+        Self { message: message.to_string(), kind, retry_after, reason, causes }
     }
 }
 
@@ -139,6 +194,8 @@ pub(crate) trait Behaviour {
         input: Payload,
         context: &'a mut TaskContext,
     ) -> LocalBoxFuture<'a, Result<Payload, TaskError>>;
+
+    fn end(&mut self) -> LocalBoxFuture<'_, Result<(), TaskError>>;
 }
 
 struct Typed<A>(A);
@@ -158,18 +215,22 @@ impl<A: Agent> Behaviour for Typed<A> {
                 .map_err(|error| TaskError::fatal(format_args!("the output is no JSON: {error}")))
         })
     }
+
+    fn end(&mut self) -> LocalBoxFuture<'_, Result<(), TaskError>> {
+        Box::pin(self.0.end())
+    }
 }
 
 /// Builds the behaviour of each incarnation, on the arbiter where the agent lives.
 #[derive(Clone)]
-pub(crate) struct Factory(Arc<dyn Fn() -> Box<dyn Behaviour> + Send + Sync>);
+pub(crate) struct Factory(Arc<dyn Fn(Life) -> Box<dyn Behaviour> + Send + Sync>);
 
 impl Factory {
-    pub(crate) fn new<A: Agent>(make: impl Fn() -> A + Send + Sync + 'static) -> Self {
-        Self(Arc::new(move || Box::new(Typed(make()))))
+    pub(crate) fn new<A: Agent>(make: impl Fn(Life) -> A + Send + Sync + 'static) -> Self {
+        Self(Arc::new(move |life| Box::new(Typed(make(life)))))
     }
 
-    pub(crate) fn make(&self) -> Box<dyn Behaviour> {
-        (self.0)()
+    pub(crate) fn make(&self, life: Life) -> Box<dyn Behaviour> {
+        (self.0)(life)
     }
 }

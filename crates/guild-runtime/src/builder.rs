@@ -25,6 +25,7 @@ use guild_memory::{
 use crate::agent::{Agent, Factory};
 use crate::fault::FaultPoint;
 use crate::guild::Guild;
+use crate::life::Life;
 use crate::mailbox::Inbox;
 use crate::memory::Observer;
 use crate::message::MemoryMessage;
@@ -137,6 +138,7 @@ pub struct GuildBuilder {
     order: ReadyOrder,
     histories: bool,
     observer: Option<Observer>,
+    backtraces: bool,
 }
 
 impl fmt::Debug for GuildBuilder {
@@ -171,6 +173,7 @@ impl Default for GuildBuilder {
             order: ReadyOrder::default(),
             histories: false,
             observer: None,
+            backtraces: false,
         }
     }
 }
@@ -179,10 +182,21 @@ impl GuildBuilder {
     /// Declares a role: its name, how many agents it has, and what builds one of them.
     #[must_use]
     pub fn role<A: Agent>(
-        mut self,
+        self,
         name: impl Into<String>,
         agents: u32,
         factory: impl Fn() -> A + Send + Sync + 'static,
+    ) -> Self {
+        self.role_with(name, agents, move |_| factory())
+    }
+
+    /// Declares a role whose factory is told which life of which agent it builds.
+    #[must_use]
+    pub fn role_with<A: Agent>(
+        mut self,
+        name: impl Into<String>,
+        agents: u32,
+        factory: impl Fn(Life) -> A + Send + Sync + 'static,
     ) -> Self {
         self.roles.push((name.into(), agents, Factory::new(factory)));
         self
@@ -332,6 +346,14 @@ impl GuildBuilder {
         self
     }
 
+    /// Captures the stack of every panic of an agent, for its incident. Off by default: it takes
+    /// milliseconds, a restart takes microseconds.
+    #[must_use]
+    pub fn backtraces(mut self, captures: bool) -> Self {
+        self.backtraces = captures;
+        self
+    }
+
     /// Shows every record of the event log to `observer` as soon as it is durable, in order and
     /// without a gap; first those that the store holds already, as far as they are kept in RAM
     /// ([`Limits::events_in_memory_max`]). It is called on the control thread, which it must not block.
@@ -424,6 +446,7 @@ impl GuildBuilder {
             durability,
             observer: self.observer,
             checkpoint_every,
+            backtraces: self.backtraces,
             agent_threads: match &stage {
                 Some(_) => 0,
                 None => self.agent_threads.unwrap_or_else(|| cores.saturating_sub(1).max(1)),

@@ -26,8 +26,13 @@ impl Clock {
 
     /// Returns the time of the store.
     pub(crate) fn now(&self) -> Timestamp {
-        let elapsed = micros(self.started.elapsed()) / u64::from(self.stretch);
-        Timestamp(self.offset.0.saturating_add(elapsed))
+        self.at(Instant::now())
+    }
+
+    /// Returns the time of the store at an instant of tokio's clock.
+    pub(crate) fn at(&self, instant: Instant) -> Timestamp {
+        let elapsed = instant.saturating_duration_since(self.started);
+        Timestamp(self.offset.0.saturating_add(micros(elapsed) / u64::from(self.stretch)))
     }
 
     /// Returns the instant of tokio's clock at a time of the store.

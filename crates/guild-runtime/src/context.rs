@@ -8,6 +8,7 @@ use std::time::Duration;
 use guild_core::event::{Event, Names};
 use guild_core::graph::{Catalog, GraphBuilder, Task};
 use guild_core::id::{AgentId, FencingToken, TaskId, TaskIndex};
+use guild_core::incident::Discarded;
 use guild_core::payload::Payload;
 use guild_core::planner::Input;
 use guild_core::time::Timestamp;
@@ -324,6 +325,30 @@ impl TaskContext {
             attempt = self.attempt,
             agent = self.agent.index,
         )
+    }
+
+    /// Returns the longest time between two heartbeats that the task allows; none: it needs none.
+    pub fn heartbeat_interval(&self) -> Option<Duration> {
+        self.surroundings.named(|names| names.terms(self.task)?.0.heartbeat)
+    }
+
+    /// Returns the token of the lease: only its holder can commit.
+    pub fn token(&self) -> FencingToken {
+        self.token
+    }
+
+    /// Returns when the agent last renewed its lease; none: it has not.
+    pub(crate) fn last_heartbeat(&self) -> Option<Timestamp> {
+        self.last_heartbeat.map(|last| self.surroundings.clock.at(last))
+    }
+
+    /// Returns what is lost if the attempt ends here.
+    pub(crate) fn discarded(&self) -> Discarded {
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        Discarded {
+            writes: count(self.transaction.writes()),
+            spawned: count(self.spawned.as_ref().map_or(0, GraphBuilder::len)),
+        }
     }
 
     /// Packs up what is committed with the completion.

@@ -9,7 +9,7 @@ use guild_core::draw::Seed;
 use guild_core::event::{Event, EventRecord};
 use guild_core::graph::{Graph, GraphBuilder, GraphError};
 use guild_core::id::RunId;
-use guild_core::incident::Incident;
+use guild_core::incident::{AcknowledgeError, Group, Incident};
 use guild_core::planner::Input;
 use guild_memory::SubmitError as SubmitRefused;
 use tokio::sync::oneshot;
@@ -161,9 +161,26 @@ impl Guild {
         self.surroundings.named(|names| guild_core::event::line(record, names))
     }
 
-    /// Returns the recent incidents, oldest first.
+    /// Returns the recent incidents, those from before the start included, oldest first.
     pub fn incidents(&self) -> Vec<Incident> {
         self.surroundings.incidents.list()
+    }
+
+    /// Returns the patterns of incidents: what is the same mistake, and how often it happened.
+    pub fn incident_groups(&self) -> Vec<Group> {
+        self.surroundings.incidents.groups()
+    }
+
+    /// Notes that a person has seen an incident, and what they say about it; the newest note counts.
+    ///
+    /// # Errors
+    /// There is no such incident, the note is too long, or the guild has ended; nothing has changed
+    /// then.
+    pub async fn acknowledge(&self, incident: u64, note: &str) -> Result<(), AcknowledgeError> {
+        let (reply, answer) = oneshot::channel();
+        let note = note.to_owned();
+        self.surroundings.memory.push(MemoryMessage::Acknowledge { incident, note, reply });
+        answer.await.unwrap_or(Err(AcknowledgeError::Ended))
     }
 
     /// Returns what happened since the start.

@@ -6,6 +6,7 @@
 
 mod keeping;
 mod parked;
+mod refused;
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -13,14 +14,15 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Supervised};
-use guild_core::event::{Cause, EventRecord, Names, Severity};
+use guild_core::event::EventRecord;
 use guild_core::graph::{Bindings, Graph};
-use guild_core::id::{AgentId, CommitVersion, Incarnation, RunId, TaskId};
+use guild_core::id::{CommitVersion, RunId};
+use guild_core::incident::AcknowledgeError;
 use guild_core::planner::{Input, Refusal};
 use guild_core::time::Timestamp;
 use guild_memory::{
-    CommitError, Completion, GroupNo, Memory, NameTable, Owner, RollbackError, Snapshot, Submitted,
-    TransactionParts, Writer,
+    Completion, GroupNo, Memory, NameTable, Owner, RollbackError, Snapshot, Submitted,
+    TransactionParts,
 };
 
 use tokio::sync::oneshot;
@@ -28,13 +30,13 @@ use tokio::sync::oneshot;
 pub(crate) use self::keeping::{CheckpointReply, report_restore};
 use self::keeping::{SUSPENDED, checkpoint, report_troubles};
 use self::parked::Parked;
+use self::refused::attempt_of;
 use crate::clock::Clock;
 use crate::context::{Subject, Surroundings};
 use crate::events::EventLog;
 use crate::fault::{Fault, Site};
 use crate::guild::SubmitError;
 use crate::handle::TransactError;
-use crate::incidents::Report;
 use crate::mailbox::{Outlet, Wake, recycled};
 use crate::message::{MemoryMessage, SchedulerMessage};
 use crate::run::{RunBoard, RunError, RunReport};
@@ -51,6 +53,8 @@ pub(crate) struct MemoryActor {
     /// How long a sync takes, where the groups are made durable by this actor.
     sync_time: Option<SyncTime>,
     is_syncing: bool,
+    /// Whether an incident of the store is open.
+    is_in_trouble: bool,
     observer: Option<Observer>,
     checkpoint_every: Option<Duration>,
     batch: Vec<MemoryMessage>,
@@ -118,6 +122,7 @@ impl MemoryActor {
             seed: parts.seed,
             sync_time: parts.sync_time,
             is_syncing: false,
+            is_in_trouble: false,
             observer: parts.observer,
             checkpoint_every: parts.checkpoint_every,
             batch: Vec::new(),
@@ -134,7 +139,8 @@ impl MemoryActor {
         self.inbox.take(&mut batch);
         // After the close there is no memory: requests are dropped, and who asked is told so.
         if let Some(mut memory) = self.memory.take() {
-            report_troubles(&mut memory, &self.surroundings);
+            self.is_in_trouble =
+                report_troubles(&mut memory, &self.surroundings, self.is_in_trouble);
             for message in batch.drain(..) {
                 self.receive(&mut memory, message);
             }
@@ -245,6 +251,14 @@ impl MemoryActor {
             }
             MemoryMessage::GiveUp { caller } => memory.give_up(Owner::Caller(caller)),
             MemoryMessage::LookAgain => self.parked.look_again(),
+            MemoryMessage::Acknowledge { incident, note, reply } => {
+                let answer = self.surroundings.incidents.acknowledge(now, incident, &note);
+                let answer = answer.map(|event| memory.record(now, event));
+                self.turn.replies.push(Box::new(move |durable| {
+                    let answer = durable.map_err(|_| AcknowledgeError::Ended).and(answer);
+                    ignore_absent(reply.send(answer));
+                }));
+            }
             MemoryMessage::Acknowledged => {}
             MemoryMessage::SyncOver => {
                 self.is_syncing = false;
@@ -340,6 +354,7 @@ impl MemoryActor {
             let input = Input::CommitRefused { task, token, refusal };
             return self.turn.to_scheduler.push(SchedulerMessage::Tell(input));
         }
+        let record = attempt_of(&completion);
         let answer = match memory.complete(self.clock.now(), completion) {
             Ok(version) => {
                 if let Some((graph, _)) = &spawned
@@ -353,60 +368,12 @@ impl MemoryActor {
                 SchedulerMessage::Committed { task, token, version, output, spawned }
             }
             Err(error) => {
-                self.escalate(memory, &error, Some((agent, incarnation)), Some((task, attempt)));
+                self.escalate(memory, &error, Some((agent, incarnation)), Some(record));
                 let refusal = self.refusal(error);
                 SchedulerMessage::Tell(Input::CommitRefused { task, token, refusal })
             }
         };
         self.turn.to_scheduler.push(answer);
-    }
-
-    /// Opens the incident of a conflict that is left to a person.
-    fn escalate(
-        &self,
-        memory: &mut Memory,
-        error: &CommitError,
-        agent: Option<(AgentId, Incarnation)>,
-        task: Option<(TaskId, u32)>,
-    ) {
-        let CommitError::Escalated(_) = error else {
-            return;
-        };
-        let now = self.clock.now();
-        let report = Report {
-            kind: "memory_conflict",
-            severity: Severity::Error,
-            cause: Cause::Conflict,
-            message: self.described(error).into(),
-            location: None,
-            agent,
-            task,
-            fault: None,
-            action: "nothing was committed; a person decides which value holds".into(),
-        };
-        let event = self.surroundings.incidents.open(now, report);
-        memory.record(now, event);
-    }
-
-    /// Returns an error with the names of whoever came in between.
-    fn described(&self, error: &CommitError) -> String {
-        let Some(Writer { task, agent }) = error.writer() else {
-            return error.to_string();
-        };
-        self.surroundings.named(|names| {
-            format!("{error} by task `{}` of agent `{}`", names.task(task), names.agent(agent))
-        })
-    }
-
-    fn refusal(&self, error: CommitError) -> Refusal {
-        let message = self.described(&error);
-        match error {
-            CommitError::StaleToken => Refusal::StaleToken,
-            error if error.is_retryable() => {
-                Refusal::Conflict { message: message.into(), reserved: error.is_reserved() }
-            }
-            _ => Refusal::Invalid { message: message.into() },
-        }
     }
 
     fn write_names(&self, change: impl FnOnce(&mut NameTable)) {

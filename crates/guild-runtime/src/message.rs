@@ -6,15 +6,17 @@ use actix::Message;
 use guild_core::event::{Cause, Event};
 use guild_core::graph::{Bindings, Graph};
 use guild_core::id::{AgentId, CommitVersion, FencingToken, Incarnation, RunId, TaskId};
+use guild_core::incident::{AcknowledgeError, Attempt};
 use guild_core::payload::Payload;
 use guild_core::planner::Input;
 use guild_memory::{Completion, KeyRange, RollbackError, TransactionParts};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::failure::Failure;
 use crate::guild::SubmitError;
 use crate::handle::TransactError;
-use crate::host::Lease;
+use crate::lease::Lease;
 use crate::run::RunReport;
 
 /// Tasks that an attempt spawned, with their places in the guild.
@@ -90,6 +92,12 @@ pub(crate) enum MemoryMessage {
         range: KeyRange,
         version: CommitVersion,
         reply: oneshot::Sender<Result<CommitVersion, TransactError<RollbackError>>>,
+    },
+    /// From the handle: a person has seen an incident.
+    Acknowledge {
+        incident: u64,
+        note: String,
+        reply: oneshot::Sender<Result<(), AcknowledgeError>>,
     },
     /// From the committer thread: more groups reached their level, or the store failed.
     Acknowledged,
@@ -188,10 +196,10 @@ pub(crate) enum SupervisorMessage {
 }
 
 /// Why the life of an agent ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Ended {
     /// By a failure.
-    Failed(Cause),
+    Failed(Failure),
     /// Its task was cancelled: nobody is to blame.
     Cancelled,
     /// Its supervisor stopped it.
@@ -200,15 +208,25 @@ pub(crate) enum Ended {
     Retired,
 }
 
+impl Ended {
+    /// Returns what there is to tell about it.
+    pub(crate) fn message(&self) -> Box<str> {
+        match self {
+            Self::Failed(failure) => failure.message.clone(),
+            Self::Cancelled => "the attempt was cancelled".into(),
+            Self::Stopped => "its supervisor stopped it with others that it belongs to".into(),
+            Self::Retired => "it has ended its life in order".into(),
+        }
+    }
+}
+
 /// How the life of an agent ended.
 #[derive(Debug)]
 pub(crate) struct ChildDown {
     pub(crate) agent: AgentId,
     pub(crate) incarnation: Incarnation,
     pub(crate) ended: Ended,
-    pub(crate) message: Box<str>,
-    pub(crate) location: Option<Box<str>>,
-    pub(crate) task: Option<(TaskId, u32)>,
+    pub(crate) attempt: Option<Attempt>,
     pub(crate) fault: Option<u64>,
     /// Whether the scheduler has to hear of it; not when it has revoked the lease itself.
     pub(crate) unknown_to_scheduler: bool,

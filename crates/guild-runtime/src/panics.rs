@@ -1,10 +1,12 @@
 //! Catches panics and keeps what they said.
 //!
 //! The standard hook prints a backtrace for every panic, which costs more than the restart of an
-//! agent. The hook installed here records message and place for code that runs under [`caught`]
-//! and hands every other panic to the hook that was there before.
+//! agent. The hook installed here records message and place for code that runs under [`caught`],
+//! and the stack on threads that asked for it, and hands every other panic to the hook that was
+//! there before.
 
 use std::any::Any;
+use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::pin::Pin;
@@ -18,11 +20,26 @@ pub(crate) struct PanicReport {
     pub(crate) message: Box<str>,
     /// `file:line:column`, where known.
     pub(crate) location: Option<Box<str>>,
+    /// The stack, on threads that capture it.
+    pub(crate) backtrace: Option<Box<str>>,
 }
 
 thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
-    static LOCATION: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
+    static CAPTURES: Cell<bool> = const { Cell::new(false) };
+    static SEEN: RefCell<Seen> = const { RefCell::new(Seen { location: None, backtrace: None }) };
+}
+
+/// What the hook saw of the last panic on this thread.
+#[derive(Default)]
+struct Seen {
+    location: Option<Box<str>>,
+    backtrace: Option<Box<str>>,
+}
+
+/// Says whether panics on this thread have their stack captured, which takes milliseconds each.
+pub(crate) fn capture_backtraces(captures: bool) {
+    CAPTURES.set(captures);
 }
 
 /// Installs the recording hook, once per process.
@@ -32,8 +49,10 @@ pub(crate) fn install_hook() {
         let previous = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info: &PanicHookInfo<'_>| {
             if GUARDED.get() {
-                let place = info.location().map(|location| location.to_string().into());
-                LOCATION.with(|slot| *slot.borrow_mut() = place);
+                let location = info.location().map(|location| location.to_string().into());
+                let backtrace =
+                    CAPTURES.get().then(|| Backtrace::force_capture().to_string().into());
+                SEEN.with(|seen| *seen.borrow_mut() = Seen { location, backtrace });
             } else {
                 previous(info);
             }
@@ -48,8 +67,8 @@ pub(crate) fn caught<R>(work: impl FnOnce() -> R) -> Result<R, PanicReport> {
     let result = result.map_err(|payload| {
         let message = message_of(payload.as_ref());
         drop_quietly(payload);
-        let location = LOCATION.with(|slot| slot.borrow_mut().take());
-        PanicReport { message, location }
+        let Seen { location, backtrace } = SEEN.take();
+        PanicReport { message, location, backtrace }
     });
     GUARDED.set(before);
     result

@@ -9,8 +9,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle, Supervised};
-use guild_core::event::{Cause, Event, Names, Severity};
+use guild_core::event::{Cause, EndState, Event, Names, Severity};
 use guild_core::id::{AgentId, RunId, TaskId};
+use guild_core::incident::{Action, IncidentKind, Report};
 use guild_core::payload::Payload;
 use guild_core::planner::{AttemptResult, Command, Decisions, Input, Planner};
 use guild_core::time::Timestamp;
@@ -21,15 +22,17 @@ use crate::clock::Clock;
 use crate::context::{Subject, Surroundings};
 use crate::fault::Site;
 use crate::guild::UnderWay;
-use crate::host::{HostAddr, Lease, order};
-use crate::incidents::Report;
+use crate::host::{HostAddr, order};
+use crate::lease::Lease;
 use crate::mailbox::{Outlet, Wake, recycled};
 use crate::message::{Assign, HandedIn, MemoryMessage, Revoke, SchedulerMessage};
 use crate::run::RunBoard;
 
 mod book;
+mod given_up;
 mod post;
 pub(crate) use book::RunBook;
+use given_up::GivenUp;
 use post::{Overtaken, Post};
 
 /// The actor that gives tasks to agents.
@@ -54,6 +57,8 @@ pub(crate) struct Scheduler {
     post: Post,
     /// Results that chaos lets arrive behind later ones.
     late: Overtaken<SchedulerMessage>,
+    /// The last attempt of a task whose end is the next that the planner tells.
+    given_up: Option<GivenUp>,
 }
 
 /// What the scheduler is built from.
@@ -87,6 +92,7 @@ impl Scheduler {
             draining: None,
             post: Post::default(),
             late: Overtaken::default(),
+            given_up: None,
         }
     }
 
@@ -203,9 +209,15 @@ impl Scheduler {
         loop {
             let mut decisions = std::mem::take(&mut self.decisions);
             for event in decisions.events.drain(..) {
-                let incident = self.incident(now, &event);
-                self.to_memory.push(MemoryMessage::Record(event));
-                self.to_memory.extend(incident.map(MemoryMessage::Record));
+                let is_failure = matches!(event, Event::TaskFailed { .. });
+                if is_failure
+                    || self.given_up.is_some()
+                    || self.surroundings.incidents.is_watching()
+                {
+                    self.record_watched(now, event);
+                } else {
+                    self.to_memory.push(MemoryMessage::Record(event));
+                }
             }
             for command in decisions.commands.drain(..) {
                 self.carry_out(command, &mut refused);
@@ -306,26 +318,57 @@ impl Scheduler {
         });
     }
 
-    /// Opens an incident for a task that is given up; a failed attempt that is tried again has the
-    /// incident of its agent, if that went down with it.
-    fn incident(&self, now: Timestamp, event: &Event) -> Option<Event> {
-        let Event::TaskFailed { task, attempt, agent, incarnation, cause, message, retry_at: None } =
-            event
-        else {
+    /// Records an event that may open or end an incident.
+    fn record_watched(&mut self, now: Timestamp, event: Event) {
+        let recovered = self.surroundings.incidents.task_event(now, &event);
+        let opened = match &event {
+            Event::TaskFailed { retry_at: None, .. } => {
+                self.given_up = GivenUp::of(&event);
+                None
+            }
+            Event::TaskFailed { task, attempt, .. } => {
+                self.surroundings.incidents.details(*task, *attempt);
+                None
+            }
+            Event::TaskEnded { task, state } => {
+                let given_up = self.given_up.take_if(|failed| failed.task == *task);
+                given_up.and_then(|failed| self.report(failed, *state))
+            }
+            _ => None,
+        };
+        self.to_memory.push(MemoryMessage::Record(event));
+        self.to_memory.extend(recovered.map(MemoryMessage::Record));
+        if let Some(report) = opened {
+            let events = self.surroundings.incidents.open(now, report);
+            self.to_memory.extend(events.map(MemoryMessage::Record));
+        }
+    }
+
+    /// Reports a task that is given up; a failed attempt that is tried again has the incident of
+    /// its agent, if that went down with it, and a cancelled task has none.
+    fn report(&self, failed: GivenUp, state: EndState) -> Option<Report> {
+        let details = self.surroundings.incidents.details(failed.task, failed.attempt);
+        if !matches!(state, EndState::Failed | EndState::DeadLettered) {
             return None;
+        }
+        let (reason, causes, attempt) = match details {
+            Some(details) => (details.reason, details.causes, details.attempt),
+            None => (failed.cause.into(), Vec::new(), failed.record()),
         };
-        let report = Report {
-            kind: "task_failed",
+        Some(Report {
+            kind: IncidentKind::TaskFailed,
             severity: Severity::Error,
-            cause: *cause,
-            message: message.clone(),
+            cause: failed.cause,
+            reason,
+            message: failed.message,
+            causes,
             location: None,
-            agent: Some((*agent, *incarnation)),
-            task: Some((*task, *attempt)),
+            backtrace: None,
+            agent: Some((failed.agent, failed.incarnation)),
+            attempt: Some(attempt),
             fault: None,
-            action: "given up; tasks that depend on it are skipped".into(),
-        };
-        Some(self.surroundings.incidents.open(now, report))
+            action: Action::GiveUp { state },
+        })
     }
 
     fn input_of(&self, task: TaskId) -> Result<Payload, Box<str>> {

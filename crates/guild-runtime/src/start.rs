@@ -12,6 +12,7 @@ use guild_core::draw::Seed;
 use guild_core::event::{Cause, ClockKind, Event, QuotaTerms, Setup, Severity};
 use guild_core::graph::Catalog;
 use guild_core::id::{AgentId, Incarnation, QuotaId, RoleId};
+use guild_core::incident::{Action, IncidentKind};
 use guild_core::planner::{Decisions, Planner, PlannerConfig, ReadyOrder, RestoredRun};
 use guild_core::quota::QuotaSpec;
 use guild_core::supervision::Tree as Supervision;
@@ -25,11 +26,12 @@ use crate::clock::Clock;
 use crate::context::{Counters, Surroundings};
 use crate::controller::{Controller, Links};
 use crate::events::EventLog;
+use crate::failure::Failure;
 use crate::fault::FaultPoint;
 use crate::guard::{Guard, Verdict};
 use crate::guild::Guild;
 use crate::host::{AgentHost, HostAddr, HostShared, host_channel};
-use crate::incidents::{Incidents, Report};
+use crate::incidents::Incidents;
 use crate::mailbox::Inbox;
 use crate::memory::{MemoryActor, MemoryParts, Observer, SyncTime, report_restore};
 use crate::message::{ControllerMessage, MemoryMessage, SupervisorMessage};
@@ -73,6 +75,8 @@ pub(crate) struct Opened {
     pub(crate) checkpoint_every: Option<Duration>,
     pub(crate) stage: Option<Stage>,
     pub(crate) agent_threads: usize,
+    /// Whether panics have their stack captured.
+    pub(crate) backtraces: bool,
 }
 
 /// Starts the control thread and waits until the tree stands.
@@ -111,10 +115,11 @@ pub(crate) fn stand_up(mut opened: Opened) -> Guild {
     show_recovered(&mut opened);
     let limits = opened.catalog.limits.clone();
     let Recovered { incidents: incidents_before, faults: faults_before, .. } = opened.recovered;
+    let restored = opened.recovered.restored.take();
+    let surroundings = surroundings(&mut opened, clock);
+    crate::panics::capture_backtraces(opened.backtraces);
     let events =
         EventLog::new(limits.events_in_memory_max, std::mem::take(&mut opened.recovered.events));
-    let surroundings = Arc::new(surroundings(&opened, clock));
-    let restored = opened.recovered.restored.take();
     report_restore(&mut opened.memory, restored, &surroundings);
     let board = RunBoard::default();
     let controller = Inbox::new();
@@ -122,6 +127,11 @@ pub(crate) fn stand_up(mut opened: Opened) -> Guild {
     let arbiters = agent_threads(opened.agent_threads);
     let roles = std::mem::take(&mut opened.roles);
     let (supervision, seed) = (opened.supervision.clone(), opened.seed);
+    let backtraces = opened.backtraces;
+    for arbiter in &arbiters {
+        // An arbiter that has ended is told of when its agents are spawned.
+        arbiter.spawn_fn(move || crate::panics::capture_backtraces(backtraces));
+    }
     let fleet = Fleet { first, supervision: &supervision, surroundings: &surroundings };
     let supervisor = Inbox::new();
     let hosts = Arc::new(fleet.recruit(&roles, &arbiters, &supervisor));
@@ -152,10 +162,14 @@ pub(crate) fn stand_up(mut opened: Opened) -> Guild {
     }
 }
 
-/// Returns what all actors share.
-fn surroundings(opened: &Opened, clock: Clock) -> Surroundings {
+/// Returns what all actors share; the incidents that this start ends are recorded.
+fn surroundings(opened: &mut Opened, clock: Clock) -> Arc<Surroundings> {
     let Recovered { incidents, faults, .. } = opened.recovered;
-    Surroundings {
+    let incidents = Incidents::new(&opened.catalog.limits, incidents);
+    for event in incidents.recall(clock.now(), &opened.recovered.events) {
+        opened.memory.record(clock.now(), event);
+    }
+    Arc::new(Surroundings {
         scheduler: Inbox::new(),
         memory: opened.memory_inbox.clone(),
         snapshots: opened.memory.snapshots(),
@@ -165,11 +179,11 @@ fn surroundings(opened: &Opened, clock: Clock) -> Surroundings {
         namespaces: Arc::clone(&opened.namespaces),
         catalog: opened.catalog.clone(),
         faults: opened.faults.clone(),
-        incidents: Incidents::new(opened.catalog.limits.incidents_in_memory_max, incidents),
+        incidents,
         cancellations: Cancellations::new(&agents_of(&opened.roles)),
         clock,
         stats: Counters { faults: AtomicU64::new(faults), ..Counters::default() },
-    }
+    })
 }
 
 /// Shows the observer what the store holds already.
@@ -405,26 +419,20 @@ impl Tree {
             let message = format!("the {name} panicked: {}", report.message);
             tracing::error!(%message, location = ?report.location, "a control actor panicked");
             let action = match verdict {
-                Verdict::Restart => "restarted",
+                Verdict::Restart => Action::RestartActor,
                 Verdict::Stop => {
                     board.close(RunError::Failed(message.clone()));
-                    "the guild takes no more work; start it again on its store"
+                    Action::StopGuild
                 }
             };
             let struck = surroundings.stats.control_fault.swap(0, Ordering::Relaxed);
-            let report = Report {
-                kind: "controller_failed",
-                severity: Severity::Error,
-                cause: Cause::Panic,
-                message: message.into(),
-                location: report.location,
-                agent: None,
-                task: None,
-                fault: (struck > 0).then_some(struck),
-                action: action.into(),
-            };
-            let event = surroundings.incidents.open(clock.now(), report);
-            surroundings.memory.push(MemoryMessage::Record(event));
+            let fault = (struck > 0).then_some(struck);
+            let failure =
+                Failure::panicked(Cause::Panic, PanicReport { message: message.into(), ..report });
+            let kind = IncidentKind::ControllerFailed;
+            let report = failure.report(kind, Severity::Error, None, None, fault, action);
+            let events = surroundings.incidents.open(clock.now(), report);
+            events.for_each(|event| surroundings.memory.push(MemoryMessage::Record(event)));
             Box::pin(std::future::ready(verdict))
         };
         actix_rt::spawn(Guard::new(Context::new().into_future(actor), on_crash));

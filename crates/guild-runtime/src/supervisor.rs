@@ -12,6 +12,7 @@ use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle, Supervised};
 use guild_core::draw::{Seed, Stream};
 use guild_core::event::{Cause, Event};
 use guild_core::id::{AgentId, Incarnation, RoleId};
+use guild_core::incident::Attempt;
 use guild_core::planner::Input;
 use guild_core::supervision::{
     Ending, Exit, Input as ChildInput, Tree, TreeInput, TreeOrder, fingerprint,
@@ -21,7 +22,9 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::context::Surroundings;
+use crate::failure::Failure;
 use crate::host::{HostAddr, order};
+use crate::incidents::Details;
 use crate::mailbox::{Outlet, Wake, recycled};
 use crate::message::{
     ChildDown, Ended, MemoryMessage, Retire, Revive, SchedulerMessage, Stop, SupervisorMessage,
@@ -30,7 +33,7 @@ use crate::run::{RunBoard, RunError};
 
 mod report;
 
-use report::Fatal;
+use report::Crash;
 
 /// The actor that supervises all agents.
 pub(crate) struct SupervisorActor {
@@ -57,7 +60,7 @@ pub(crate) struct SupervisorActor {
 struct Crew {
     children: Vec<Child>,
     /// The newest death for which the role's supervisor gave up.
-    fatal: Option<Fatal>,
+    fatal: Option<Crash>,
 }
 
 struct Child {
@@ -218,6 +221,8 @@ impl SupervisorActor {
             Event::AgentStarted { agent, role, incarnation }
         };
         self.record(event);
+        let recovered = self.surroundings.incidents.agent_lives(now, agent, incarnation);
+        recovered.into_iter().for_each(|event| self.record(event));
         self.surroundings
             .scheduler
             .push(SchedulerMessage::Tell(Input::AgentReady { agent, incarnation }));
@@ -241,9 +246,10 @@ impl SupervisorActor {
         child.down_at = now;
         child.parked = parked;
         let child = agent.index;
-        let input = match down.ended {
-            Ended::Failed(cause) => {
-                let cause = fingerprint(cause, down.location.as_deref(), &down.message);
+        let input = match &down.ended {
+            Ended::Failed(failure) => {
+                let cause =
+                    fingerprint(failure.cause, failure.location.as_deref(), &failure.message);
                 ChildInput::Down { child, exit: Exit::Failed { cause } }
             }
             Ended::Cancelled => ChildInput::Down { child, exit: Exit::Blameless },
@@ -254,22 +260,37 @@ impl SupervisorActor {
         let mut orders = std::mem::take(&mut self.orders);
         let input = TreeInput::Agent { role: agent.role, input };
         let verdict = self.tree.step(now, input, draw, &mut orders);
-        match down.ended {
-            Ended::Failed(cause) => self.report_crash(now, &down, cause, verdict),
-            Ended::Stopped | Ended::Retired if !self.is_ending() => {
-                let reason = down.message.clone();
-                self.record(Event::AgentStopped { agent, incarnation, reason });
+        let (message, unknown_to_scheduler) = (down.ended.message(), down.unknown_to_scheduler);
+        let cause = match down.ended {
+            Ended::Failed(failure) => {
+                let cause = failure.cause;
+                if unknown_to_scheduler {
+                    self.keep_details(&failure, down.attempt);
+                }
+                let crash =
+                    Crash { agent, incarnation, failure, attempt: down.attempt, fault: down.fault };
+                self.report_crash(now, crash, verdict);
+                cause
             }
-            Ended::Stopped | Ended::Retired | Ended::Cancelled => {}
-        }
-        if down.unknown_to_scheduler {
-            let cause = match down.ended {
-                Ended::Failed(cause) => cause,
-                Ended::Stopped | Ended::Retired | Ended::Cancelled => Cause::AgentLost,
-            };
-            self.tell_down(agent, incarnation, cause, down.message);
+            Ended::Stopped | Ended::Retired if !self.is_ending() => {
+                self.record(Event::AgentStopped { agent, incarnation, reason: message.clone() });
+                Cause::AgentLost
+            }
+            Ended::Stopped | Ended::Retired | Ended::Cancelled => Cause::AgentLost,
+        };
+        if unknown_to_scheduler {
+            self.tell_down(agent, incarnation, cause, message);
         }
         self.obey(now, orders);
+    }
+
+    /// Keeps what the planner is not told of an attempt until it has decided about its task.
+    fn keep_details(&self, failure: &Failure, attempt: Option<Attempt>) {
+        if let Some(attempt) = attempt {
+            let (reason, causes) = (failure.reason, failure.causes.clone());
+            let details = Details { attempt, reason, causes };
+            self.surroundings.incidents.attempt_failed(details);
+        }
     }
 
     fn tell_down(&self, agent: AgentId, incarnation: Incarnation, cause: Cause, message: Box<str>) {

@@ -3,6 +3,7 @@
 mod chaos;
 mod follow;
 mod history;
+mod incidents;
 mod memory;
 mod report;
 mod run;
@@ -40,7 +41,7 @@ pub(crate) fn execute(command: Command) -> Result<Exit, CommandError> {
         Command::Status { store, format } => store::status(&store.store, format)?,
         Command::Events { store, since, follow: false } => store::events(&store.store, since)?,
         Command::Events { store, since, follow: true } => store::follow(&store.store, since)?,
-        Command::Incidents { store, format } => store::incidents(&store.store, format)?,
+        Command::Incidents(arguments) => incidents::incidents(&arguments)?,
         Command::Memory(command) => memory::execute(command)?,
         Command::Completions { shell } => {
             let mut script = Vec::new();

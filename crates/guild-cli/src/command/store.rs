@@ -4,7 +4,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use guild::reader::{StoreView, read};
-use guild::{EndState, Event, Outcome, StoreError, event_line};
+use guild::{EndState, Outcome, StoreError, event_line};
 use guild_core::history::TaskEnd;
 use guild_memory::RecoveredRun;
 use serde_json::{Value, json};
@@ -99,32 +99,6 @@ fn print_events(view: &StoreView, since: u64) -> Result<u64, CommandError> {
     }
     output.flush()?;
     Ok(next)
-}
-
-/// Prints the incidents of a store.
-pub(crate) fn incidents(store: &Path, format: Format) -> Result<(), CommandError> {
-    let view = read(store)?;
-    let mut incidents: Vec<Value> = Vec::new();
-    for record in view.events(1) {
-        let record = record?;
-        if matches!(record.event, Event::IncidentOpened { .. }) {
-            let line = event_line(&record, view.names());
-            incidents.extend(serde_json::from_str::<Value>(&line).ok());
-        }
-    }
-    if format == Format::Json {
-        return print(&format!("{}\n", json!({ "incidents": incidents })));
-    }
-    let heads = ["incident", "severity", "type", "agent", "task", "attempt", "message", "action"];
-    let mut table = table(&heads);
-    for incident in &incidents {
-        table.add_row(heads.map(|head| match &incident[head] {
-            Value::Null => String::new(),
-            Value::String(text) => text.clone(),
-            value => value.to_string(),
-        }));
-    }
-    print(&format!("{table}\n"))
 }
 
 /// Waits between two looks into a store.

@@ -11,7 +11,7 @@ mod filters;
 mod namespace;
 pub(crate) mod output;
 pub(crate) mod problem;
-mod quantity;
+pub(crate) mod quantity;
 mod reader;
 mod supervision;
 mod task;

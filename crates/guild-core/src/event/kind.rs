@@ -23,5 +23,7 @@ pub(super) const TASK_ENDED: &str = "task_ended";
 pub(super) const STALE_RESULT: &str = "stale_result";
 pub(super) const FAULT_INJECTED: &str = "fault_injected";
 pub(super) const INCIDENT_OPENED: &str = "incident_opened";
+pub(super) const INCIDENT_RECOVERED: &str = "incident_recovered";
+pub(super) const INCIDENT_ACKNOWLEDGED: &str = "incident_acknowledged";
 pub(super) const MEMORY_COMMITTED: &str = "memory_committed";
 pub(super) const QUOTA_CHANGED: &str = "quota_changed";

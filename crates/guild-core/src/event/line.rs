@@ -6,6 +6,7 @@ use super::terms::{EXPECTED_DEFAULT, Pairs, Retry, Terms, timeout_default};
 use super::{Event, EventRecord, QuotaTerms, Reads, kind};
 use crate::graph::TaskOptions;
 use crate::id::{AgentId, QuotaId, RoleId, RunId, TaskId};
+use crate::incident::Incident;
 use crate::retry::RetryPolicy;
 use crate::time::micros;
 
@@ -89,7 +90,10 @@ impl Line<'_> {
             | Event::TaskCompleted { .. }
             | Event::TaskFailed { .. }
             | Event::StaleResult { .. } => self.attempt_event(event),
-            Event::FaultInjected { .. } | Event::IncidentOpened { .. } => self.failure(event),
+            Event::FaultInjected { .. }
+            | Event::IncidentOpened(_)
+            | Event::IncidentRecovered { .. }
+            | Event::IncidentAcknowledged { .. } => self.failure(event),
             Event::MemoryCommitted { .. } | Event::QuotaChanged { .. } => self.shared(event),
         }
     }
@@ -318,38 +322,58 @@ impl Line<'_> {
                 self.optional_task(*task);
                 self.optional("attempt", attempt.map(u64::from));
             }
-            Event::IncidentOpened {
-                incident,
-                severity,
-                r#type,
-                agent,
-                task,
-                attempt,
-                fault,
-                cause,
-                message,
-                location,
-                action,
-            } => {
-                self.kind(kind::INCIDENT_OPENED);
+            Event::IncidentOpened(incident) => self.incident(incident),
+            Event::IncidentRecovered { incident, took_us, reassigned } => {
+                self.kind(kind::INCIDENT_RECOVERED);
                 self.number("incident", *incident);
-                self.json("severity", severity);
-                self.text("type", r#type);
-                self.optional_agent(*agent);
-                self.optional_task(*task);
-                self.optional("attempt", attempt.map(u64::from));
-                if let Some(fault) = fault {
-                    self.number("fault", *fault);
-                }
-                if let Some(task) = task {
-                    self.run(task.run);
-                }
-                self.json("cause", cause);
-                self.text("message", message);
-                self.json("location", location);
-                self.text("action", action);
+                self.number("took_us", *took_us);
+                self.optional_agent(reassigned.map(|(agent, _)| agent));
+                self.optional("attempt", reassigned.map(|(_, attempt)| u64::from(attempt)));
+            }
+            Event::IncidentAcknowledged { incident, note } => {
+                self.kind(kind::INCIDENT_ACKNOWLEDGED);
+                self.number("incident", *incident);
+                self.text("note", note);
             }
             _ => unreachable!("only failures come here"),
+        }
+    }
+
+    fn incident(&mut self, incident: &Incident) {
+        let report = &incident.report;
+        let attempt = report.attempt.as_ref();
+        self.kind(kind::INCIDENT_OPENED);
+        self.number("incident", incident.number);
+        self.json("severity", &report.severity);
+        self.text("type", report.kind.name());
+        self.optional_agent(report.agent.map(|(agent, _)| agent));
+        self.optional_task(attempt.map(|attempt| attempt.task));
+        self.optional("attempt", attempt.map(|attempt| u64::from(attempt.number)));
+        if let Some(fault) = report.fault {
+            self.number("fault", fault);
+        }
+        if let Some(attempt) = attempt {
+            self.run(attempt.task.run);
+        }
+        self.json("cause", &report.cause);
+        self.text("message", &report.message);
+        self.json("location", &report.location);
+        self.text("action", &report.action.to_string());
+        self.text("reason", report.reason.name());
+        self.json("causes", &report.causes);
+        self.text("fingerprint", &format!("{:016x}", incident.fingerprint));
+        if let Some((agent, incarnation)) = report.agent {
+            let names = self.names;
+            self.text("role", names.role(agent.role));
+            self.number("incarnation", incarnation.0);
+        }
+        if let Some(attempt) = attempt {
+            self.optional("token", attempt.token.map(|token| token.0));
+            self.optional("last_heartbeat_us", attempt.last_heartbeat.map(|at| at.0));
+            self.json("discarded", &attempt.discarded);
+        }
+        if let Some(backtrace) = &report.backtrace {
+            self.text("backtrace", backtrace);
         }
     }
 

@@ -92,6 +92,9 @@ struct Raw<'a> {
     of_type: Option<Text<'a>>,
     #[serde(borrow)]
     site: Option<Text<'a>>,
+    #[serde(borrow)]
+    note: Option<Text<'a>>,
+    took_us: Option<u64>,
     attempt: Option<u32>,
     incarnation: Option<u64>,
     token: Option<u64>,
@@ -164,6 +167,7 @@ impl<'a> Raw<'a> {
             }
             kind::MEMORY_COMMITTED | kind::QUOTA_CHANGED => self.shared(),
             kind::FAULT_INJECTED | kind::INCIDENT_OPENED => self.failure(),
+            kind::INCIDENT_RECOVERED | kind::INCIDENT_ACKNOWLEDGED => self.incident_over(),
             kind::RUN_SUBMITTED | kind::RUN_JOINED | kind::RUN_CANCELLED | kind::RUN_ENDED => {
                 self.run_event()
             }
@@ -322,6 +326,23 @@ impl<'a> Raw<'a> {
             cause: self.need(self.cause, "cause")?,
             message: self.message()?,
             action: self.need(action, "action")?,
+        })
+    }
+
+    fn incident_over(&mut self) -> Result<LineEvent<'a>, LineError> {
+        let incident = self.need(self.incident, "incident")?;
+        if &*self.kind == kind::INCIDENT_ACKNOWLEDGED {
+            let note = self.note.take();
+            return Ok(LineEvent::IncidentAcknowledged {
+                incident,
+                note: self.need(note, "note")?,
+            });
+        }
+        Ok(LineEvent::IncidentRecovered {
+            incident,
+            took_us: self.need(self.took_us, "took_us")?,
+            agent: self.agent.take(),
+            attempt: self.attempt,
         })
     }
 

@@ -159,6 +159,17 @@ pub enum LineEvent<'a> {
         message: Text<'a>,
         action: Text<'a>,
     },
+    /// Everything that it took down works again; the agent is the one that took over the task.
+    IncidentRecovered {
+        incident: u64,
+        took_us: u64,
+        agent: Option<Text<'a>>,
+        attempt: Option<u32>,
+    },
+    IncidentAcknowledged {
+        incident: u64,
+        note: Text<'a>,
+    },
     MemoryCommitted {
         version: u64,
         task: Option<TaskText<'a>>,
@@ -221,9 +232,9 @@ impl<'a> LineEvent<'a> {
             Self::TaskAssigned { lease, .. }
             | Self::TaskReturned { lease, .. }
             | Self::TaskCompleted { lease, .. } => Some(&lease.agent),
-            Self::FaultInjected { agent, .. } | Self::IncidentOpened { agent, .. } => {
-                agent.as_deref()
-            }
+            Self::FaultInjected { agent, .. }
+            | Self::IncidentOpened { agent, .. }
+            | Self::IncidentRecovered { agent, .. } => agent.as_deref(),
             _ => None,
         }
     }

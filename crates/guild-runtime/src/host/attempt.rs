@@ -1,4 +1,4 @@
-//! Performs one attempt: the agent's work in a guarded future, with the faults that chaos wants.
+//! Performs one attempt: a future of its own, polled under a catch until it ends or is interrupted.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -6,18 +6,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use guild_core::event::{Cause, Severity};
-use guild_core::id::{FencingToken, TaskId, TaskIndex};
+use guild_core::event::Cause;
+use guild_core::id::{FencingToken, TaskIndex};
+use guild_core::incident::Attempt;
 use guild_core::payload::Payload;
 use guild_core::planner::AttemptResult;
 use tracing::Instrument;
 
-use super::{Lease, Revoked, Slot, Struck};
+use super::slot::{Interruption, Revoked, Revoker, Slot, Struck};
 use crate::agent::{Behaviour, TaskError};
 use crate::context::{Subject, TaskContext};
+use crate::failure::Failure;
 use crate::fault::{Fault, Site};
-use crate::incidents::Report;
-use crate::message::{Assign, Ended, HandedIn, MemoryMessage, SchedulerMessage, SupervisorMessage};
+use crate::incidents::Details;
+use crate::lease::Lease;
+use crate::message::{Assign, Ended, HandedIn, SchedulerMessage};
 use crate::panics::{PanicReport, caught, poll_caught};
 
 /// How the guarded future of an attempt ended.
@@ -28,9 +31,9 @@ enum End {
     Revoked(Revoked),
 }
 
-/// Performs what was assigned and reports the outcome.
+/// Performs what was assigned, and reports how it ended.
 pub(super) async fn perform(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, assign: Assign) {
-    let Assign { mut lease, input, deadline } = assign;
+    let Assign { lease, input, deadline } = assign;
     let mut context = TaskContext::new(
         Arc::clone(&slot.shared.surroundings),
         (lease.agent, lease.task, lease.attempt, lease.token),
@@ -40,118 +43,114 @@ pub(super) async fn perform(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, a
     let end = {
         let span = context.span();
         let work = work(&mut *behaviour, input, &mut context, &slot).instrument(span);
-        run_until_revoked(&slot, lease.token, work).await
+        run_until_interrupted(&slot, lease.token, work).await
     };
-    slot.running.set(None);
-    let task = Some((lease.task, lease.attempt));
-    // The scheduler knows of what it has revoked itself, but not of what a supervisor stops.
-    let revoked = matches!(&end, End::Revoked(revoked) if revoked.ended != Ended::Stopped);
-    let struck = Struck { task, fault: slot.fault.take(), revoked };
+    let (incarnation, token) = (lease.incarnation, lease.token);
     match end {
         End::Output(output) => {
-            // What happens from here on is the consequence of a fault that is still under way.
-            slot.fault.set(struck.fault);
+            slot.running.set(None);
             *slot.behaviour.borrow_mut() = Some(behaviour);
-            let retires = context.retires();
+            // What happens from here on is the consequence of a fault that is still under way.
+            let (record, retires) = (record(&lease, &context), context.retires());
             match context.into_work(output) {
                 Ok(work) => hand_in(&slot, lease, work),
-                Err(error) => lease.finish(failed(&error)),
+                Err(error) => fail(&slot, lease, record, &error),
             }
-            slot.survived(retires);
+            slot.survived(incarnation, token, retires);
         }
         End::Error(error) if error.is_crash() => {
-            let message: Box<str> = error.to_string().into();
-            lease.settle();
-            slot.drop_behaviour(behaviour, task);
-            let report = PanicReport { message, location: None };
-            slot.end_life(Ended::Failed(error.cause()), report, struck, None);
+            let failure = Failure::erred(error.cause(), &error);
+            crash(&slot, lease, &context, behaviour, failure);
         }
         End::Error(error) => {
+            slot.running.set(None);
+            slot.fault.take();
             *slot.behaviour.borrow_mut() = Some(behaviour);
-            lease.finish(failed(&error));
-            slot.survived(context.retires());
+            let record = record(&lease, &context);
+            fail(&slot, lease, record, &error);
+            slot.survived(incarnation, token, context.retires());
         }
         End::Panic(report) => {
-            lease.settle();
-            slot.drop_behaviour(behaviour, task);
-            slot.end_life(Ended::Failed(Cause::Panic), report, struck, None);
+            let failure = Failure::panicked(Cause::Panic, report);
+            crash(&slot, lease, &context, behaviour, failure);
         }
-        End::Revoked(revoked) => {
-            lease.settle();
-            slot.drop_behaviour(behaviour, task);
-            if revoked.tell {
-                slot.end_life(revoked.ended, revocation(revoked.ended), struck, None);
-            }
-        }
+        End::Revoked(revoked) => revoke(&slot, lease, &context, behaviour, revoked).await,
     }
 }
 
-/// What a life tells its supervisor that did not end by itself.
-pub(super) fn revocation(ended: Ended) -> PanicReport {
-    let message = match ended {
-        Ended::Failed(Cause::Heartbeat) => "no heartbeat in time",
-        Ended::Failed(_) => "the attempt took longer than its timeout",
-        Ended::Cancelled => "the attempt was cancelled",
-        Ended::Stopped => "its supervisor stopped it with others that it belongs to",
-        Ended::Retired => "it has ended its life in order",
-    };
-    PanicReport { message: message.into(), location: None }
+/// The record of an attempt that failed.
+fn record(lease: &Lease, context: &TaskContext) -> Attempt {
+    Attempt {
+        task: lease.task,
+        number: lease.attempt,
+        token: Some(lease.token),
+        last_heartbeat: context.last_heartbeat(),
+        discarded: context.discarded(),
+    }
 }
 
-fn failed(error: &TaskError) -> AttemptResult {
-    AttemptResult::Failed {
+/// Fails an attempt whose agent lives on.
+fn fail(slot: &Slot, mut lease: Lease, attempt: Attempt, error: &TaskError) {
+    let (reason, causes) = (error.reason(), error.causes().to_vec());
+    slot.shared.surroundings.incidents.attempt_failed(Details { attempt, reason, causes });
+    lease.finish(AttemptResult::Failed {
         cause: error.cause(),
         message: error.to_string().into(),
         retryable: error.is_retryable(),
         retry_after: error.retry_after(),
-    }
+    });
 }
 
-impl Slot {
-    /// Goes on after an attempt that the agent has survived: its probation is over, and it may want
-    /// to end its life.
-    fn survived(&self, retires: bool) {
-        if self.probing.take() {
-            self.shared.supervisor.push(SupervisorMessage::ChildPassed { agent: self.agent });
-        }
-        if retires {
-            let ended = Ended::Retired;
-            self.end_life(ended, revocation(ended), Struck::default(), None);
-        }
-    }
+/// Ends the life of an agent together with its attempt.
+fn crash(
+    slot: &Slot,
+    mut lease: Lease,
+    context: &TaskContext,
+    behaviour: Box<dyn Behaviour>,
+    failure: Failure,
+) {
+    slot.running.set(None);
+    slot.leaving.take();
+    let attempt = Some(record(&lease, context));
+    let struck = Struck { attempt, fault: slot.fault.take(), revoked: false };
+    lease.settle();
+    slot.drop_behaviour(lease.incarnation, behaviour, attempt);
+    slot.end_life(lease.incarnation, Ended::Failed(failure), struck, None);
+}
 
-    /// Drops the behaviour of a life that is over. A panic in there harms nobody, and a person is
-    /// told: it is a bug of the agent.
-    pub(super) fn drop_behaviour(
-        &self,
-        behaviour: Box<dyn Behaviour>,
-        task: Option<(TaskId, u32)>,
-    ) {
-        let surroundings = &self.shared.surroundings;
-        let subject = Subject { agent: Some(self.agent), task };
-        let struck = surroundings.strike(Site::Dropped, subject);
-        let dropped = caught(move || {
-            drop(behaviour);
-            if let Some((Fault::Crash, number)) = struck {
-                panic!("injected crash {number}");
-            }
-        });
-        let Err(panic) = dropped else { return };
-        tracing::warn!(agent = self.agent.index, message = %panic.message, "agent panicked while it was dropped");
-        let report = Report {
-            kind: "drop_panicked",
-            severity: Severity::Warning,
-            cause: Cause::Panic,
-            message: panic.message,
-            location: panic.location,
-            agent: self.incarnation.get().map(|incarnation| (self.agent, incarnation)),
-            task,
-            fault: struck.map(|(_, number)| number),
-            action: "the agent's life was over already".into(),
-        };
-        let event = surroundings.incidents.open(surroundings.clock.now(), report);
-        surroundings.memory.push(MemoryMessage::Record(event));
+/// Ends the life of an agent whose lease was taken back.
+async fn revoke(
+    slot: &Slot,
+    mut lease: Lease,
+    context: &TaskContext,
+    behaviour: Box<dyn Behaviour>,
+    revoked: Revoked,
+) {
+    let (incarnation, attempt) = (lease.incarnation, Some(record(&lease, context)));
+    // The scheduler does not know of what a supervisor stops.
+    let is_known = revoked.by == Revoker::Scheduler;
+    let struck = Struck { attempt, fault: slot.fault.take(), revoked: is_known };
+    slot.leaving.take();
+    lease.settle();
+    if revoked.by == Revoker::Host {
+        // The next life may begin at any time, and no host has two behaviours.
+        slot.running.set(None);
+        return slot.drop_behaviour(incarnation, behaviour, attempt);
     }
+    let wrong = slot.end_behaviour(incarnation, behaviour, attempt).await;
+    slot.running.set(None);
+    let ended = match (revoked.cause.map(Failure::revoked), wrong) {
+        (Some(mut failure), Some(wrong)) => {
+            failure.and(wrong.to_string());
+            Ended::Failed(failure)
+        }
+        (Some(failure), None) => Ended::Failed(failure),
+        // Nobody is to blame for a cancellation or a stop, but for a bad end.
+        (None, Some(wrong)) => Ended::Failed(Failure::erred(Cause::AgentLost, &wrong)),
+        (None, None) if is_known => Ended::Cancelled,
+        (None, None) => Ended::Stopped,
+    };
+    slot.end_life(incarnation, ended, struck, None);
 }
 
 /// The agent's work, with the faults that chaos wants.
@@ -266,18 +265,16 @@ fn wrong(result: SchedulerMessage) -> SchedulerMessage {
     }
 }
 
-/// Polls the work under a catch until it ends or its lease is revoked; drops it under a catch too.
-async fn run_until_revoked(
+/// Polls the work under a catch until it ends or is interrupted; drops it under a catch too.
+async fn run_until_interrupted(
     slot: &Slot,
     token: FencingToken,
     work: impl Future<Output = Result<Payload, TaskError>>,
 ) -> End {
     let mut work = pin!(Some(work));
     let end = poll_fn(|cx| {
-        if let Some(revoked) = slot.revoked.take()
-            && revoked.token == token
-        {
-            return Poll::Ready(End::Revoked(revoked));
+        if let Some(end) = interrupted(slot, token) {
+            return Poll::Ready(end);
         }
         let Some(running) = work.as_mut().as_pin_mut() else {
             return Poll::Pending;
@@ -291,7 +288,8 @@ async fn run_until_revoked(
                 if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
                     *waker = Some(cx.waker().clone());
                 }
-                Poll::Pending
+                // The work itself may have ended its life, when nobody could be woken yet.
+                interrupted(slot, token).map_or(Poll::Pending, Poll::Ready)
             }
         }
     })
@@ -300,4 +298,12 @@ async fn run_until_revoked(
         tracing::warn!(message = %report.message, "an attempt panicked while it was dropped");
     }
     end
+}
+
+/// Returns how the attempt ends that was interrupted.
+fn interrupted(slot: &Slot, token: FencingToken) -> Option<End> {
+    match slot.interruption.take().filter(|found| found.token() == token)? {
+        Interruption::Revoked(revoked) => Some(End::Revoked(revoked)),
+        Interruption::Died(_, error) => Some(End::Error(error.into_crash())),
+    }
 }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use guild_core::event::{Cause, Event, Severity};
+use guild_core::event::Event;
+use guild_core::incident::{Action, IncidentKind, Report};
 use guild_memory::checkpoint::{CheckpointError, CheckpointInfo};
 use guild_memory::{Memory, Restored};
 use tokio::sync::oneshot;
 
 use super::ignore_absent;
 use crate::context::Surroundings;
-use crate::incidents::Report;
 use crate::message::MemoryMessage;
 
 /// Where the result of a checkpoint is awaited.
@@ -19,13 +19,27 @@ pub(crate) type CheckpointReply = oneshot::Sender<Result<CheckpointInfo, Checkpo
 pub(super) const SUSPENDED: &str =
     "the store has failed and is being opened again; try again in a moment";
 
-/// Opens an incident for each failure of the store from which it may come back.
-pub(super) fn report_troubles(memory: &mut Memory, surroundings: &Surroundings) {
+/// Opens an incident for each failure of the store from which it may come back, and ends them when
+/// it has; returns whether one is open.
+pub(super) fn report_troubles(
+    memory: &mut Memory,
+    surroundings: &Surroundings,
+    was_in_trouble: bool,
+) -> bool {
+    let now = surroundings.clock.now();
+    let mut is_in_trouble = was_in_trouble;
     for error in memory.take_troubles() {
-        let action = "opened again; what was not acknowledged is written once more";
-        let event = incident(surroundings, "store_failed", error.to_string(), action);
-        memory.record(surroundings.clock.now(), event);
+        is_in_trouble = true;
+        let (kind, action) = (IncidentKind::StoreFailed, Action::ReopenStore);
+        let report = Report::of_service(kind, error.to_string(), action);
+        surroundings.incidents.open(now, report).for_each(|event| memory.record(now, event));
     }
+    if is_in_trouble && !memory.is_suspended() {
+        let recovered = surroundings.incidents.mended(now, IncidentKind::StoreFailed);
+        recovered.into_iter().for_each(|event| memory.record(now, event));
+        is_in_trouble = false;
+    }
+    is_in_trouble
 }
 
 /// A person must hear that a checkpoint has taken the place of a store: what came after it is lost.
@@ -37,14 +51,13 @@ pub(crate) fn report_restore(
     let Some(restored) = restored else { return };
     let why = restored.reason.as_ref().map_or_else(String::new, ToString::to_string);
     let aside = restored.aside.as_deref().map(|aside| aside.display().to_string());
-    let action = format!(
-        "checkpoint {} has taken its place; what was committed after it is lost, and the damaged \
-         store is kept in {}",
-        restored.checkpoint.path.display(),
-        aside.as_deref().unwrap_or("its directory"),
-    );
-    let event = incident(surroundings, "store_restored", why, &action);
-    memory.record(surroundings.clock.now(), event);
+    let action = Action::RestoreStore {
+        checkpoint: restored.checkpoint.path.display().to_string().into(),
+        kept: aside.as_deref().unwrap_or("its directory").into(),
+    };
+    let now = surroundings.clock.now();
+    let report = Report::of_service(IncidentKind::StoreRestored, why, action);
+    surroundings.incidents.open(now, report).for_each(|event| memory.record(now, event));
 }
 
 /// Has a checkpoint written beside the work; a failure is an incident.
@@ -55,33 +68,17 @@ pub(super) fn checkpoint(
 ) {
     let surroundings = Arc::clone(surroundings);
     memory.checkpoint(move |result| {
-        if let Err(error) = &result {
-            let action = "the store goes on without it; the checkpoints before are kept";
-            let event = incident(&surroundings, "checkpoint_failed", error.to_string(), action);
-            surroundings.memory.push(MemoryMessage::Record(event));
-        }
+        let (now, kind) = (surroundings.clock.now(), IncidentKind::CheckpointFailed);
+        let events: Vec<Event> = match &result {
+            Ok(_) => surroundings.incidents.mended(now, kind),
+            Err(error) => {
+                let report = Report::of_service(kind, error.to_string(), Action::SkipCheckpoint);
+                surroundings.incidents.open(now, report).collect()
+            }
+        };
+        events.into_iter().for_each(|event| surroundings.memory.push(MemoryMessage::Record(event)));
         if let Some(reply) = reply {
             ignore_absent(reply.send(result));
         }
     });
-}
-
-fn incident(
-    surroundings: &Surroundings,
-    kind: &'static str,
-    message: String,
-    action: &str,
-) -> Event {
-    let report = Report {
-        kind,
-        severity: Severity::Error,
-        cause: Cause::Error,
-        message: message.into(),
-        location: None,
-        agent: None,
-        task: None,
-        fault: None,
-        action: action.into(),
-    };
-    surroundings.incidents.open(surroundings.clock.now(), report)
 }

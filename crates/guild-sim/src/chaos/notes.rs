@@ -71,9 +71,10 @@ impl Notes {
                 });
                 told.branches.push(line.to_owned());
             }
-            Event::IncidentOpened { incident, fault, .. } => {
+            Event::IncidentOpened(incident) => {
                 let Some(Names { r#type, .. }) = names(line) else { return };
-                let (incident, event, fault) = (*incident, record.seq, *fault);
+                let (event, fault) = (record.seq, incident.report.fault);
+                let incident = incident.number;
                 told.incidents.push(IncidentNote { incident, r#type, event, fault });
             }
             Event::TaskAdded { .. } => told.tasks += 1,

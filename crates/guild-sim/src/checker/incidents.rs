@@ -131,7 +131,8 @@ impl Incidents {
             }
             ("task_failed", _) => {
                 let is_so = seen.task().is_some_and(|task| {
-                    task.status == Status::Backoff(None) && Some(task.attempts) == *attempt
+                    let ended = [EndState::Failed, EndState::DeadLettered].map(Status::Ended);
+                    ended.contains(&task.status) && Some(task.attempts) == *attempt
                 });
                 if !is_so {
                     findings.violate(I10, || {

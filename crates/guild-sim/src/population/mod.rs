@@ -64,6 +64,7 @@ use std::time::Duration;
 use guild_core::event::Outcome;
 use guild_core::graph::{GraphError, Task};
 use guild_core::id::TaskId;
+use guild_core::incident::Incident;
 use guild_core::retry::RetryPolicy;
 use guild_core::time::{Timestamp, micros};
 use guild_memory::{Transaction, TransactionError};
@@ -347,9 +348,9 @@ impl<I: Individual> Population<I> {
         let individual = stepping.get(place).copied().unwrap_or(IndividualId(0));
         let incidents = self.world.incidents();
         let is_its = |task: TaskId| task.run == report.id() && task.index.at() == place;
-        let told = incidents.iter().rev().find(|incident| incident.task.is_some_and(is_its));
-        let message =
-            told.map_or_else(|| "it did not complete".to_owned(), |told| told.message.clone());
+        let attempt_of = |incident: &Incident| incident.report.attempt.map(|attempt| attempt.task);
+        let told = incidents.iter().rev().find(|incident| attempt_of(incident).is_some_and(is_its));
+        let message = told.map_or("it did not complete", |told| &told.report.message).to_owned();
         PopulationError::Step { individual, step: self.members[&individual].steps + 1, message }
     }
 

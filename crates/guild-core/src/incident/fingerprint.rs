@@ -1,0 +1,50 @@
+//! Tells which incidents are the same mistake.
+//!
+//! Two incidents belong together when kind, reason, role and place agree. Where the place in the
+//! source is not known the message stands for it, without its numbers: `no answer from 10.0.0.7`
+//! and `no answer from 10.0.0.8` are one mistake.
+
+use super::Report;
+
+/// Characters of a message that count.
+const PATTERN_CHARS_MAX: usize = 200;
+
+/// Returns the fingerprint of a failure: the 64-bit FNV-1a hash over what makes it the same.
+pub(super) fn fingerprint(report: &Report) -> u64 {
+    let role = report.agent.map(|(agent, _)| agent.role.0.to_le_bytes());
+    let place = match &report.location {
+        Some(location) => location.to_string(),
+        None => pattern(report.message.lines().next().unwrap_or_default()),
+    };
+    let parts: [&[u8]; 4] = [
+        report.kind.name().as_bytes(),
+        report.reason.name().as_bytes(),
+        role.as_ref().map_or(&[], |role| role),
+        place.as_bytes(),
+    ];
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for part in parts {
+        // A byte that is in no text keeps the parts apart.
+        for byte in part.iter().chain(&[0xff]) {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    hash
+}
+
+/// Returns a text with each run of digits replaced by `*`, cut to 200 characters: what `count[17]`
+/// and `count[18]` have in common.
+pub fn pattern(text: &str) -> String {
+    let mut pattern = String::new();
+    let mut in_digits = false;
+    for c in text.chars().take(PATTERN_CHARS_MAX) {
+        let is_digit = c.is_ascii_digit();
+        if !is_digit {
+            pattern.push(c);
+        } else if !in_digits {
+            pattern.push('*');
+        }
+        in_digits = is_digit;
+    }
+    pattern
+}

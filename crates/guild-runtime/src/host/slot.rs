@@ -1,0 +1,299 @@
+//! What the host of an agent and the future of its attempt share; both live on one arbiter.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+
+use guild_core::event::{Cause, Severity};
+use guild_core::id::{AgentId, FencingToken, Incarnation, TaskId};
+use guild_core::incident::{Action, Attempt, Discarded, IncidentKind};
+use tokio::sync::oneshot;
+
+use super::HostShared;
+use crate::agent::{Behaviour, TaskError};
+use crate::context::Subject;
+use crate::failure::Failure;
+use crate::fault::{Fault, Site};
+use crate::life::DIED_IDLE;
+use crate::message::{ChildDown, Ended, MemoryMessage, Revive, SupervisorMessage};
+use crate::panics::{PanicReport, caught, poll_caught};
+
+/// The state of one agent's host.
+pub(crate) struct Slot {
+    pub(crate) agent: AgentId,
+    pub(crate) incarnation: Cell<Option<Incarnation>>,
+    /// The newest life that has begun; none begins twice.
+    pub(crate) newest: Cell<Option<Incarnation>>,
+    /// Whether the supervisor waits for the first piece of work that is done.
+    pub(crate) probing: Cell<bool>,
+    pub(crate) behaviour: RefCell<Option<Box<dyn Behaviour>>>,
+    pub(crate) running: Cell<Option<Running>>,
+    /// The newest token that was taken; an assignment with the same one is a copy.
+    pub(crate) taken: Cell<FencingToken>,
+    pub(crate) interruption: Cell<Option<Interruption>>,
+    /// Set by an agent whose life ends with the attempt under way, whatever comes of that.
+    pub(crate) leaving: Cell<Option<Box<Leaving>>>,
+    pub(crate) waker: RefCell<Option<Waker>>,
+    /// Number of the fault that struck last, until its consequence is reported.
+    pub(crate) fault: Cell<Option<u64>>,
+    pub(crate) shared: Arc<HostShared>,
+}
+
+/// The attempt under way.
+#[derive(Clone, Copy)]
+pub(crate) struct Running {
+    pub(crate) token: FencingToken,
+    pub(crate) task: TaskId,
+    pub(crate) number: u32,
+}
+
+/// Why a life ends with its attempt; none: nobody is to blame.
+pub(crate) struct Leaving(Option<TaskError>);
+
+/// What ends an attempt from outside.
+pub(crate) enum Interruption {
+    /// Its lease was taken back.
+    Revoked(Revoked),
+    /// The agent itself ended its life.
+    Died(FencingToken, Box<TaskError>),
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Revoked {
+    pub(crate) token: FencingToken,
+    pub(crate) cause: Option<Cause>,
+    pub(crate) by: Revoker,
+}
+
+/// Who takes a lease back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Revoker {
+    /// The scheduler: the life ends with the attempt, which the supervisor has to hear.
+    Scheduler,
+    /// The supervisor, which has to hear of the end, as the scheduler has.
+    Supervisor,
+    /// The host itself: it has panicked and reported that already, or it ends with the guild.
+    Host,
+}
+
+/// What an agent was doing when its life ended.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Struck {
+    pub(crate) attempt: Option<Attempt>,
+    pub(crate) fault: Option<u64>,
+    /// Whether the scheduler took the task back and so knows of it.
+    pub(crate) revoked: bool,
+}
+
+impl Running {
+    /// Returns the record of the attempt, of which only its own future knows more.
+    pub(crate) fn attempt(self) -> Attempt {
+        Attempt {
+            task: self.task,
+            number: self.number,
+            token: Some(self.token),
+            last_heartbeat: None,
+            discarded: Discarded::default(),
+        }
+    }
+}
+
+impl Interruption {
+    pub(crate) fn token(&self) -> FencingToken {
+        match self {
+            Self::Revoked(revoked) => revoked.token,
+            Self::Died(token, _) => *token,
+        }
+    }
+}
+
+impl Slot {
+    /// Returns the slot of an agent that has no life yet.
+    pub(crate) fn new(agent: AgentId, shared: Arc<HostShared>) -> Rc<Self> {
+        Rc::new(Self {
+            agent,
+            incarnation: Cell::new(None),
+            newest: Cell::new(None),
+            probing: Cell::new(false),
+            behaviour: RefCell::new(None),
+            running: Cell::new(None),
+            taken: Cell::new(FencingToken(0)),
+            interruption: Cell::new(None),
+            leaving: Cell::new(None),
+            waker: RefCell::new(None),
+            fault: Cell::new(None),
+            shared,
+        })
+    }
+
+    pub(crate) fn runs(&self, token: FencingToken) -> bool {
+        self.running.get().is_some_and(|running| running.token == token)
+    }
+
+    /// Ends the attempt under way at its next poll, if it is the one that is meant.
+    pub(crate) fn interrupt(&self, interruption: Interruption) {
+        if self.runs(interruption.token()) {
+            self.interruption.set(Some(interruption));
+            if let Some(waker) = self.waker.borrow_mut().take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Ends a life from within: with its attempt, if one is under way.
+    pub(crate) fn die(&self, incarnation: Incarnation, error: TaskError) {
+        if self.incarnation.get() != Some(incarnation) {
+            return;
+        }
+        if let Some(running) = self.running.get() {
+            return self.interrupt(Interruption::Died(running.token, Box::new(error)));
+        }
+        let struck = Struck { fault: self.fault.take(), ..Struck::default() };
+        let ended = Ended::Failed(Failure::erred(DIED_IDLE, &error));
+        self.end_life(incarnation, ended, struck, None);
+    }
+
+    /// Ends a life in order, unless a task is under way.
+    pub(crate) fn leave(&self, incarnation: Incarnation) {
+        if self.running.get().is_none() {
+            self.end_life(incarnation, Ended::Retired, Struck::default(), None);
+        }
+    }
+
+    /// Ends a life when the attempt under way is over.
+    pub(crate) fn end_after_task(&self, incarnation: Incarnation, error: Option<TaskError>) {
+        if self.incarnation.get() == Some(incarnation) {
+            self.leaving.set(Some(Box::new(Leaving(error))));
+        }
+    }
+
+    /// Goes on after an attempt that the agent has survived: its probation is over, and its life
+    /// ends if it wanted that.
+    pub(crate) fn survived(&self, incarnation: Incarnation, token: FencingToken, retires: bool) {
+        if self.probing.take() {
+            self.shared.supervisor.push(SupervisorMessage::ChildPassed { agent: self.agent });
+        }
+        match self.interruption.take() {
+            Some(Interruption::Died(of, error)) if of == token => self.die(incarnation, *error),
+            // What else came too late is known to whoever sent it.
+            Some(_) | None => {}
+        }
+        match self.leaving.take().map(|leaving| leaving.0) {
+            None if retires => self.leave(incarnation),
+            None => {}
+            Some(None) => self.leave(incarnation),
+            Some(Some(error)) => self.die(incarnation, error),
+        }
+    }
+
+    /// Ends the life of an agent whose host panicked.
+    pub(crate) fn crash(&self, report: PanicReport, parked: oneshot::Sender<Revive>) {
+        let running = self.running.get();
+        if let Some(Running { token, .. }) = running {
+            let revoked = Revoked { token, cause: None, by: Revoker::Host };
+            self.interrupt(Interruption::Revoked(revoked));
+        }
+        let attempt = running.map(Running::attempt);
+        let struck = Struck { attempt, fault: self.fault.take(), revoked: false };
+        if let Some(incarnation) = self.incarnation.get() {
+            let ended = Ended::Failed(Failure::panicked(Cause::AgentLost, report));
+            self.end_life(incarnation, ended, struck, Some(parked));
+        }
+    }
+
+    /// Ends a life unless it is over; the supervisor decides about the next one.
+    pub(crate) fn end_life(
+        &self,
+        incarnation: Incarnation,
+        ended: Ended,
+        struck: Struck,
+        parked: Option<oneshot::Sender<Revive>>,
+    ) {
+        if self.incarnation.get() != Some(incarnation) {
+            return;
+        }
+        self.incarnation.set(None);
+        let behaviour = self.behaviour.borrow_mut().take();
+        if let Some(behaviour) = behaviour {
+            self.drop_behaviour(incarnation, behaviour, struck.attempt);
+        }
+        self.tell_end(incarnation, ended, struck, parked);
+    }
+
+    /// Tells the supervisor of a life that is over.
+    pub(crate) fn tell_end(
+        &self,
+        incarnation: Incarnation,
+        ended: Ended,
+        struck: Struck,
+        parked: Option<oneshot::Sender<Revive>>,
+    ) {
+        self.shared.supervisor.push(SupervisorMessage::ChildDown(Box::new(ChildDown {
+            agent: self.agent,
+            incarnation,
+            ended,
+            attempt: struck.attempt,
+            fault: struck.fault,
+            unknown_to_scheduler: !struck.revoked,
+            parked,
+        })));
+    }
+
+    /// Drops what is left of a life. A panic in there harms nobody, and a person is told: it is a
+    /// bug of the agent.
+    pub(crate) fn drop_behaviour(
+        &self,
+        incarnation: Incarnation,
+        behaviour: Box<dyn Behaviour>,
+        attempt: Option<Attempt>,
+    ) {
+        let surroundings = &self.shared.surroundings;
+        let task = attempt.map(|attempt| (attempt.task, attempt.number));
+        let subject = Subject { agent: Some(self.agent), task };
+        let struck = surroundings.strike(Site::Dropped, subject);
+        let dropped = caught(move || {
+            drop(behaviour);
+            if let Some((Fault::Crash, number)) = struck {
+                panic!("injected crash {number}");
+            }
+        });
+        let Err(report) = dropped else { return };
+        tracing::warn!(agent = self.agent.index, message = %report.message, "agent panicked while it was dropped");
+        let report = Failure::panicked(Cause::Panic, report).report(
+            IncidentKind::DropPanicked,
+            Severity::Warning,
+            Some((self.agent, incarnation)),
+            attempt,
+            struck.map(|(_, number)| number),
+            Action::Nothing,
+        );
+        let events = surroundings.incidents.open(surroundings.clock.now(), report);
+        events.for_each(|event| surroundings.memory.push(MemoryMessage::Record(event)));
+    }
+
+    /// Lets an agent end in good order, then drops it; returns what went wrong, if anything.
+    pub(crate) async fn end_behaviour(
+        &self,
+        incarnation: Incarnation,
+        mut behaviour: Box<dyn Behaviour>,
+        attempt: Option<Attempt>,
+    ) -> Option<TaskError> {
+        let surroundings = &self.shared.surroundings;
+        let limit = surroundings.clock.delay(surroundings.catalog.limits.end_time_max);
+        let wrong = {
+            let mut end = std::pin::pin!(tokio::time::timeout(limit, behaviour.end()));
+            match std::future::poll_fn(|cx| poll_caught(end.as_mut(), cx)).await {
+                Ok(Ok(Ok(()))) => None,
+                Ok(Ok(Err(error))) => Some(error),
+                Ok(Err(_)) => Some(TaskError::crashed("it took too long to end, and was dropped")),
+                Err(report) => Some(TaskError::crashed(format_args!(
+                    "it panicked while it ended: {}",
+                    report.message
+                ))),
+            }
+        };
+        self.drop_behaviour(incarnation, behaviour, attempt);
+        wrong
+    }
+}
