@@ -44,6 +44,9 @@ pub(crate) fn prepare(flow: &Flow, task: &FlowTask, mut prepared: Task) -> Task 
     if let Some(timeout) = task.timeout {
         prepared = prepared.timeout(timeout);
     }
+    if let Some(heartbeat) = task.heartbeat {
+        prepared = prepared.heartbeat(heartbeat);
+    }
     for (quota, amount) in &task.quotas {
         prepared = prepared.quota(flow.quotas[*quota].name.as_str(), *amount);
     }

@@ -29,6 +29,7 @@ use crate::life::Life;
 use crate::mailbox::Inbox;
 use crate::memory::Observer;
 use crate::message::MemoryMessage;
+use crate::process::{ProcessAgent, ProcessSpec};
 use crate::start::{Opened, RoleParts, Stage};
 
 /// Where the memory is kept.
@@ -200,6 +201,18 @@ impl GuildBuilder {
     ) -> Self {
         self.roles.push((name.into(), agents, Factory::new(factory)));
         self
+    }
+
+    /// Declares a role whose agents are processes of their own, one for each agent, in any language.
+    #[must_use]
+    pub fn process_role(
+        self,
+        name: impl Into<String>,
+        agents: u32,
+        spec: impl Into<Arc<ProcessSpec>>,
+    ) -> Self {
+        let spec = spec.into();
+        self.role_with(name, agents, move |life| ProcessAgent::new(Arc::clone(&spec), life))
     }
 
     /// Declares a quota that tasks share.

@@ -1,33 +1,48 @@
-//! Runs one real process per attempt, and leaves nothing of it behind.
+//! Real processes: one per attempt, or one that lives as long as its agent and talks to it.
 //!
-//! The process leads a process group of its own. Whatever ends the attempt (exit, timeout,
-//! cancellation, a crash of the agent, shutdown: all of them drop the future), the whole group is
+//! [`run`] runs a process for one attempt. [`ProcessAgent`] keeps one and gives it tasks by the
+//! protocol of `docs/process-agents.md`, so that agents can be written in any language.
+//!
+//! A process leads a process group of its own. Whatever ends the attempt or the agent (exit, timeout,
+//! cancellation, a crash, shutdown: all of them drop the future), the whole group is
 //! killed, so children that outlive their parent or keep its pipes open cannot hang an attempt or
 //! race a later one. The group is killed while its leader is still unreaped: its number cannot
 //! have been given to a stranger. A process that leaves its group (`setsid`) is out of reach here;
 //! the observer exists so that a reaper outside can also kill what a `kill -9` leaves.
 
-use std::cell::Cell;
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
-use rustix::process::{Pid, Signal, kill_process_group};
+use guild_core::incident::Reason;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::ChildStdin;
+
+mod agent;
+mod ending;
+mod error;
+mod group;
+mod keeper;
+mod lines;
+mod link;
+mod protocol;
+mod resources;
+
+pub use agent::{ProcessAgent, ProcessSpec};
+use ending::{Ending, last_words, signal_name};
+pub use error::ProcessError;
+use group::{ExitWatch, Program};
+pub use protocol::PROTOCOL;
+pub use resources::Resources;
 
 /// How long pipes are read on after their process and its group were killed: only a process that
 /// left the group can still hold them.
 const PIPE_GRACE: Duration = Duration::from_secs(1);
-
-/// Bytes of the standard error output that an error quotes.
-const STDERR_QUOTE_BYTES: usize = 2_048;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -46,6 +61,8 @@ pub struct ExecSpec {
     pub stdout_bytes_max: usize,
     /// Bytes of standard error. Beyond: the group is killed, the attempt is not retried.
     pub stderr_bytes_max: usize,
+    /// What the process may use.
+    pub resources: Resources,
 }
 
 impl ExecSpec {
@@ -60,6 +77,7 @@ impl ExecSpec {
             stdin: Bytes::new(),
             stdout_bytes_max: 16 << 20,
             stderr_bytes_max: 1 << 20,
+            resources: Resources::default(),
         }
     }
 }
@@ -122,7 +140,7 @@ pub enum ExecError {
         stderr: String,
     },
     /// A signal killed it.
-    #[error("`{program}` was killed by signal {signal}{}", quoted(.stderr))]
+    #[error("`{program}` was killed by signal {signal}{}{}", signal_name(.signal), quoted(.stderr))]
     Signal {
         /// The program.
         program: String,
@@ -152,6 +170,20 @@ impl ExecError {
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::System { .. } | Self::Status { .. } | Self::Signal { .. })
     }
+
+    /// Returns what exactly went wrong.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::NotFound(_)
+            | Self::NotExecutable(_)
+            | Self::WorkingDirectory(_)
+            | Self::Arguments(..)
+            | Self::System { .. } => Reason::NotStarted,
+            Self::Status { code, stderr, .. } => Ending::Status(*code).reason(stderr),
+            Self::Signal { signal, stderr, .. } => Ending::Signal(*signal).reason(stderr),
+            Self::TooMuchOutput { .. } => Reason::TooMuchOutput,
+        }
+    }
 }
 
 fn quoted(stderr: &str) -> String {
@@ -166,9 +198,16 @@ fn quoted(stderr: &str) -> String {
 /// # Cancel safety
 /// Dropping the future kills the whole process group at once.
 pub async fn run(spec: &ExecSpec, observer: &dyn ProcessObserver) -> Result<ExecOutput, ExecError> {
-    let mut child = spawn(spec)?;
-    let system = |source| ExecError::System { program: name_of(spec), source };
-    let group = Group::of(&child, observer).map_err(system)?;
+    let program = Program {
+        program: &spec.program,
+        args: &spec.args,
+        env: &spec.env,
+        cwd: spec.cwd.as_ref(),
+        resources: &spec.resources,
+        has_input: !spec.stdin.is_empty(),
+    };
+    let (mut child, group) =
+        program.start(|group| observer.started(group), |group| observer.ended(group))?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let mut output = ExecOutput::default();
 
@@ -195,7 +234,8 @@ pub async fn run(spec: &ExecSpec, observer: &dyn ProcessObserver) -> Result<Exec
     };
     let read = {
         let mut pipes = pin!(pipes);
-        match select(pin!(exited(&mut child, group.pid)), &mut pipes).await {
+        let watch = ExitWatch::new(group.pid);
+        match select(pin!(watch.exited(&mut child)), &mut pipes).await {
             Either::Right((Ok(()), exit)) => {
                 exit.await;
                 Ok(())
@@ -208,8 +248,9 @@ pub async fn run(spec: &ExecSpec, observer: &dyn ProcessObserver) -> Result<Exec
         }
     };
     group.kill();
+    let system = |source| ExecError::System { program: name_of(spec), source };
     let status = child.wait().await.map_err(system)?;
-    group.reaped.set(true);
+    group.was_reaped();
     drop(group);
     judge(spec, read, status, output)
 }
@@ -238,105 +279,17 @@ fn judge(
         Err((ReadEnd::Failed(source), _)) => Err(ExecError::System { program, source }),
         Ok(()) if status.success() => Ok(output),
         Ok(()) => {
-            let stderr = tail(&output.stderr);
-            Err(match (status.code(), status.signal()) {
-                (Some(code), _) => ExecError::Status { program, code, stderr },
-                (None, signal) => {
-                    ExecError::Signal { program, signal: signal.unwrap_or(0), stderr }
-                }
+            let stderr = last_words(&output.stderr);
+            Err(match Ending::of(status) {
+                Ending::Status(code) => ExecError::Status { program, code, stderr },
+                Ending::Signal(signal) => ExecError::Signal { program, signal, stderr },
             })
         }
     }
 }
 
-fn spawn(spec: &ExecSpec) -> Result<Child, ExecError> {
-    let mut command = Command::new(&spec.program);
-    command
-        .args(&spec.args)
-        .envs(spec.env.iter().map(|(name, value)| (name, value)))
-        .process_group(0)
-        .stdin(if spec.stdin.is_empty() { Stdio::null() } else { Stdio::piped() })
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    if let Some(cwd) = &spec.cwd {
-        // Otherwise a missing directory would be reported as a missing program.
-        if !cwd.is_dir() {
-            return Err(ExecError::WorkingDirectory(cwd.display().to_string()));
-        }
-        command.current_dir(cwd);
-    }
-    let program = name_of(spec);
-    command.spawn().map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => ExecError::NotFound(program),
-        io::ErrorKind::PermissionDenied => ExecError::NotExecutable(program),
-        io::ErrorKind::InvalidInput | io::ErrorKind::ArgumentListTooLong => {
-            ExecError::Arguments(program, source)
-        }
-        _ if source.raw_os_error() == Some(rustix::io::Errno::NOEXEC.raw_os_error()) => {
-            ExecError::NotExecutable(program)
-        }
-        _ => ExecError::System { program, source },
-    })
-}
-
 fn name_of(spec: &ExecSpec) -> String {
     spec.program.to_string_lossy().into_owned()
-}
-
-/// A live process group; it is killed when this is dropped, before its leader can be reaped.
-struct Group<'a> {
-    pid: Pid,
-    /// Whether the leader was waited for, so that its number may be a stranger's by now.
-    reaped: Cell<bool>,
-    observer: &'a dyn ProcessObserver,
-}
-
-impl<'a> Group<'a> {
-    fn of(child: &Child, observer: &'a dyn ProcessObserver) -> io::Result<Self> {
-        let pid = child
-            .id()
-            .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
-            .ok_or_else(|| io::Error::other("the process has no number"))?;
-        observer.started(pid.as_raw_nonzero().get());
-        Ok(Self { pid, reaped: Cell::new(false), observer })
-    }
-
-    fn kill(&self) {
-        // No process left in the group is the one possible error, and what is wanted.
-        kill_process_group(self.pid, Signal::KILL).ok();
-    }
-}
-
-impl Drop for Group<'_> {
-    fn drop(&mut self) {
-        if !self.reaped.get() {
-            self.kill();
-        }
-        self.observer.ended(self.pid.as_raw_nonzero().get());
-    }
-}
-
-/// Waits until the process has ended, without reaping it where the system can tell (Linux): the
-/// group's number stays taken until the group has been killed.
-async fn exited(child: &mut Child, pid: Pid) {
-    #[cfg(target_os = "linux")]
-    if let Ok(end) = end_of(pid)
-        && end.readable().await.is_ok()
-    {
-        return;
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = pid;
-    // An error of `wait` shows up again in the caller's own `wait`.
-    child.wait().await.ok();
-}
-
-/// Returns what becomes readable when the process ends.
-#[cfg(target_os = "linux")]
-#[expect(deprecated, reason = "an `OwnedFd` keeps the promise that the new function is unsafe for")]
-fn end_of(pid: Pid) -> io::Result<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>> {
-    let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK)?;
-    tokio::io::unix::AsyncFd::new(fd)
 }
 
 enum ReadEnd {
@@ -361,14 +314,6 @@ async fn write(pipe: Option<ChildStdin>, bytes: &[u8]) {
         pipe.write_all(bytes).await.ok();
         pipe.shutdown().await.ok();
     }
-}
-
-/// Returns the last lines, as text.
-fn tail(stderr: &[u8]) -> String {
-    let text = stderr.trim_ascii_end();
-    let from = text.len().saturating_sub(STDERR_QUOTE_BYTES);
-    let cut = String::from_utf8_lossy(&text[from..]).into_owned();
-    if from == 0 { cut } else { format!("...{cut}") }
 }
 
 #[cfg(test)]

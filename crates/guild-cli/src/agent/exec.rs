@@ -1,15 +1,12 @@
 //! Runs the process of an attempt: renders its command line, and judges how it ended.
 
-use std::ffi::OsString;
-
 use bytes::Bytes;
 use guild::process::{ExecError, ExecSpec, run};
 use guild::{TaskContext, TaskError};
 use serde_json::{Map, Value};
 
 use crate::agent::context::Variables;
-use crate::agent::{Shared, wrong_output};
-use crate::flow::output::decode_path;
+use crate::agent::{Shared, command_words, wrong_output};
 use crate::flow::template::{Template, TemplateError};
 use crate::flow::{Arg, FlowTask};
 use crate::reaper::MARK;
@@ -49,18 +46,19 @@ impl Spec<'_> {
             Ok(output) => {
                 self.task.parse.read(output.stdout).map_err(|why| wrong_output(self.task, &why))
             }
-            Err(error @ ExecError::Signal { .. }) => Err(TaskError::crashed(error)),
-            Err(error) if error.is_retryable() => Err(TaskError::retryable(error)),
-            Err(error) => Err(TaskError::fatal(error)),
+            Err(error) => {
+                let failed = match &error {
+                    ExecError::Signal { .. } => TaskError::crashed(&error),
+                    error if error.is_retryable() => TaskError::retryable(error),
+                    error => TaskError::fatal(error),
+                };
+                Err(failed.with_reason(error.reason()))
+            }
         }
     }
 
     fn render(&self, values: &minijinja::Value) -> Result<ExecSpec, TemplateError> {
-        let mut words = Vec::with_capacity(self.command.len());
-        for Arg { template, is_path } in self.command {
-            let text = template.render(values)?;
-            words.push(if *is_path { decode_path(&text) } else { OsString::from(text) });
-        }
+        let words = command_words(self.command, values)?;
         let mut words = words.into_iter();
         let mut spec = ExecSpec::new(words.next().unwrap_or_default());
         spec.args = words.collect();
@@ -72,6 +70,7 @@ impl Spec<'_> {
         spec.cwd = cwd.map(|cwd| cwd.render(values)).transpose()?.map(Into::into);
         spec.stdout_bytes_max = role.stdout_max;
         spec.stderr_bytes_max = role.stderr_max;
+        spec.resources = role.resources.clone();
         Ok(spec)
     }
 }

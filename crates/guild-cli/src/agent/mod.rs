@@ -6,18 +6,23 @@
 mod context;
 mod exec;
 mod expand;
+mod process;
 mod result;
 
+pub(crate) use process::spec as process_spec;
+
+use std::ffi::OsString;
 use std::fmt;
 use std::sync::Arc;
 
-use guild::process::ProcessObserver;
+use guild::process::{ProcessAgent, ProcessObserver};
 use guild::{Agent, Limits, TaskContext, TaskError};
 use serde_json::{Map, Value};
 
 use crate::agent::context::Variables;
+use crate::flow::output::decode_path;
 use crate::flow::template::{Template, TemplateError};
-use crate::flow::{Flow, FlowTask, RESULT_TASK, Work};
+use crate::flow::{Arg, Flow, FlowTask, RESULT_TASK, Work};
 
 /// What all agents of a flow share.
 #[derive(Clone)]
@@ -51,51 +56,101 @@ impl fmt::Debug for Shared {
 
 /// Performs the tasks of a role of the flow.
 #[derive(Debug)]
-pub(crate) struct FlowAgent(pub(crate) Shared);
+pub(crate) struct FlowAgent {
+    pub(crate) shared: Shared,
+    /// Only of kind `process`.
+    pub(crate) process: Option<ProcessAgent>,
+}
 
 impl Agent for FlowAgent {
-    type Input = Map<String, Value>;
+    type Input = Value;
     type Output = Value;
 
     async fn perform(
         &mut self,
-        mut input: Map<String, Value>,
+        input: Value,
         context: &mut TaskContext,
     ) -> Result<Value, TaskError> {
+        let name = context.task();
+        // The names of a flow's own tasks have no slash.
+        if name.contains('/') {
+            return self.perform_spawned(&name, input, context).await;
+        }
+        let Value::Object(mut input) = input else {
+            return Err(TaskError::fatal("the input of a task of a flow is an object"));
+        };
         // Only there to make graphs of different flows different.
         input.remove("flow");
-        let name = context.task();
-        let task = self.task_of(&name)?;
-        let mut variables = Variables::of_attempt(&self.0, &input, context, &name);
+        let shared = &self.shared;
+        let task = task_of(&shared.flow, &name)?;
+        let mut variables = Variables::of_attempt(shared, &input, context, &name);
         let output = match &task.work {
             Work::Render(text) => {
                 let text = text.render(&variables.to_value()).map_err(TaskError::fatal)?;
                 task.parse.read(text.into_bytes()).map_err(|why| wrong_output(task, &why))?
             }
             Work::Exec { command, stdin } => {
-                let spec = exec::Spec { shared: &self.0, task, command, stdin: stdin.as_ref() };
+                let spec = exec::Spec { shared, task, command, stdin: stdin.as_ref() };
                 spec.run(input, &variables, context).await?
+            }
+            Work::Process { input: template } => {
+                let input = match template {
+                    Some(template) => process::input(template, &variables.to_value())?,
+                    None => Value::Object(input),
+                };
+                process::perform(self.process.as_mut(), input, context).await?
             }
         };
         variables.set("output", minijinja::Value::from_serialize(&output));
         write_memory(task, &variables.to_value(), context)?;
         Ok(output)
     }
-}
 
-impl FlowAgent {
-    /// Returns the task of the flow behind a task of the run: `count` for `count[3]`.
-    fn task_of(&self, name: &str) -> Result<&FlowTask, TaskError> {
-        task_of(&self.0.flow, name)
+    async fn end(&mut self) -> Result<(), TaskError> {
+        match &mut self.process {
+            Some(process) => process.end().await,
+            None => Ok(()),
+        }
     }
 }
 
+impl FlowAgent {
+    /// Performs a task that another process agent has spawned: the flow knows nothing of it.
+    async fn perform_spawned(
+        &mut self,
+        name: &str,
+        input: Value,
+        context: &mut TaskContext,
+    ) -> Result<Value, TaskError> {
+        if self.process.is_none() {
+            return Err(TaskError::fatal(format_args!(
+                "the task `{name}` was spawned for a role whose tasks are described by the flow; \
+                 spawn tasks for roles of kind \"process\""
+            )));
+        }
+        process::perform(self.process.as_mut(), input, context).await
+    }
+}
+
+/// Returns the task of the flow behind a task of the run: `count` for `count[3]`.
 fn task_of<'a>(flow: &'a Flow, name: &str) -> Result<&'a FlowTask, TaskError> {
     let base = name.split('[').next().unwrap_or(name);
     let at = flow.task(base);
     at.map(|at| &flow.tasks[at]).ok_or_else(|| {
         TaskError::fatal(format_args!("the flow {} has no task `{base}`", flow.file.display()))
     })
+}
+
+/// Renders the program and its arguments.
+fn command_words(
+    command: &[Arg],
+    values: &minijinja::Value,
+) -> Result<Vec<OsString>, TemplateError> {
+    let word = |Arg { template, is_path }: &Arg| {
+        let text = template.render(values)?;
+        Ok(if *is_path { decode_path(&text) } else { OsString::from(text) })
+    };
+    command.iter().map(word).collect()
 }
 
 fn wrong_output(task: &FlowTask, why: &str) -> TaskError {

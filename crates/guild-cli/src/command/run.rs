@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use guild::process::ProcessObserver;
+use guild::process::{ProcessAgent, ProcessObserver};
 use guild::{
     Drain, FaultPoint, Graph, GraphBuilder, Guild, Limits, RestartPolicy, Run, RunReport,
     StartError, Storage, StoreError, SubmitError, checkpoint, reader,
@@ -17,7 +17,7 @@ use guild::{
 
 use guild_sim::plan::Scene;
 
-use crate::agent::{FlowAgent, InnerAgent, Shared};
+use crate::agent::{FlowAgent, InnerAgent, Shared, process_spec};
 use crate::args::{Format, RunArguments};
 use crate::command::follow::{End, Follower};
 use crate::command::history::HistoryFile;
@@ -151,7 +151,7 @@ fn raise_open_files() {
 }
 
 fn start_reaper(flow: &Flow, lock: Option<File>) -> Result<Observer, CommandError> {
-    let runs_processes = flow.roles.iter().any(|role| role.kind == RoleKind::Exec);
+    let runs_processes = flow.roles.iter().any(|role| role.kind != RoleKind::Render);
     if !runs_processes {
         return Ok(Observer { observer: Arc::new(()), mark: None, _lock: lock });
     }
@@ -189,7 +189,14 @@ fn start(
     builder = builder.role(FLOW_ROLE, INNER_AGENTS, move || InnerAgent(inner.clone()));
     for role in &plan.flow.roles {
         let shared = shared.clone();
-        builder = builder.role(&role.name, role.agents, move || FlowAgent(shared.clone()));
+        let spec = process_spec(&shared, role)
+            .map_err(|error| CommandError::BadInput(error.to_string()))?;
+        builder = builder.role_with(&role.name, role.agents, move |life| {
+            let agent = |spec: &Arc<_>| {
+                ProcessAgent::new(Arc::clone(spec), life).observed_by(shared.observer.clone())
+            };
+            FlowAgent { shared: shared.clone(), process: spec.as_ref().map(agent) }
+        });
         if let Some(spec) = &role.supervision {
             builder = builder.supervise(&role.name, spec.clone());
         }

@@ -10,13 +10,15 @@ use minijinja::{Value, context};
 use crate::flow::file::Reading;
 use crate::flow::problem::suggest;
 use crate::flow::template::Template;
-use crate::flow::{Flow, FlowTask, RESULT_TASK, Work};
+use crate::flow::{Flow, FlowTask, Input, RESULT_TASK, Work};
 
 /// Which variables a template may use.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Scope {
     /// `env` and `cwd` of a role.
     Role,
+    /// The same and the command of a role whose processes outlive a task.
+    Process,
     /// `for_each`.
     List,
     /// What an attempt does.
@@ -29,8 +31,12 @@ enum Scope {
 
 impl Scope {
     fn variables(self, is_mapped: bool) -> Vec<&'static str> {
-        let mut known = vec!["vars", "run"];
+        let mut known = vec!["vars"];
+        if self != Self::Process {
+            known.push("run");
+        }
         match self {
+            Self::Process => {}
             Self::Role => known.extend(["task", "attempt"]),
             Self::List => known.extend(["task", "tasks"]),
             Self::Work => known.extend(["task", "attempt", "tasks"]),
@@ -49,7 +55,10 @@ pub(crate) fn check(reading: &Reading<'_>, flow: &mut Flow) {
     let checker = Checker { reading, flow };
     for role in &flow.roles {
         let templates = role.env.iter().map(|(_, template)| template).chain(&role.cwd);
-        templates.for_each(|template| drop(checker.inputs(template, Scope::Role, false)));
+        let command = role.process.iter().flat_map(|process| &process.command);
+        let templates = templates.chain(command.map(|arg| &arg.template));
+        let scope = if role.process.is_some() { Scope::Process } else { Scope::Role };
+        templates.for_each(|template| drop(checker.inputs(template, scope, false)));
     }
     let inputs: Vec<_> = flow.tasks.iter().map(|task| checker.task_inputs(task)).collect();
     let result = flow.result.iter().map(|(_, value)| checker.inputs(value, Scope::Result, false));
@@ -59,10 +68,10 @@ pub(crate) fn check(reading: &Reading<'_>, flow: &mut Flow) {
         task.after.extend(list_inputs.iter().chain(&inputs));
         task.inputs = inputs;
         task.list_inputs = list_inputs;
-        if let Work::Exec { stdin: None, .. } = task.work
+        if matches!(task.work, Work::Exec { stdin: None, .. } | Work::Process { input: None })
             && task.for_each.is_none()
         {
-            // Without a `stdin` of its own the process reads its input, all outputs before it.
+            // Without an input of its own the process gets that of the task, all outputs before it.
             task.inputs.clone_from(&task.after);
         }
     }
@@ -93,6 +102,7 @@ impl Checker<'_> {
             Work::Exec { command, stdin } => {
                 command.iter().map(|arg| &arg.template).chain(stdin).collect()
             }
+            Work::Process { input } => input.iter().flat_map(Input::templates).collect(),
             Work::Render(text) => vec![text],
         };
         let surroundings = task.env.iter().map(|(_, value)| value).chain(&task.cwd);

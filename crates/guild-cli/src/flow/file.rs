@@ -11,12 +11,7 @@ use toml::de::{DeTable, DeValue};
 use crate::flow::problem::{FlowError, Problems, suggest};
 use crate::flow::reader::{Located, Raw, Section};
 use crate::flow::template::{Engine, Origin, Template};
-use crate::flow::{
-    FLOW_ROLE, Flow, Quota, Role, RoleKind, check, duration, namespace, quantity, supervision, task,
-};
-
-/// Most bytes of output that a role may allow.
-const OUTPUT_MAX: usize = 1 << 30;
+use crate::flow::{Flow, Quota, check, namespace, quantity, role, supervision, task};
 
 /// What all readers of sections need.
 pub(crate) struct Reading<'a> {
@@ -131,7 +126,7 @@ fn sections(
     let description = root.text("description").map(|text| text.value);
     let mut vars = variables(reading, root.section("vars"));
     override_variables(reading, &mut vars, settings);
-    let mut roles = roles(reading, root.section("roles"));
+    let mut roles = role::read(reading, root.section("roles"));
     if let Some(agents) = agents {
         roles.iter_mut().for_each(|(_, role)| role.agents = agents);
     }
@@ -208,85 +203,6 @@ fn override_variables(reading: &Reading<'_>, vars: &mut Map<String, Value>, sett
             }
         }
     }
-}
-
-fn roles(reading: &Reading<'_>, section: Option<Section<'_, '_>>) -> Vec<(Located<String>, Role)> {
-    let Some(section) = section else {
-        return Vec::new();
-    };
-    let read = |(name, raw): (Located<String>, Raw<'_, '_>)| {
-        let table = section.as_section(&raw)?;
-        let role = role(reading, &name, &table);
-        table.finish();
-        Some((name, role?))
-    };
-    section.entries().into_iter().filter_map(read).collect()
-}
-
-fn role(reading: &Reading<'_>, name: &Located<String>, table: &Section<'_, '_>) -> Option<Role> {
-    let kind = table.text("kind");
-    let agents_max = i64::from(reading.limits.agents_per_role_max);
-    let agents = table.integer("agents", 1..=agents_max).map_or(1, |agents| agents.value);
-    let env = environment(reading, table);
-    let cwd = table.text("cwd").and_then(|text| reading.template(&text));
-    let duration = duration::duration(table);
-    let supervision = supervision::supervision(reading, table);
-    let size = |key| {
-        let read = |text: &str| match quantity::bytes(text)? {
-            bytes if (1..=OUTPUT_MAX).contains(&bytes) => Ok(bytes),
-            _ => Err(format!("`{text}` is not within 1 B to 1 GiB")),
-        };
-        table.quantity(key, read).map(|bytes| bytes.value)
-    };
-    let (stdout_max, stderr_max) = (size("stdout_max"), size("stderr_max"));
-    if !reading.name(name, true) {
-        return None;
-    }
-    if name.value == FLOW_ROLE {
-        reading.wrong(name, format!("the name `{FLOW_ROLE}` is taken by Guild; take another"));
-        return None;
-    }
-    let Some(kind) = kind else {
-        if table.raw("kind").is_none() {
-            reading.wrong(name, "has no `kind`; write kind = \"exec\" or kind = \"render\"");
-        }
-        return None;
-    };
-    let kind = match kind.value.as_str() {
-        "exec" => RoleKind::Exec,
-        "render" => RoleKind::Render,
-        other => {
-            let hint = suggest(other, ["exec", "render"]);
-            reading.wrong(&kind, format!("unknown kind `{other}`{hint}"));
-            return None;
-        }
-    };
-    Some(Role {
-        name: name.value.clone(),
-        kind,
-        agents: u32::try_from(agents).unwrap_or(u32::MAX),
-        env,
-        cwd,
-        duration,
-        supervision,
-        stdout_max: stdout_max.unwrap_or(16 << 20),
-        stderr_max: stderr_max.unwrap_or(1 << 20),
-    })
-}
-
-/// Reads the `env` of a role or task.
-pub(crate) fn environment(
-    reading: &Reading<'_>,
-    table: &Section<'_, '_>,
-) -> Vec<(String, Template)> {
-    let fits = |(name, template): (Located<String>, Template)| {
-        if name.value.is_empty() || name.value.contains(['=', '\0']) {
-            reading.wrong(&name, "is no name of an environment variable");
-            return None;
-        }
-        Some((name.value, template))
-    };
-    reading.templates(table.section("env")).into_iter().filter_map(fits).collect()
 }
 
 fn quotas(

@@ -13,6 +13,7 @@ pub(crate) mod output;
 pub(crate) mod problem;
 pub(crate) mod quantity;
 mod reader;
+mod role;
 mod supervision;
 mod task;
 pub(crate) mod template;
@@ -24,8 +25,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use guild::QuotaSpec;
-use guild::RetryPolicy;
+use guild::process::Resources;
+use guild::{QuotaSpec, RetryPolicy};
 use guild_sim::workload::Items;
 
 pub(crate) use crate::flow::duration::TaskDuration;
@@ -72,6 +73,8 @@ pub(crate) struct Flow {
 pub(crate) enum RoleKind {
     /// Run a process per attempt.
     Exec,
+    /// Keep a process per agent, and give it one task after the other.
+    Process,
     /// Render a template in this process.
     Render,
 }
@@ -90,6 +93,19 @@ pub(crate) struct Role {
     pub(crate) supervision: Option<guild::SupervisorSpec>,
     pub(crate) stdout_max: usize,
     pub(crate) stderr_max: usize,
+    /// What each of its processes may use.
+    pub(crate) resources: Resources,
+    /// Only of kind `process`.
+    pub(crate) process: Option<ProcessRole>,
+}
+
+/// The process that each agent of a role keeps.
+#[derive(Debug)]
+pub(crate) struct ProcessRole {
+    pub(crate) command: Vec<Arg>,
+    pub(crate) line_max: usize,
+    pub(crate) handshake: Duration,
+    pub(crate) grace: Duration,
 }
 
 /// A quota of a flow.
@@ -112,8 +128,29 @@ pub(crate) struct Arg {
 pub(crate) enum Work {
     /// Runs a process: the program and its arguments.
     Exec { command: Vec<Arg>, stdin: Option<Template> },
+    /// Gives the process of the agent its input; none: that of the task.
+    Process { input: Option<Input> },
     /// Renders a text.
     Render(Template),
+}
+
+/// What a process agent gets for a task.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// One value.
+    Value(Template),
+    /// An object, each field with its value.
+    Object(Vec<(String, Template)>),
+}
+
+impl Input {
+    /// Returns all templates.
+    pub(crate) fn templates(&self) -> Vec<&Template> {
+        match self {
+            Self::Value(template) => vec![template],
+            Self::Object(fields) => fields.iter().map(|(_, template)| template).collect(),
+        }
+    }
 }
 
 /// A task of a flow; with `for_each` it stands for as many tasks as its list has items.
@@ -134,6 +171,7 @@ pub(crate) struct FlowTask {
     pub(crate) list_inputs: BTreeSet<usize>,
     pub(crate) retry: RetryPolicy,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) heartbeat: Option<Duration>,
     pub(crate) priority: i32,
     pub(crate) quotas: Vec<(usize, u32)>,
     pub(crate) parse: Parse,

@@ -6,13 +6,14 @@ use std::time::Duration;
 use guild::QuotaSpec;
 use guild::RetryPolicy;
 
-use crate::flow::file::{Reading, environment};
+use crate::flow::file::Reading;
 use crate::flow::output::Parse;
 use crate::flow::problem::suggest;
 use crate::flow::reader::{Located, Raw, Section};
+use crate::flow::role::environment;
 use crate::flow::template::Template;
 use crate::flow::work::work;
-use crate::flow::{FlowTask, Quota, Role, duration};
+use crate::flow::{FlowTask, Quota, Role, RoleKind, duration};
 
 /// What tasks use that say nothing else.
 #[derive(Clone, Debug, Default)]
@@ -91,7 +92,9 @@ fn task(
     table: &Section<'_, '_>,
 ) -> Option<FlowTask> {
     let role = role(reading, known, name, table);
-    let work = work(reading, name, table, role.map(|role| known.roles[role].1.kind));
+    let kind = role.map(|role| known.roles[role].1.kind);
+    let work = work(reading, name, table, kind);
+    only_for_kind(reading, table, kind);
     let for_each = table.raw("for_each").and_then(|raw| reading.value(table, &raw));
     if let Some(list) = for_each.as_ref().filter(|list| !list.is_typed()) {
         let message = "is no list; write one expression that yields a list, like \
@@ -116,6 +119,7 @@ fn task(
         list_inputs: BTreeSet::new(),
         retry: retry(table, &known.defaults.retry),
         timeout: table.duration_above_zero("timeout").or(known.defaults.timeout),
+        heartbeat: table.duration_above_zero("heartbeat"),
         priority: table
             .integer("priority", -1_000_000..=1_000_000)
             .and_then(|priority| i32::try_from(priority.value).ok())
@@ -129,6 +133,27 @@ fn task(
         work: work?,
     };
     role.map(|_| task)
+}
+
+/// Reports what makes no sense for a kind of role.
+fn only_for_kind(reading: &Reading<'_>, table: &Section<'_, '_>, kind: Option<RoleKind>) {
+    let refuse = |key: &'static str, why: &str| {
+        if let Some(raw) = table.raw(key) {
+            reading.wrong(&raw, why);
+        }
+    };
+    match kind {
+        Some(RoleKind::Process) => {
+            refuse("parse", "is not for a role of kind \"process\": its agents answer in JSON");
+            for key in ["env", "cwd"] {
+                refuse(key, "is not for a role of kind \"process\": set it for the role");
+            }
+        }
+        Some(RoleKind::Exec | RoleKind::Render) => {
+            refuse("heartbeat", "needs a role of kind \"process\": only its agents can send any");
+        }
+        None => {}
+    }
 }
 
 fn role(

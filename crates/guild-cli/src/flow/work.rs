@@ -3,7 +3,7 @@
 use crate::flow::file::Reading;
 use crate::flow::reader::{Located, Raw, Section};
 use crate::flow::template::is_template;
-use crate::flow::{Arg, RoleKind, Work};
+use crate::flow::{Arg, Input, RoleKind, Work};
 
 /// Reads the work of a task for a role of this kind; none: the role is not known.
 pub(crate) fn work(
@@ -14,12 +14,24 @@ pub(crate) fn work(
 ) -> Option<Work> {
     let (command, shell) = (table.raw("command"), table.raw("shell"));
     let (args, stdin, text) = (table.raw("args"), table.raw("stdin"), table.raw("text"));
+    let input = table.raw("input");
     let refuse = |raw: &Option<Raw<'_, '_>>, why: &str| {
         if let Some(raw) = raw {
             reading.wrong(raw, why);
         }
     };
-    if kind? == RoleKind::Render {
+    let kind = kind?;
+    if kind == RoleKind::Process {
+        for raw in [&command, &shell, &args, &stdin, &text] {
+            refuse(raw, "is not for a role of kind \"process\": its agents get an `input`");
+        }
+        let input = input.map(|raw| process_input(reading, table, &raw));
+        return input.map_or(Some(Work::Process { input: None }), |input| {
+            Some(Work::Process { input: Some(input?) })
+        });
+    }
+    refuse(&input, "needs a role of kind \"process\"");
+    if kind == RoleKind::Render {
         for raw in [&command, &shell, &args, &stdin] {
             refuse(raw, "needs a role of kind \"exec\"; a role of kind \"render\" only renders");
         }
@@ -50,7 +62,21 @@ pub(crate) fn work(
     Some(Work::Exec { command: command?, stdin })
 }
 
-fn command_line(
+/// Reads what a process agent gets: one value, or a table whose values may be templates.
+fn process_input(
+    reading: &Reading<'_>,
+    table: &Section<'_, '_>,
+    raw: &Raw<'_, '_>,
+) -> Option<Input> {
+    if !raw.value.is_table() {
+        return reading.value(table, raw).map(Input::Value);
+    }
+    let fields = reading.templates(table.as_section(raw));
+    Some(Input::Object(fields.into_iter().map(|(name, value)| (name.value, value)).collect()))
+}
+
+/// Reads the program and its arguments.
+pub(crate) fn command_line(
     reading: &Reading<'_>,
     table: &Section<'_, '_>,
     raw: &Raw<'_, '_>,

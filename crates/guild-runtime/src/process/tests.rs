@@ -2,6 +2,8 @@
 
 use std::sync::Mutex;
 
+use rustix::process::Pid;
+
 use super::*;
 
 fn shell(script: &str) -> ExecSpec {
