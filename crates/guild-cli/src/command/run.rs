@@ -288,6 +288,9 @@ async fn supervise(
     if let Some(report) = report.filter(|_| exit == Exit::Failed) {
         explain_failures(&report, &tail);
     }
+    if let Some(store) = arguments.store.as_ref().filter(|_| tail.fold.incidents > 0) {
+        eprintln!("guild: what went wrong meanwhile: guild incidents --store {}", store.display());
+    }
     Ok(exit)
 }
 

@@ -204,20 +204,25 @@ impl IncidentBook {
         }
     }
 
-    /// Recovers the incidents that the start of a guild ends: it has new control actors, and its
-    /// store has been opened.
+    /// Recovers the incidents that the start of a guild ends: it has new control actors, its store
+    /// has been opened, and agents that were to stay down are started like all others.
     pub fn guild_started(&mut self, at: Timestamp) -> Vec<Event> {
-        let over = [IncidentKind::ControllerFailed, IncidentKind::StoreFailed];
-        over.into_iter().flat_map(|kind| self.mended(at, kind)).collect()
+        self.recover_all(at, |report| {
+            matches!(report.kind, IncidentKind::ControllerFailed | IncidentKind::StoreFailed)
+                || report.action == Action::LeaveDown
+        })
     }
 
     /// Recovers all incidents of a kind: what failed works again. Returns their events.
     pub fn mended(&mut self, at: Timestamp, kind: IncidentKind) -> Vec<Event> {
-        let is_down =
-            |incident: &&Incident| incident.report.kind == kind && incident.recovery.is_none();
-        let down: Vec<u64> =
-            self.incidents.values().filter(is_down).map(|incident| incident.number).collect();
-        down.into_iter().filter_map(|number| self.recover(at, number, None)).collect()
+        self.recover_all(at, |report| report.kind == kind)
+    }
+
+    fn recover_all(&mut self, at: Timestamp, is_over: impl Fn(&Report) -> bool) -> Vec<Event> {
+        let open = self.incidents.values().filter(|incident| incident.recovery.is_none());
+        let over = open.filter(|incident| is_over(&incident.report));
+        let over: Vec<u64> = over.map(|incident| incident.number).collect();
+        over.into_iter().filter_map(|number| self.recover(at, number, None)).collect()
     }
 
     /// Notes that an agent lives; returns the events of the incidents that this ended.
