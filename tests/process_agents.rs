@@ -206,6 +206,12 @@ fn child_that_forks_and_exits_takes_its_children_along() {
 }
 
 #[test]
+fn child_that_leaves_a_session_of_its_own_behind_leaves_no_orphan() {
+    let text = "setsid sh -c 'setsid sleep 1000 & sleep 1000' & sleep 0.1; exit 3";
+    fails(script(text), Reason::Exit, "status 3");
+}
+
+#[test]
 fn child_that_ignores_sigterm_is_killed_and_that_is_told() {
     let mut spec = script("trap '' TERM; while :; do sleep 1000; done");
     spec.grace = Duration::from_millis(50);
@@ -306,6 +312,19 @@ fn process_that_recycles_itself_between_tasks_is_no_incident() {
     numbers.sort_unstable();
     numbers.dedup();
     assert_eq!(numbers.len(), 3, "each life has a process of its own");
+    assert_eq!(guild.incidents().len(), 0);
+}
+
+#[test]
+fn process_that_recycles_itself_while_the_next_task_comes_costs_no_attempt() {
+    let guild = guild_of(script("result $$; sleep 0.05; exit 0")).start().unwrap();
+    let task = |n| Task::new(format!("t{n}"), "bad").retry(RetryPolicy::once());
+    let report = run(&guild, "recycled", (0..5).map(task).collect());
+    guild::block_on(guild.shutdown(Drain::Now)).unwrap();
+
+    assert_eq!(report.tally().completed, 10);
+    let numbers = (0..5).map(|n| report.output::<u32>(&format!("t{n}")).unwrap());
+    assert_eq!(numbers.collect::<std::collections::BTreeSet<_>>().len(), 5);
     assert_eq!(guild.incidents().len(), 0);
 }
 

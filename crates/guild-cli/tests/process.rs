@@ -140,11 +140,11 @@ memory_max = "256 MiB"
 cpu_max = "1s"
 [tasks.sees]
 role = "exec"
-shell = "sleep 0.5; echo $(ulimit -v) $(ulimit -n)"
+shell = "echo $(ulimit -v) $(ulimit -n)"
 memory.put = { limits = "{{ output }}" }
 [tasks.memory]
 role = "greedy"
-shell = "sleep 0.5; exec dd if=/dev/zero of=/dev/null bs=2G count=1"
+shell = "exec dd if=/dev/zero of=/dev/null bs=2G count=1"
 retry = { attempts = 1 }
 [tasks.cpu]
 role = "greedy"

@@ -7,8 +7,9 @@
 //! cancellation, a crash, shutdown: all of them drop the future), the whole group is
 //! killed, so children that outlive their parent or keep its pipes open cannot hang an attempt or
 //! race a later one. The group is killed while its leader is still unreaped: its number cannot
-//! have been given to a stranger. A process that leaves its group (`setsid`) is out of reach here;
-//! the observer exists so that a reaper outside can also kill what a `kill -9` leaves.
+//! have been given to a stranger. A process that has left its group (`setsid`) is looked for by the
+//! mark in its environment when its ancestor ends badly. The observer exists so that a reaper outside
+//! can also kill what a `kill -9` leaves.
 
 use std::ffi::OsString;
 use std::io;
@@ -32,6 +33,7 @@ mod lines;
 mod link;
 mod protocol;
 mod resources;
+mod strays;
 
 pub use agent::{ProcessAgent, ProcessSpec};
 use ending::{Ending, last_words, signal_name};
@@ -251,6 +253,9 @@ pub async fn run(spec: &ExecSpec, observer: &dyn ProcessObserver) -> Result<Exec
     let system = |source| ExecError::System { program: name_of(spec), source };
     let status = child.wait().await.map_err(system)?;
     group.was_reaped();
+    if status.success() && read.is_ok() {
+        group.ended_well();
+    }
     drop(group);
     judge(spec, read, status, output)
 }

@@ -109,21 +109,27 @@ impl Agent for ProcessAgent {
         input: Box<RawValue>,
         context: &mut TaskContext,
     ) -> Result<Box<RawValue>, TaskError> {
-        let link = match &mut self.link {
-            Some(link) => link,
-            None => {
-                let (spec, observer) = (Arc::clone(&self.spec), Arc::clone(&self.observer));
-                self.link.insert(Link::start(spec, observer, self.life.clone())?)
-            }
-        };
-        match link.perform(&input, context).await {
-            Ok(output) => Ok(output),
-            Err(Failed::Task(error)) => Err(error),
-            Err(Failed::Process(error)) => {
-                if let Some(link) = self.link.take() {
-                    link.kill().await;
+        loop {
+            let link = match &mut self.link {
+                Some(link) => link,
+                None => {
+                    let (spec, observer) = (Arc::clone(&self.spec), Arc::clone(&self.observer));
+                    self.link.insert(Link::start(spec, observer, self.life.clone())?)
                 }
-                Err(error.into())
+            };
+            match link.perform(&input, context).await {
+                Ok(output) => return Ok(output),
+                Err(Failed::Task(error)) => return Err(error),
+                Err(Failed::Process(error)) => {
+                    let has_recycled = link.has_recycled(&error);
+                    if let Some(link) = self.link.take() {
+                        link.kill().await;
+                    }
+                    // The next process has served nobody yet, so this happens once.
+                    if !has_recycled {
+                        return Err(error.into());
+                    }
+                }
             }
         }
     }

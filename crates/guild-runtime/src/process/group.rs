@@ -2,13 +2,16 @@
 
 use std::cell::Cell;
 use std::ffi::OsString;
+use std::fs::Metadata;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 
+use super::strays::{self, Mark};
 use super::{ExecError, Resources};
 
 /// What is started.
@@ -32,19 +35,50 @@ impl Program<'_> {
         started: impl FnOnce(i32),
         ended: F,
     ) -> Result<(Child, Group<F>), ExecError> {
-        let child = self.spawn()?;
+        let mark = Mark::new();
+        let child = self.spawn(&mark)?;
         let system = |source| ExecError::System { program: self.name(), source };
-        let group = Group::of(&child, started, ended).map_err(system)?;
-        let bounded = self.resources.impose(group.pid);
-        bounded.and_then(|()| self.resources.grant_cpu_time(group.pid)).map_err(system)?;
+        let group = Group::of(&child, mark, started, ended).map_err(system)?;
         Ok((child, group))
     }
 
-    fn spawn(&self) -> Result<Child, ExecError> {
-        let mut command = Command::new(self.program);
+    /// Checks that there is something to run, which a shell in between would tell less well.
+    fn check(&self) -> Result<(), ExecError> {
+        let program = Path::new(self.program);
+        let found: Vec<PathBuf> = if program.components().count() > 1 {
+            vec![self.cwd.map_or_else(|| program.into(), |cwd| cwd.join(program))]
+        } else {
+            let of_child = self.env.iter().rev().find(|(name, _)| name == "PATH");
+            let path = of_child.map(|(_, path)| path.clone()).or_else(|| std::env::var_os("PATH"));
+            let folders = path.iter().flat_map(std::env::split_paths);
+            folders.map(|folder| folder.join(program)).collect()
+        };
+        let mut found = found.iter().filter_map(|path| path.metadata().ok()).peekable();
+        if found.peek().is_none() {
+            return Err(ExecError::NotFound(self.name()));
+        }
+        let is_executable =
+            |file: Metadata| file.is_file() && file.permissions().mode() & 0o111 != 0;
+        match found.any(is_executable) {
+            true => Ok(()),
+            false => Err(ExecError::NotExecutable(self.name())),
+        }
+    }
+
+    fn spawn(&self, mark: &Mark) -> Result<Child, ExecError> {
+        let mut command = match self.resources.script() {
+            None => Command::new(self.program),
+            Some(script) => {
+                self.check()?;
+                let mut shell = Command::new("/bin/sh");
+                shell.arg("-c").arg(script).arg("sh").arg(self.program);
+                shell
+            }
+        };
         command
             .args(self.args)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .env(strays::VARIABLE, mark.value())
             .process_group(0)
             .stdin(if self.has_input { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
@@ -71,22 +105,25 @@ impl Program<'_> {
     }
 }
 
-/// A live process group; it is killed when this is dropped, before its leader can be reaped.
+/// A live process group; it is killed when this is dropped, before its leader can be reaped, and
+/// what has left it as well, unless the process ended well.
 pub(super) struct Group<F: Fn(i32)> {
     pub(super) pid: Pid,
     /// Whether the leader was waited for, so that its number may be a stranger's by now.
     reaped: Cell<bool>,
+    /// What carries it has to end with the group; none: a daemon was left behind on purpose.
+    mark: Cell<Option<Mark>>,
     ended: F,
 }
 
 impl<F: Fn(i32)> Group<F> {
-    fn of(child: &Child, started: impl FnOnce(i32), ended: F) -> io::Result<Self> {
+    fn of(child: &Child, mark: Mark, started: impl FnOnce(i32), ended: F) -> io::Result<Self> {
         let pid = child
             .id()
             .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
             .ok_or_else(|| io::Error::other("the process has no number"))?;
         started(pid.as_raw_nonzero().get());
-        Ok(Self { pid, reaped: Cell::new(false), ended })
+        Ok(Self { pid, reaped: Cell::new(false), mark: Cell::new(Some(mark)), ended })
     }
 
     /// Ends everything in the group at once.
@@ -106,11 +143,19 @@ impl<F: Fn(i32)> Group<F> {
     pub(super) fn was_reaped(&self) {
         self.reaped.set(true);
     }
+
+    /// Notes that the process did what it should: what has left its group may go on.
+    pub(super) fn ended_well(&self) {
+        self.mark.set(None);
+    }
 }
 
 impl<F: Fn(i32)> Drop for Group<F> {
     fn drop(&mut self) {
         self.kill();
+        if let Some(mark) = self.mark.take() {
+            mark.kill_strays();
+        }
         (self.ended)(self.pid.as_raw_nonzero().get());
     }
 }

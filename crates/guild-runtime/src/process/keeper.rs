@@ -175,7 +175,12 @@ impl<F: Fn(i32)> Keeper<F> {
                 answer(order.done, None);
             }
         } else if matches!(error, ProcessError::Exited { code: 0, .. }) {
-            // It may recycle itself between two tasks.
+            // It may recycle itself between two tasks. Should the agent have been given one just now,
+            // the link has to know.
+            self.group.ended_well();
+            if self.told.try_send(Told::Ended(error)).is_err() {
+                tracing::debug!("nobody uses the process any more");
+            }
             self.life.retire();
         } else {
             self.life.end(error.into());
@@ -191,6 +196,8 @@ impl<F: Fn(i32)> Keeper<F> {
                 let (program, grace) = (self.spec.name(), self.spec.grace);
                 wrong = Some(ProcessError::IgnoredSigterm { program, grace });
             }
+        } else if order.is_some() && !self.is_busy.get() {
+            self.group.ended_well();
         }
         self.reap(watch).await;
         if let Some(order) = order {

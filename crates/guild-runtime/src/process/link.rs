@@ -41,6 +41,10 @@ pub(super) struct Link {
     has_greeted: bool,
     /// Token of the task that was assigned last.
     token: String,
+    /// Whether the process has said anything of that task.
+    has_begun: bool,
+    /// Whether it has answered for a task before.
+    has_served: bool,
 }
 
 /// How a task did not complete.
@@ -98,8 +102,19 @@ impl Link {
             spec: Arc::clone(&spec),
         };
         actix_rt::spawn(keeper.keep());
-        let (has_greeted, token) = (false, String::new());
-        Ok(Self { spec, life, pid, stdin, told, orders, is_busy, has_greeted, token })
+        Ok(Self {
+            spec,
+            life,
+            pid,
+            stdin,
+            told,
+            orders,
+            is_busy,
+            has_greeted: false,
+            token: String::new(),
+            has_begun: false,
+            has_served: false,
+        })
     }
 
     /// Has the process perform one task; greets it before the first.
@@ -112,9 +127,17 @@ impl Link {
         let result = self.attempt(input, context).await;
         self.is_busy.set(false);
         if !matches!(result, Err(Failed::Process(_))) {
+            self.has_served = true;
             self.judge_rest();
         }
         result
+    }
+
+    /// Tells whether the process has recycled itself after its last task, and never heard of the
+    /// one that it was given then.
+    pub(super) fn has_recycled(&self, error: &ProcessError) -> bool {
+        let ended_well = matches!(error, ProcessError::Exited { code: 0, .. });
+        ended_well && self.has_served && !self.has_begun
     }
 
     /// What the process said after its answer came too late to be heard within the task.
@@ -151,6 +174,7 @@ impl Link {
                 FromProcess::OfTask { token, say } => (token, say),
                 FromProcess::Heartbeat { token } => {
                     if token == self.token {
+                        self.has_begun = true;
                         context.heartbeat();
                     }
                     continue;
@@ -164,6 +188,7 @@ impl Link {
                 let (program, instead) = (self.spec.name(), "which is not that of its task");
                 return Err(ProcessError::StaleToken { program, kind, token, instead }.into());
             }
+            self.has_begun = true;
             match say {
                 Say::Result { output } => {
                     return match wrong_write {
@@ -226,6 +251,7 @@ impl Link {
         let system = |source| ProcessError::System { program: self.spec.name(), source };
         self.spec.resources.grant_cpu_time(self.pid).map_err(system)?;
         self.token = context.token().0.to_string();
+        self.has_begun = false;
         let (run, name) = (context.run(), context.task());
         let timeout = context.deadline().saturating_duration_since(Instant::now());
         let heartbeat = context.heartbeat_interval();

@@ -1,14 +1,15 @@
 //! Bounds what a process may use, by the limits of the operating system.
 //!
-//! The parent imposes them with `prlimit` as soon as the process exists: setting them in the child
-//! would need unsafe code between fork and exec. A process that forks hands them down.
+//! A shell imposes them on itself and becomes the program: the process has them from its first
+//! instruction on, and nothing unsafe has to run between fork and exec. A process that forks hands
+//! them down.
 
 use std::io;
 use std::time::Duration;
 
 use rustix::process::Pid;
 
-/// What a process may use; nothing is bounded that is none. Needs Linux.
+/// What a process may use; nothing is bounded that is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
     /// Bytes of address space (`RLIMIT_AS`). Beyond: allocations fail. A runtime that reserves much
@@ -22,19 +23,38 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// Imposes the bounds on a process that has just been started.
-    pub(super) fn impose(&self, pid: Pid) -> io::Result<()> {
-        system::bound(pid, system::MEMORY, self.memory_bytes_max)?;
-        system::bound(pid, system::OPEN_FILES, self.open_files_max)
+    /// Returns the script that bounds itself and becomes the program that is its first argument;
+    /// none where nothing is bounded.
+    pub(super) fn script(&self) -> Option<String> {
+        let kib = self.memory_bytes_max.map(|bytes| system::within(Limit::Memory, bytes) / 1_024);
+        let files = self.open_files_max.map(|files| system::within(Limit::OpenFiles, files));
+        let cpu = self.cpu_time_max.map(|time| {
+            let seconds = time.as_secs_f64().ceil() as u64;
+            system::within(Limit::CpuTime, seconds)
+        });
+        // Of the processor time only the soft limit: the next task raises it again.
+        let bounds = [("-n", files), ("-S -t", cpu), ("-v", kib)];
+        let bounds = bounds.into_iter().filter_map(|(option, bound)| Some((option, bound?)));
+        let script: String =
+            bounds.map(|(option, bound)| format!("ulimit {option} {bound} && ")).collect();
+        (!script.is_empty()).then(|| script + "exec \"$@\"")
     }
 
-    /// Lets the process use its processor time, from what it has used until now.
+    /// Lets a process that lives on use its processor time again, from what it has used until now.
     pub(super) fn grant_cpu_time(&self, pid: Pid) -> io::Result<()> {
         match self.cpu_time_max {
             None => Ok(()),
             Some(limit) => system::grant_cpu_time(pid, limit),
         }
     }
+}
+
+/// What can be bounded.
+#[derive(Clone, Copy)]
+enum Limit {
+    Memory,
+    OpenFiles,
+    CpuTime,
 }
 
 #[cfg(target_os = "linux")]
@@ -44,15 +64,16 @@ mod system {
 
     use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
-    pub(super) const MEMORY: Resource = Resource::As;
-    pub(super) const OPEN_FILES: Resource = Resource::Nofile;
+    use super::Limit;
 
-    pub(super) fn bound(pid: Pid, resource: Resource, bound: Option<u64>) -> io::Result<()> {
-        let Some(bound) = bound else { return Ok(()) };
-        // Nobody can raise a hard limit again, so it stays within the one that is handed down.
-        let bound = getrlimit(resource).maximum.map_or(bound, |hard| hard.min(bound));
-        let limit = Rlimit { current: Some(bound), maximum: Some(bound) };
-        unless_ended(prlimit(Some(pid), resource, limit))
+    /// Nobody can raise a hard limit again, so a bound stays within the one that is handed down.
+    pub(super) fn within(limit: Limit, bound: u64) -> u64 {
+        let resource = match limit {
+            Limit::Memory => Resource::As,
+            Limit::OpenFiles => Resource::Nofile,
+            Limit::CpuTime => Resource::Cpu,
+        };
+        getrlimit(resource).maximum.map_or(bound, |hard| hard.min(bound))
     }
 
     /// Only the soft limit: the next task raises it again.
@@ -90,18 +111,15 @@ mod system {
 
     use rustix::process::Pid;
 
-    pub(super) const MEMORY: () = ();
-    pub(super) const OPEN_FILES: () = ();
+    use super::Limit;
 
-    pub(super) fn bound(_: Pid, (): (), bound: Option<u64>) -> io::Result<()> {
-        bound.map_or(Ok(()), |_| unsupported())
+    /// The shell says what its system cannot do.
+    pub(super) fn within(_: Limit, bound: u64) -> u64 {
+        bound
     }
 
     pub(super) fn grant_cpu_time(_: Pid, _: Duration) -> io::Result<()> {
-        unsupported()
-    }
-
-    fn unsupported() -> io::Result<()> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, "limits on processes need Linux"))
+        let why = "cpu_time_max for processes that live longer than a task needs Linux";
+        Err(io::Error::new(io::ErrorKind::Unsupported, why))
     }
 }
