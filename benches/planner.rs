@@ -71,9 +71,10 @@ fn run_to_the_end(planner: &mut Planner, graph: Arc<Graph>, bindings: Bindings) 
                 Command::Commit { task, token, .. } => {
                     Input::Committed { task, token, version: CommitVersion(1), spawned: None }
                 }
-                Command::Revoke { .. } | Command::Discard { .. } | Command::EndRun { .. } => {
-                    continue;
-                }
+                Command::Revoke { .. }
+                | Command::Discard { .. }
+                | Command::Forgive { .. }
+                | Command::EndRun { .. } => continue,
             };
             planner.step(now, input, &mut out);
         }

@@ -46,6 +46,7 @@ pub use guild_core::incident::{
     Incident, IncidentKind, IncidentState, Reason, Recovery, Report as IncidentReport,
     Summary as IncidentSummary,
 };
+pub use guild_core::letter::{CrashReport, DeadLetter, DeadLetters, LetterState};
 pub use guild_core::limits::Limits;
 pub use guild_core::payload::Payload;
 pub use guild_core::planner::{Progress, ReadyOrder};
@@ -64,9 +65,9 @@ pub use guild_memory::{
     Violation, Writer, checkpoint, reader, restore,
 };
 pub use guild_runtime::{
-    Agent, Cancellation, ChaosError, Drain, Events, Fault, FaultPoint, Guild, GuildBuilder, Lagged,
-    Life, MemoryChange, MemoryHandle, OutputError, RandomFaults, Run, RunError, RunReport,
-    ShutdownError, ShutdownReport, Site, StartError, Stats, Storage, SubmitError, TaskContext,
-    TaskError, TransactError, Watch, WatchLagged, process,
+    Agent, Cancellation, ChaosError, Drain, Events, Fault, FaultPoint, Guild, GuildBuilder, Hit,
+    Hog, Lagged, LetterError, Life, MemoryChange, MemoryHandle, OutputError, RandomFaults, Run,
+    RunError, RunReport, ShutdownError, ShutdownReport, Site, StartError, Stats, Storage, Strike,
+    SubmitError, TaskContext, TaskError, ThreadLoad, TransactError, Watch, WatchLagged, process,
 };
 pub use pollster::block_on;

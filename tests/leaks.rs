@@ -12,11 +12,14 @@ use std::process::Command;
 const SIMULATED: [&str; 4] = ["guild-core", "guild-memory", "guild-runtime", "guild-sim"];
 
 /// Who starts threads, and why no simulation gets there.
-const THREADS: [(&str, &str); 6] = [
+const THREADS: [(&str, &str); 9] = [
     ("guild-memory/src/committer.rs", "a staged memory is driven by its actor"),
+    ("guild-runtime/src/blocking.rs", "a stage has no pool: work is done at once"),
     ("guild-runtime/src/controller.rs", "joins arbiters, of which a stage has none"),
     ("guild-runtime/src/process.rs", "a real process, which no simulation has"),
     ("guild-runtime/src/start.rs", "a staged guild stands up on the calling thread"),
+    ("guild-runtime/src/threads.rs", "a stage has no threads of agents"),
+    ("guild-runtime/src/watchdog.rs", "watches the threads of agents, of which a stage has none"),
     ("guild-sim/src/chaos/batch.rs", "whole simulations side by side, each on one thread"),
     ("guild-sim/src/parallel.rs", "whole simulations side by side, each on one thread"),
 ];

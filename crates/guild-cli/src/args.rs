@@ -83,6 +83,8 @@ pub(crate) enum Command {
     },
     /// Show what went wrong in a store, what was done about it, and what fails most
     Incidents(IncidentsArguments),
+    /// Show the tasks that were given up because they took their agents down
+    Letters(LettersArguments),
     /// Read the shared memory of a store, its history, and return to earlier versions
     #[command(subcommand)]
     Memory(MemoryCommand),
@@ -128,6 +130,10 @@ pub(crate) struct RunArguments {
     /// Write the event log to this file, one JSON object per line
     #[arg(long, value_name = "FILE")]
     pub(crate) events: Option<PathBuf>,
+    /// Try a dead letter of the store again, with the agents of this flow: its task alone, as a run of
+    /// its own
+    #[arg(long, value_name = "RUN/TASK", requires = "store", conflicts_with = "run")]
+    pub(crate) retry: Option<String>,
     /// Write what every commit read and wrote to this file, for `guild verify`
     #[arg(long, value_name = "FILE")]
     pub(crate) history: Option<PathBuf>,
@@ -315,6 +321,45 @@ impl From<State> for guild::IncidentState {
             State::Acknowledged => Self::Acknowledged,
         }
     }
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct LettersArguments {
+    #[command(subcommand)]
+    pub(crate) command: Option<LetterCommand>,
+    /// The directory of the store
+    #[arg(long, value_name = "DIR", required = true)]
+    pub(crate) store: Option<PathBuf>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LetterCommand {
+    /// Show the reports of all crashes of a dead letter
+    Show {
+        /// Its run and task, as the list names it
+        #[arg(value_name = "RUN/TASK")]
+        letter: String,
+        #[command(flatten)]
+        store: StoreArguments,
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Throw a dead letter away; the store must not be in use (to try one again: guild run --retry)
+    Discard {
+        /// Its run and task, as the list names it
+        #[arg(value_name = "RUN/TASK")]
+        letter: String,
+        /// Why, for whoever reads the log
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        note: String,
+        #[command(flatten)]
+        store: StoreArguments,
+    },
 }
 
 #[derive(Debug, Args)]

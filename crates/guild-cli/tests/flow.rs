@@ -3,7 +3,7 @@
 mod support;
 
 use serde_json::json;
-use support::{Desk, events};
+use support::{Desk, Ended, events};
 
 const TOOL: &str =
     "[roles.tool]\nkind = \"exec\"\nagents = 4\n[roles.text]\nkind = \"render\"\nagents = 2\n";
@@ -356,4 +356,46 @@ fn tasks_of_a_role_that_has_lost_all_its_agents_fail_and_the_run_ends() {
     assert_eq!(run.json()["outcome"], "failed");
     let log = events(&desk.path("events.jsonl"));
     assert!(log.iter().any(|event| event["kind"] == "role_lost" && event["role"] == "mayfly"));
+}
+
+#[test]
+fn a_dead_letter_is_listed_tried_again_with_its_flow_and_discarded() {
+    let desk = Desk::new();
+    desk.flow(
+        r#"
+        name = "work"
+        [roles.tool]
+        kind = "exec"
+        agents = 2
+        [tasks.each]
+        for_each = [1, 2]
+        shell = "test $1 = 1 || test -e mended || kill -9 $$; echo $1"
+        args = ["{{ item }}"]
+        retry = { attempts = 2, backoff = "0s" }
+        "#,
+    );
+    assert_eq!(desk.run(&["--store", "store"]).code, Some(1));
+    let letters = |more: &[&str]| {
+        let mut command = desk.guild();
+        Ended::of(command.arg("letters").args(more).args(["--store", "store"]))
+    };
+
+    let list = letters(&["--format", "json"]).json();
+    assert_eq!(list["letters"][0]["letter"], "work/each[1]");
+    assert_eq!(list["letters"][0]["state"], "waiting");
+    let shown = letters(&["show", "work/each[1]"]);
+    assert!(shown.stdout.contains("its attempts are used up"), "{}", shown.stdout);
+    let shown = letters(&["show", "work/each[1]", "--format", "json"]).json();
+    let killed = |n: usize| shown["reports"][n]["message"].as_str().unwrap().contains("killed by");
+    assert!(killed(0) && killed(1) && shown["crashes"] == 2, "{shown}");
+    letters(&["show", "work/each[2]"]).refused(2, &["no dead letter `work/each[2]`"]);
+    desk.run(&["--store", "store", "--retry", "work/x"]).refused(2, &["there are: work/each[1]"]);
+
+    std::fs::write(desk.path("mended"), "").unwrap();
+    desk.run(&["--store", "store", "--retry", "work/each[1]"]).completed();
+    let list = letters(&["--format", "json"]).json();
+    assert_eq!(list["letters"][0]["state"], "retried as work/each[1]/retry-1");
+
+    letters(&["discard", "work/each[1]", "--note", "a lost cause"]);
+    assert!(letters(&[]).stdout.contains("discarded: a lost cause"));
 }

@@ -292,6 +292,26 @@ pub enum Event {
         incarnation: Incarnation,
         reason: Box<str>,
     },
+    /// An agent has held its thread for long without an await; others on it wait.
+    ThreadHeld {
+        agent: AgentId,
+        held_us: u64,
+    },
+    /// A task has taken down more agents than one may; it is dead-lettered.
+    TaskPoisoned {
+        task: TaskId,
+        kills: u32,
+    },
+    /// A person has a dead letter tried again, as a run of its own.
+    LetterRetried {
+        task: TaskId,
+        run: RunId,
+    },
+    /// A person has thrown a dead letter away.
+    LetterDiscarded {
+        task: TaskId,
+        note: Box<str>,
+    },
     /// No agent of a role will come back by itself; tasks that ask for it fail.
     RoleLost {
         role: RoleId,

@@ -22,6 +22,8 @@ pub struct TaskHistory {
     pub attempts: u32,
     /// Attempts that failed by the task's own fault.
     pub failures: u32,
+    /// Agents that it has surely taken down.
+    pub kills: u32,
     /// Attempts that were lost otherwise.
     pub interruptions: u32,
     /// Who performs it, if anybody did when the log ends.
@@ -78,8 +80,10 @@ impl RunHistory {
                     history.in_flight = None;
                     match cause {
                         Cause::AgentLost | Cause::Conflict => history.interruptions += 1,
-                        Cause::Error | Cause::Panic | Cause::Timeout | Cause::Heartbeat => {
+                        Cause::Error => history.failures += 1,
+                        Cause::Panic | Cause::Timeout | Cause::Heartbeat => {
                             history.failures += 1;
+                            history.kills += 1;
                         }
                     }
                 }

@@ -11,6 +11,7 @@ pub mod graph;
 pub mod history;
 pub mod id;
 pub mod incident;
+pub mod letter;
 pub mod limits;
 pub mod payload;
 pub mod planner;

@@ -45,11 +45,32 @@ pub struct Limits {
     /// Messages that wait for one agent: its assignment, a revocation, orders of its supervisor.
     /// Beyond: an assignment is given back and its task goes elsewhere; orders wait for room.
     pub mailbox_messages_max: usize,
+    /// Requests from outside (submissions, transactions) that wait for the memory. Beyond: `Busy`.
+    pub requests_waiting_max: usize,
+    /// Tasks of all runs that have not ended. Beyond: submissions are refused as `Overloaded`.
+    pub tasks_open_max: u64,
     /// Agents of one role. Beyond: `start` is refused.
     pub agents_per_role_max: u32,
     /// How often a task may lose its attempt through no fault of its own (its agent died, or its
     /// transaction conflicted) before it is dead-lettered.
     pub interruptions_max: u32,
+    /// Agents that a task may take down (by a panic, an exit, a hang), whatever attempts it has left.
+    /// One more, and it is poison: it is dead-lettered, and its victims are forgiven.
+    pub kills_max: u32,
+    /// How long an agent may hold its thread without an await. Beyond: the log tells it.
+    pub hold_soft: Duration,
+    /// How long at the most, unless it has declared more. Beyond: the agent loses its thread and is
+    /// quarantined, and the others on it go on elsewhere. Zero: never.
+    pub hold_hard: Duration,
+    /// Threads that may be lost to agents at once. One more, and the guild ends: it can be started
+    /// again on its store, in another process.
+    pub hung_threads_max: u32,
+    /// Threads for work that blocks (`TaskContext::blocking`), of all agents together. Beyond: it
+    /// waits, in order.
+    pub blocking_threads_max: usize,
+    /// Dead letters kept in RAM for a person to retry. Beyond: the oldest leave RAM (their events stay
+    /// in the log).
+    pub dead_letters_max: usize,
     /// How often a store that failed is opened again, with growing pauses (12 take half a minute).
     /// Beyond: the guild fails. 0: it fails at once.
     pub store_reopens_max: u32,
@@ -80,8 +101,16 @@ impl Default for Limits {
             incident_text_bytes_max: 8 << 10,
             commits_in_flight_max: 16_384,
             mailbox_messages_max: 8,
+            requests_waiting_max: 100_000,
+            tasks_open_max: 10_000_000,
             agents_per_role_max: 1_000_000,
             interruptions_max: 1_000,
+            kills_max: 16,
+            hold_soft: Duration::from_secs(1),
+            hold_hard: Duration::from_secs(60),
+            hung_threads_max: 8,
+            blocking_threads_max: 32,
+            dead_letters_max: 1_000,
             store_reopens_max: 12,
             checkpoint_every: Duration::from_secs(600),
             task_timeout: Duration::from_secs(600),

@@ -97,16 +97,22 @@ impl RestartLedger {
             self.crashes.pop_front();
         }
         if self.half_open || self.crashes.len() >= policy.intensity as usize {
-            self.quarantines += 1;
-            let bounds = (policy.quarantine, policy.quarantine_max.max(policy.quarantine));
-            let lasts = backoff::delay(bounds, 2.0, 0.0, self.quarantines, draw);
-            return Verdict::Quarantine { until: now.after(lasts) };
+            return self.condemned(policy, now);
         }
         self.crashes.push_back(now);
         self.streak += 1;
         let bounds = (policy.backoff_first, policy.backoff_max);
         let delay = backoff::delay(bounds, policy.factor, policy.jitter, self.streak, draw);
         Verdict::Restart { delay }
+    }
+
+    /// Puts the agent into quarantine at `now`, whatever it may still bear.
+    pub fn condemned(&mut self, policy: &RestartPolicy, now: Timestamp) -> Verdict {
+        self.running_since = None;
+        self.quarantines += 1;
+        let bounds = (policy.quarantine, policy.quarantine_max.max(policy.quarantine));
+        let lasts = backoff::delay(bounds, 2.0, 0.0, self.quarantines, 0.0);
+        Verdict::Quarantine { until: now.after(lasts) }
     }
 
     /// Notes that the agent runs.
@@ -119,6 +125,17 @@ impl RestartLedger {
         self.crashes.clear();
         self.streak = 0;
         self.half_open = true;
+    }
+
+    /// Forgets the newest crash, for which something else was to blame; the one that led to its
+    /// quarantine, if it is there.
+    pub fn forgive(&mut self, is_quarantined: bool) {
+        if is_quarantined {
+            self.quarantines = self.quarantines.saturating_sub(1);
+        } else {
+            self.crashes.pop_back();
+            self.streak = self.streak.saturating_sub(1);
+        }
     }
 
     /// Returns whether the agent is on probation: out of quarantine and not proved yet.

@@ -325,6 +325,10 @@ fn event_lines_have_the_fields_that_outsiders_rely_on() {
             Event::AgentStopped { agent, incarnation, reason: message.clone() },
             "agent_stopped: agent incarnation reason",
         ),
+        (Event::ThreadHeld { agent, held_us: 5 }, "thread_held: agent held_us"),
+        (Event::TaskPoisoned { task, kills: 3 }, "task_poisoned: run task kills"),
+        (Event::LetterRetried { task, run: task.run }, "letter_retried: run task retry_run"),
+        (Event::LetterDiscarded { task, note: message.clone() }, "letter_discarded: run task note"),
         (Event::RoleLost { role: agent.role, reason: message.clone() }, "role_lost: role reason"),
         (
             Event::StaleResult { task, token, agent, incarnation },

@@ -160,7 +160,7 @@ impl World {
                 Command::Commit { task, attempt, agent, incarnation, token } => {
                     self.commits.push((task, attempt, agent, incarnation, token));
                 }
-                Command::Discard { .. } | Command::EndRun { .. } => {}
+                Command::Discard { .. } | Command::Forgive { .. } | Command::EndRun { .. } => {}
             }
         }
     }
@@ -211,7 +211,8 @@ impl World {
             3 | 4 => {
                 self.down.insert(agent);
                 let (cause, message) = (Cause::Panic, "panic".into());
-                return self.tell(Input::AgentDown { agent, incarnation, cause, message });
+                let stopped = false;
+                return self.tell(Input::AgentDown { agent, incarnation, cause, message, stopped });
             }
             5 => {
                 self.down.insert(agent);
@@ -443,7 +444,9 @@ fn perform(graph: Graph, agents: u32, spawned: Option<Graph>) -> (Vec<TaskId>, D
                     assert_eq!(outcome, Outcome::Completed);
                     continue;
                 }
-                Command::Revoke { .. } | Command::Discard { .. } => unreachable!("all goes well"),
+                Command::Revoke { .. } | Command::Discard { .. } | Command::Forgive { .. } => {
+                    unreachable!("all goes well")
+                }
             };
             planner.step(Timestamp(0), input, &mut out);
         }

@@ -1,5 +1,7 @@
 //! Builds and starts a guild.
 
+mod check;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -14,7 +16,7 @@ use guild_core::limits::Limits;
 use guild_core::planner::ReadyOrder;
 use guild_core::quota::QuotaSpec;
 use guild_core::restart::RestartPolicy;
-use guild_core::supervision::{GroupSpec, RoleSpec, SupervisorSpec, Tree, TreeError, TreeSpec};
+use guild_core::supervision::{GroupSpec, SupervisorSpec, TreeError};
 use guild_core::time::Timestamp;
 use guild_memory::store::Store;
 use guild_memory::{
@@ -99,8 +101,10 @@ pub enum StartError {
     /// A quota can never be met.
     #[error("the quota `{0}` allows nothing: permits, amount, burst and period must be above zero")]
     EmptyQuota(String),
-    /// A role is supervised that was not declared.
-    #[error("there is no role `{0}` that could be supervised: declare it by `role`")]
+    /// The supervision or bulkhead of a role is declared that is not there.
+    #[error(
+        "there is no role `{0}`, whose supervision or bulkhead is declared: declare it by `role`"
+    )]
     UnknownRole(String),
     /// The groups make no tree.
     #[error(transparent)]
@@ -136,6 +140,7 @@ pub struct GuildBuilder {
     validate: bool,
     faults: Option<Arc<dyn FaultPoint>>,
     agent_threads: Option<usize>,
+    bulkheads: BTreeMap<String, usize>,
     order: ReadyOrder,
     histories: bool,
     observer: Option<Observer>,
@@ -171,6 +176,7 @@ impl Default for GuildBuilder {
             validate: false,
             faults: None,
             agent_threads: None,
+            bulkheads: BTreeMap::new(),
             order: ReadyOrder::default(),
             histories: false,
             observer: None,
@@ -344,6 +350,14 @@ impl GuildBuilder {
         self
     }
 
+    /// Gives the agents of a role this many threads of their own, at least 1: what they do to their
+    /// threads harms nobody of another role, and nobody harms them.
+    #[must_use]
+    pub fn bulkhead(mut self, role: impl Into<String>, threads: usize) -> Self {
+        self.bulkheads.insert(role.into(), threads.max(1));
+        self
+    }
+
     /// Says which ready task goes first; by default the one with the longest path behind it.
     #[must_use]
     pub fn order(mut self, order: ReadyOrder) -> Self {
@@ -418,6 +432,10 @@ impl GuildBuilder {
         let quota_names: Vec<String> = self.quotas.iter().map(|quota| quota.0.clone()).collect();
         let role_ids = memory.intern_roles(&role_names)?;
         let supervision = self.tree(&role_ids)?;
+        let (agent_threads, bulkheads) = match &stage {
+            Some(_) => (0, BTreeMap::new()),
+            None => (self.shared_threads(), self.own_threads(&role_ids)),
+        };
         let quota_ids = memory.intern_quotas(&quota_names)?;
         let namespaces =
             Namespaces::new(self.namespaces, memory.role_names(), &self.merge_functions)?;
@@ -437,7 +455,6 @@ impl GuildBuilder {
         }
         let quotas =
             quota_ids.into_iter().zip(self.quotas.into_iter().map(|quota| quota.1)).collect();
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let mut names = std::mem::take(&mut recovered.names);
         names.set_roles(memory.role_names().to_vec());
         names.set_quotas(memory.quota_names().to_vec());
@@ -460,10 +477,8 @@ impl GuildBuilder {
             observer: self.observer,
             checkpoint_every,
             backtraces: self.backtraces,
-            agent_threads: match &stage {
-                Some(_) => 0,
-                None => self.agent_threads.unwrap_or_else(|| cores.saturating_sub(1).max(1)),
-            },
+            bulkheads,
+            agent_threads,
             stage,
         })
     }
@@ -487,52 +502,5 @@ impl GuildBuilder {
                 (Memory::open_directory(path, durability, limits, on_thread), None)
             }
         }
-    }
-
-    fn check(&self) -> Result<(), StartError> {
-        if self.roles.is_empty() {
-            return Err(StartError::NoRole);
-        }
-        let (chars_max, agents_max) = (self.limits.name_chars_max, self.limits.agents_per_role_max);
-        let mut seen = std::collections::BTreeSet::new();
-        let roles = self.roles.iter().map(|(name, ..)| ("role", name));
-        let quotas = self.quotas.iter().map(|(name, _)| ("quota", name));
-        for (kind, name) in roles.chain(quotas) {
-            let chars = name.chars().count();
-            if chars == 0 || chars > chars_max {
-                return Err(StartError::Name { name: name.clone(), chars, chars_max });
-            }
-            if !seen.insert((kind, name)) {
-                return Err(StartError::Duplicate(name.clone()));
-            }
-        }
-        for (role, agents, _) in &self.roles {
-            if *agents == 0 || *agents > agents_max {
-                return Err(StartError::Agents { role: role.clone(), agents: *agents, agents_max });
-            }
-        }
-        if let Some((name, _)) = self.quotas.iter().find(|(_, spec)| !spec.is_usable()) {
-            return Err(StartError::EmptyQuota(name.clone()));
-        }
-        let places: Vec<RoleId> = (0..).map(RoleId).take(self.roles.len()).collect();
-        self.tree(&places).map(drop)
-    }
-
-    /// Builds the supervision tree of roles with these numbers.
-    fn tree(&self, ids: &[RoleId]) -> Result<Tree, StartError> {
-        let is_role = |name: &&String| self.roles.iter().any(|(role, ..)| role == *name);
-        if let Some(name) = self.supervised.keys().find(|name| !is_role(name)) {
-            return Err(StartError::UnknownRole(name.clone()));
-        }
-        let default = SupervisorSpec { restart: self.restart.clone(), ..SupervisorSpec::default() };
-        let role = |((name, agents, _), role): (&(String, u32, Factory), &RoleId)| RoleSpec {
-            name: name.as_str().into(),
-            role: *role,
-            agents: *agents,
-            supervisor: self.supervised.get(name).unwrap_or(&default).clone(),
-        };
-        let roles = self.roles.iter().zip(ids).map(role).collect();
-        let spec = TreeSpec { root: self.root.clone(), roles, groups: self.groups.clone() };
-        Ok(spec.build()?)
     }
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use guild_core::event::{Event, Names};
-use guild_core::graph::{Catalog, GraphBuilder, Task};
-use guild_core::id::{AgentId, FencingToken, TaskId, TaskIndex};
+use guild_core::graph::{Catalog, Graph, GraphBuilder, Task};
+use guild_core::id::{AgentId, FencingToken, RunId, TaskId, TaskIndex};
 use guild_core::incident::Discarded;
 use guild_core::payload::Payload;
 use guild_core::planner::Input;
@@ -18,17 +18,22 @@ use guild_memory::{
 use tokio::time::Instant;
 
 use crate::agent::TaskError;
+use crate::blocking::BlockingPool;
 use crate::cancellation::{AttemptEnd, Cancellation, Cancellations};
 use crate::clock::Clock;
 use crate::fault::{Fault, FaultPoint, Hit, Site, Strike};
 use crate::incidents::Incidents;
+use crate::letters::LetterBox;
 use crate::mailbox::Inbox;
-use crate::message::{HandedIn, MemoryMessage, SchedulerMessage};
+use crate::message::{HandedIn, MemoryMessage, SchedulerMessage, SupervisorMessage};
+use crate::scheduler::RunBook;
 use crate::watch::{self, Acknowledged};
+use crate::watchdog::Watchdog;
 
 /// What all actors of a guild share: where to send, and where to look things up.
 pub(crate) struct Surroundings {
     pub(crate) scheduler: Inbox<SchedulerMessage>,
+    pub(crate) supervisor: Inbox<SupervisorMessage>,
     pub(crate) memory: Inbox<MemoryMessage>,
     pub(crate) snapshots: Snapshots,
     pub(crate) acknowledged: Acknowledged,
@@ -38,6 +43,9 @@ pub(crate) struct Surroundings {
     pub(crate) catalog: Catalog,
     pub(crate) faults: Option<Arc<dyn FaultPoint>>,
     pub(crate) incidents: Incidents,
+    pub(crate) letters: LetterBox,
+    pub(crate) blocking: BlockingPool,
+    pub(crate) watchdog: Watchdog,
     pub(crate) cancellations: Cancellations,
     pub(crate) clock: Clock,
     pub(crate) stats: Counters,
@@ -76,6 +84,10 @@ pub(crate) struct Counters {
     pub(crate) attempts: AtomicU64,
     pub(crate) crashes: AtomicU64,
     pub(crate) restarts: AtomicU64,
+    /// Tasks of runs that have not ended.
+    pub(crate) tasks_open: AtomicU64,
+    /// Threads that agents block now.
+    pub(crate) threads_hung: AtomicU64,
     pub(crate) faults: AtomicU64,
     /// Number of the fault that makes a control actor panic; 0: there is none.
     pub(crate) control_fault: AtomicU64,
@@ -120,6 +132,13 @@ impl Surroundings {
             return Duration::ZERO;
         };
         self.named(|names| faults.latency(&of.hit(site, self.clock.now(), names)))
+    }
+
+    /// Returns a graph of one task alone, by which it can be tried again.
+    pub(crate) fn alone(&self, book: &RunBook, run: RunId, index: TaskIndex) -> Option<Graph> {
+        let task = TaskId { run, index };
+        let (run, name) = self.named(|names| (names.run(run), names.task(task)));
+        book.alone(index, name, run)
     }
 
     /// Looks something up by name. The table is whole after every write, so a poisoned lock holds
@@ -241,6 +260,36 @@ impl TaskContext {
                 token,
             }));
         }
+    }
+
+    /// Declares that the agent will not be heard of for this long, and works on: it sends no heartbeat,
+    /// and may keep its thread from others, up to its task's timeout. Without that a heartbeat task
+    /// loses its lease after its interval, and an agent without an await its thread after
+    /// [`Limits::hold_hard`](guild_core::limits::Limits::hold_hard).
+    pub fn declare_wait(&mut self, lasts: Duration) {
+        crate::beacon::declare(lasts);
+        let (agent, task, token) = (self.agent, self.task, self.token);
+        let wait = Input::Wait { agent, task, token, lasts };
+        self.surroundings.scheduler.push(SchedulerMessage::Tell(wait));
+    }
+
+    /// Does work that blocks (a file, a lock, a long computation) on a pool of threads, so that the
+    /// other agents of this thread go on. The pool has
+    /// [`Limits::blocking_threads_max`](guild_core::limits::Limits::blocking_threads_max) threads for
+    /// all agents together; whoever comes when they are busy waits, in order. In a simulation the work
+    /// is done at once.
+    ///
+    /// # Panics
+    /// The work panics: it is the panic of this agent.
+    ///
+    /// # Cancel safety
+    /// Work that has begun goes on when the future is dropped; give it a
+    /// [`cancellation`](Self::cancellation) to ask.
+    pub async fn blocking<R: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> R + Send + 'static,
+    ) -> R {
+        self.surroundings.blocking.run(work).await
     }
 
     /// Returns the time of the guild: microseconds since the first start of its store.

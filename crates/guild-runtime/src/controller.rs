@@ -10,15 +10,14 @@ use tokio::sync::oneshot;
 use crate::context::Surroundings;
 use crate::events::EventLog;
 use crate::guild::{Drain, ShutdownReport};
-use crate::mailbox::{Inbox, Outlet, Wake, recycled};
-use crate::message::{ControllerMessage, MemoryMessage, SchedulerMessage, SupervisorMessage};
+use crate::mailbox::{Outlet, Wake, recycled};
+use crate::message::{ControllerMessage, Left, MemoryMessage, SchedulerMessage, SupervisorMessage};
 use crate::run::{RunBoard, RunError};
 
 /// The root actor.
 pub(crate) struct Controller {
     inbox: Outlet<ControllerMessage>,
     links: Links,
-    arbiters: Vec<Arbiter>,
     /// Whether the thread and its system were started for this guild alone.
     owns_system: bool,
     batch: Vec<ControllerMessage>,
@@ -28,20 +27,14 @@ pub(crate) struct Controller {
 #[derive(Clone)]
 pub(crate) struct Links {
     pub(crate) surroundings: Arc<Surroundings>,
-    pub(crate) supervisor: Inbox<SupervisorMessage>,
     pub(crate) board: RunBoard,
     pub(crate) events: EventLog,
 }
 
 impl Controller {
-    /// Returns the controller of these actors and threads.
-    pub(crate) fn new(
-        inbox: Outlet<ControllerMessage>,
-        links: Links,
-        arbiters: Vec<Arbiter>,
-        owns_system: bool,
-    ) -> Self {
-        Self { inbox, links, arbiters, owns_system, batch: Vec::new() }
+    /// Returns the controller of these actors.
+    pub(crate) fn new(inbox: Outlet<ControllerMessage>, links: Links, owns_system: bool) -> Self {
+        Self { inbox, links, owns_system, batch: Vec::new() }
     }
 
     fn turn(&mut self) {
@@ -57,10 +50,9 @@ impl Controller {
 
     fn shutdown(&mut self, drain: Drain, reply: oneshot::Sender<Result<ShutdownReport, String>>) {
         let links = self.links.clone();
-        let arbiters = std::mem::take(&mut self.arbiters);
         let owns_system = self.owns_system;
         actix_rt::spawn(async move {
-            let result = end_in_order(&links, drain, arbiters).await;
+            let result = end_in_order(&links, drain).await;
             links.board.close(RunError::ShutDown);
             links.events.close();
             if reply.send(result).is_err() {
@@ -74,11 +66,7 @@ impl Controller {
 }
 
 /// Ends the guild in reverse order of its start: scheduler, agents, memory.
-async fn end_in_order(
-    links: &Links,
-    drain: Drain,
-    arbiters: Vec<Arbiter>,
-) -> Result<ShutdownReport, String> {
+async fn end_in_order(links: &Links, drain: Drain) -> Result<ShutdownReport, String> {
     let scheduler = &links.surroundings.scheduler;
     if let Drain::Until(limit) = drain {
         let (idle, drained) = oneshot::channel();
@@ -92,10 +80,10 @@ async fn end_in_order(
     // A scheduler that has panicked answers nobody; its work is under way no more.
     let attempts_dropped = answer(in_flight).await.unwrap_or(0);
     let (stopped, all_stopped) = oneshot::channel();
-    links.supervisor.push(SupervisorMessage::Stop { stopped });
+    links.surroundings.supervisor.push(SupervisorMessage::Stop { stopped });
     // It answers in any case: every agent has a deadline, and a supervisor that has ended drops this.
-    let agents_left = all_stopped.await.unwrap_or(0);
-    for arbiter in arbiters {
+    let Left { agents: agents_left, threads } = all_stopped.await.unwrap_or_default();
+    for arbiter in threads {
         arbiter.stop();
         join(arbiter).await;
     }

@@ -13,6 +13,9 @@ use actix::dev::ContextFut;
 use actix::{Actor, ActorContext, Supervised};
 use futures_util::future::LocalBoxFuture;
 
+use guild_core::id::AgentId;
+
+use crate::beacon;
 use crate::panics::{PanicReport, caught, drop_caught};
 
 /// What becomes of a crashed actor.
@@ -33,12 +36,23 @@ pub(crate) struct Guard<A: Actor<Context = actix::Context<A>>, F> {
     cell: Option<ContextFut<A, actix::Context<A>>>,
     parked: Option<LocalBoxFuture<'static, Verdict>>,
     on_crash: F,
+    /// Whose cell it is; none: that of a control actor.
+    agent: Option<AgentId>,
 }
 
 impl<A: Actor<Context = actix::Context<A>>, F> Guard<A, F> {
     /// Guards an actor.
     pub(crate) fn new(cell: ContextFut<A, actix::Context<A>>, on_crash: F) -> Self {
-        Self { cell: Some(cell), parked: None, on_crash }
+        Self { cell: Some(cell), parked: None, on_crash, agent: None }
+    }
+
+    /// Guards the cell of an agent, which ends when its thread is fenced.
+    pub(crate) fn of_agent(
+        agent: AgentId,
+        cell: ContextFut<A, actix::Context<A>>,
+        on_crash: F,
+    ) -> Self {
+        Self { agent: Some(agent), ..Self::new(cell, on_crash) }
     }
 
     fn end(&mut self) -> Poll<()> {
@@ -64,28 +78,44 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
+        let Some(agent) = this.agent else {
+            return this.poll_cell(cx);
+        };
+        match beacon::during(agent, || this.poll_cell(cx)) {
+            Some(poll) => poll,
+            None => this.end(),
+        }
+    }
+}
+
+impl<A, F> Guard<A, F>
+where
+    A: Actor<Context = actix::Context<A>> + Supervised,
+    F: OnCrash,
+{
+    fn poll_cell(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let Some(cell) = this.cell.as_mut() else {
+            let Some(cell) = self.cell.as_mut() else {
                 return Poll::Ready(());
             };
-            let report = if let Some(parked) = this.parked.as_mut() {
+            let report = if let Some(parked) = self.parked.as_mut() {
                 match ready!(parked.as_mut().poll(cx)) {
-                    Verdict::Stop => return this.end(),
-                    Verdict::Restart => this.parked = None,
+                    Verdict::Stop => return self.end(),
+                    Verdict::Restart => self.parked = None,
                 }
                 match caught(|| cell.restart()) {
                     Ok(true) => continue,
-                    Ok(false) => return this.end(),
+                    Ok(false) => return self.end(),
                     Err(report) => report,
                 }
             } else {
                 match caught(|| Pin::new(cell).poll(cx)) {
                     Ok(Poll::Pending) => return Poll::Pending,
-                    Ok(Poll::Ready(())) => return this.end(),
+                    Ok(Poll::Ready(())) => return self.end(),
                     Err(report) => report,
                 }
             };
-            this.parked = Some((this.on_crash)(report));
+            self.parked = Some((self.on_crash)(report));
         }
     }
 }

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use guild_core::draw::Seed;
-use guild_core::event::{Event, EventRecord};
+use guild_core::event::{Event, EventRecord, Names};
 use guild_core::graph::{Graph, GraphBuilder, GraphError};
-use guild_core::id::RunId;
+use guild_core::id::{RunId, TaskId};
 use guild_core::incident::{AcknowledgeError, Group, Incident};
+use guild_core::letter::DeadLetter;
 use guild_core::planner::Input;
 use guild_memory::SubmitError as SubmitRefused;
 use tokio::sync::oneshot;
@@ -18,9 +19,11 @@ use crate::builder::GuildBuilder;
 use crate::context::Surroundings;
 use crate::events::{EventLog, Events};
 use crate::handle::MemoryHandle;
+use crate::letters::LetterError;
 use crate::mailbox::Inbox;
 use crate::message::{ControllerMessage, MemoryMessage, SchedulerMessage};
 use crate::run::{Run, RunBoard};
+use crate::watchdog::ThreadLoad;
 
 /// A running guild. Every clone is the same guild; it can be used from any thread and runtime, and
 /// from none with [`block_on`](https://docs.rs/pollster).
@@ -56,6 +59,14 @@ pub enum SubmitError {
     /// The memory refused it.
     #[error(transparent)]
     Refused(#[from] SubmitRefused),
+    /// Too many tasks have not ended; try again when some have.
+    #[error("{open} tasks have not ended yet, and {open_max} may be open: try again later")]
+    Overloaded {
+        /// How many there are.
+        open: u64,
+        /// The bound, [`Limits::tasks_open_max`](guild_core::limits::Limits::tasks_open_max).
+        open_max: u64,
+    },
     /// Too many submissions wait; try again later.
     #[error("{0} submissions wait already: try again later")]
     Busy(usize),
@@ -99,6 +110,8 @@ pub struct Stats {
     pub faults: u64,
     /// Messages between the guild's actors.
     pub messages: u64,
+    /// Threads that agents block now, and that were given up.
+    pub threads_hung: u64,
 }
 
 /// What is under way in a guild; after the end of all runs, nothing.
@@ -136,12 +149,18 @@ impl Guild {
     /// Once the future was polled the graph may be submitted even if the future is dropped.
     pub async fn submit(&self, graph: Graph) -> Result<Run, SubmitError> {
         let bindings = graph.bind(&self.surroundings.catalog).map_err(Arc::new)?;
+        let limits = &self.surroundings.catalog.limits;
+        let open = self.surroundings.stats.tasks_open.load(Ordering::Relaxed);
+        if open >= limits.tasks_open_max {
+            return Err(SubmitError::Overloaded { open, open_max: limits.tasks_open_max });
+        }
+        let waiting_max = limits.requests_waiting_max;
         let (reply, answer) = oneshot::channel();
         let message = MemoryMessage::Submit { graph: Arc::new(graph), bindings, reply };
         self.surroundings
             .memory
-            .try_push(message, REQUESTS_MAX)
-            .map_err(|_| SubmitError::Busy(REQUESTS_MAX))?;
+            .try_push(message, waiting_max)
+            .map_err(|_| SubmitError::Busy(waiting_max))?;
         let id = answer.await.unwrap_or_else(|_| Err(SubmitError::Unavailable(ENDED.into())))?;
         Ok(self.follow(id))
     }
@@ -183,6 +202,42 @@ impl Guild {
         answer.await.unwrap_or(Err(AcknowledgeError::Ended))
     }
 
+    /// Returns the dead letters, oldest first: tasks that were given up because they took their agents
+    /// down, with the reports of their crashes. They stay when a person has dealt with them, and say so.
+    pub fn dead_letters(&self) -> Vec<DeadLetter> {
+        self.surroundings.letters.list()
+    }
+
+    /// Has a dead letter tried again: the task alone, with the input that it had, as a run of its own,
+    /// `RUN/TASK/retry-N`. The tasks that were skipped because of it stay skipped.
+    ///
+    /// # Errors
+    /// The task has no letter, or what it was given is no longer kept; nothing is done then. Or the
+    /// run is not taken, see [`submit`](Self::submit).
+    pub async fn retry_letter(&self, task: TaskId) -> Result<Run, LetterError> {
+        let name = || self.surroundings.named(|names| names.task(task));
+        let letters = &self.surroundings.letters;
+        let retries = letters.retries(task).ok_or_else(|| LetterError::Unknown(name()))?;
+        let mut graph = letters.graph(task).ok_or_else(|| LetterError::Forgotten(name()))?;
+        graph.name = format!("{}/{}/retry-{}", graph.name, name(), retries + 1);
+        let run = self.submit(graph).await?;
+        let retried = Event::LetterRetried { task, run: run.id() };
+        self.surroundings.memory.push(MemoryMessage::Record(retried));
+        Ok(run)
+    }
+
+    /// Throws a dead letter away; the note says why, for whoever reads the log.
+    ///
+    /// # Errors
+    /// [`LetterError::Unknown`].
+    pub fn discard_letter(&self, task: TaskId, note: &str) -> Result<(), LetterError> {
+        let name = || self.surroundings.named(|names| names.task(task));
+        self.surroundings.letters.retries(task).ok_or_else(|| LetterError::Unknown(name()))?;
+        let discarded = Event::LetterDiscarded { task, note: note.into() };
+        self.surroundings.memory.push(MemoryMessage::Record(discarded));
+        Ok(())
+    }
+
     /// Returns what happened since the start.
     pub fn stats(&self) -> Stats {
         let counters = &self.surroundings.stats;
@@ -194,7 +249,14 @@ impl Guild {
             incidents: self.surroundings.incidents.opened() - self.incidents_before,
             faults: counters.faults.load(Ordering::Relaxed) - self.faults_before,
             messages: counters.messages.load(Ordering::Relaxed),
+            threads_hung: counters.threads_hung.load(Ordering::Relaxed),
         }
+    }
+
+    /// Returns how much each thread of agents has to do, and which agents hold it most: sampled, since
+    /// the start. Empty where agents have no threads of their own.
+    pub fn threads(&self) -> Vec<ThreadLoad> {
+        self.surroundings.watchdog.loads()
     }
 
     /// Changes how many permits a quota has, from now on; what is held stays held. Returns whether
@@ -287,6 +349,4 @@ pub enum ShutdownError {
     Ended,
 }
 
-/// Requests from outside that may wait for the memory. Beyond: `Busy`.
-pub(crate) const REQUESTS_MAX: usize = 100_000;
 pub(crate) const ENDED: &str = "it has ended";

@@ -16,7 +16,7 @@ use guild_memory::{
 use tokio::sync::oneshot;
 
 use crate::context::Surroundings;
-use crate::guild::{ENDED, REQUESTS_MAX};
+use crate::guild::ENDED;
 use crate::message::MemoryMessage;
 use crate::watch::Watch;
 
@@ -125,10 +125,11 @@ impl MemoryHandle {
     ) -> Result<CommitVersion, TransactError<RollbackError>> {
         let (reply, answer) = oneshot::channel();
         let range = range.into();
+        let waiting_max = self.surroundings.catalog.limits.requests_waiting_max;
         self.surroundings
             .memory
-            .try_push(MemoryMessage::Rollback { range, version, reply }, REQUESTS_MAX)
-            .map_err(|_| TransactError::Busy(REQUESTS_MAX))?;
+            .try_push(MemoryMessage::Rollback { range, version, reply }, waiting_max)
+            .map_err(|_| TransactError::Busy(waiting_max))?;
         answer.await.unwrap_or_else(|_| Err(TransactError::Unavailable(ENDED.into())))
     }
 
@@ -171,10 +172,11 @@ impl MemoryHandle {
     ) -> Result<CommitVersion, TransactError> {
         let (reply, answer) = oneshot::channel();
         let parts = Box::new(transaction.into_parts());
+        let waiting_max = self.surroundings.catalog.limits.requests_waiting_max;
         self.surroundings
             .memory
-            .try_push(MemoryMessage::Transact { caller, parts, reply }, REQUESTS_MAX)
-            .map_err(|_| TransactError::Busy(REQUESTS_MAX))?;
+            .try_push(MemoryMessage::Transact { caller, parts, reply }, waiting_max)
+            .map_err(|_| TransactError::Busy(waiting_max))?;
         answer.await.unwrap_or_else(|_| Err(TransactError::Unavailable(ENDED.into())))
     }
 

@@ -4,7 +4,7 @@
 //! attempt panics or is revoked, the torn behaviour is dropped with the future and this life of the
 //! agent ends; the host, its address and its mailbox stay for the next one.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context as Poller, Waker};
@@ -13,7 +13,7 @@ use actix::prelude::SendError;
 use actix::{Actor, ActorContext, Addr, Context, Handler, Message, Supervised};
 use futures_util::future::LocalBoxFuture;
 use guild_core::event::Cause;
-use guild_core::id::{AgentId, Incarnation};
+use guild_core::id::{AgentId, Incarnation, RoleId};
 use tokio::sync::oneshot;
 
 mod attempt;
@@ -28,14 +28,12 @@ use crate::failure::Failure;
 use crate::fault::{Fault, Site};
 use crate::guard::{Guard, Verdict};
 use crate::life::Life;
-use crate::mailbox::Inbox;
 use crate::message::{Assign, Blow, Ended, Retire, Revive, Revoke, Stop, SupervisorMessage};
 use crate::panics::{PanicReport, caught};
 
 /// What all hosts of a role share.
 pub(crate) struct HostShared {
     pub(crate) factory: Factory,
-    pub(crate) supervisor: Inbox<SupervisorMessage>,
     pub(crate) surroundings: Arc<Surroundings>,
 }
 
@@ -60,7 +58,7 @@ impl AgentHost {
         let next = Rc::new(Cell::new(first));
         let host = Self { slot: Rc::clone(&slot), next: Rc::clone(&next) };
         let on_crash = move |report| cell_crashed(&slot, &next, report);
-        actix_rt::spawn(Guard::new(context.into_future(host), on_crash));
+        actix_rt::spawn(Guard::of_agent(agent, context.into_future(host), on_crash));
     }
 
     fn begin(&self, Revive { incarnation, probe }: Revive) {
@@ -84,7 +82,10 @@ impl AgentHost {
                 // The supervisor records it and then tells the scheduler, so that the log shows an
                 // agent's start before its first task.
                 let agent = slot.agent;
-                slot.shared.supervisor.push(SupervisorMessage::ChildUp { agent, incarnation });
+                slot.shared
+                    .surroundings
+                    .supervisor
+                    .push(SupervisorMessage::ChildUp { agent, incarnation });
             }
             Err(report) => {
                 let struck = Struck { fault, ..Struck::default() };
@@ -249,6 +250,44 @@ impl Handler<Assign> for AgentHost {
 
 /// Where an agent's host is reached.
 pub(crate) type HostAddr = Addr<AgentHost>;
+
+/// Where the hosts of all agents are reached; every clone is the same list. Only actors of the control
+/// thread have it, and only the supervisor changes it, when an agent moves to another thread.
+#[derive(Clone, Default)]
+pub(crate) struct Hosts(Rc<RefCell<Vec<Vec<HostAddr>>>>);
+
+impl Hosts {
+    /// Returns a list for this many roles without agents.
+    pub(crate) fn of_roles(roles: usize) -> Self {
+        Self(Rc::new(RefCell::new((0..roles).map(|_| Vec::new()).collect())))
+    }
+
+    /// Adds the next agent of a role.
+    pub(crate) fn add(&self, role: RoleId, host: HostAddr) {
+        if let Some(hosts) = self.0.borrow_mut().get_mut(usize::from(role.0)) {
+            hosts.push(host);
+        }
+    }
+
+    /// Returns the host of an agent.
+    pub(crate) fn get(&self, agent: AgentId) -> Option<HostAddr> {
+        self.0.borrow().get(usize::from(agent.role.0))?.get(agent.index as usize).cloned()
+    }
+
+    /// Gives an agent another host.
+    pub(crate) fn set(&self, agent: AgentId, host: HostAddr) {
+        let mut hosts = self.0.borrow_mut();
+        let hosts = hosts.get_mut(usize::from(agent.role.0));
+        if let Some(known) = hosts.and_then(|hosts| hosts.get_mut(agent.index as usize)) {
+            *known = host;
+        }
+    }
+
+    /// Returns all hosts.
+    pub(crate) fn all(&self) -> Vec<HostAddr> {
+        self.0.borrow().iter().flatten().cloned().collect()
+    }
+}
 
 /// Returns the address and the context of a host that is spawned elsewhere; beyond so many
 /// messages that wait, `try_send` answers full.

@@ -393,6 +393,7 @@ impl MemoryActor {
             .stats
             .messages
             .fetch_add(group.to_scheduler.len() as u64, Ordering::Relaxed);
+        self.surroundings.letters.apply(&group.records);
         self.events.publish(group.records);
         if let Some(snapshot) = group.snapshot {
             self.surroundings.acknowledged.publish(snapshot);

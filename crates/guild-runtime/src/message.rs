@@ -1,8 +1,10 @@
 //! The messages between Guild's actors; one place shows who tells whom what.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::Message;
+use actix_rt::Arbiter;
 use guild_core::event::{Cause, Event};
 use guild_core::graph::{Bindings, Graph};
 use guild_core::id::{AgentId, CommitVersion, FencingToken, Incarnation, RunId, TaskId};
@@ -108,7 +110,7 @@ pub(crate) enum MemoryMessage {
     /// From the memory itself: reservations have run out; look again at what waits for them.
     LookAgain,
     /// From the handle: answer after this delay.
-    Pause { delay: std::time::Duration, done: oneshot::Sender<()> },
+    Pause { delay: Duration, done: oneshot::Sender<()> },
     /// From the simulated disk: a sync has taken its time.
     SyncOver,
     /// From the handle: write a checkpoint.
@@ -188,11 +190,32 @@ pub(crate) enum SupervisorMessage {
     /// From an agent: it is up.
     ChildUp { agent: AgentId, incarnation: Incarnation },
     /// From an agent on probation: it has done a piece of work.
-    ChildPassed { agent: AgentId },
+    ChildPassed { agent: AgentId, incarnation: Incarnation },
+    /// From the scheduler: the newest failures of these agents were not their own.
+    Forgive { victims: Vec<AgentId> },
     /// From an agent: its life ended.
     ChildDown(Box<ChildDown>),
-    /// From the controller: end all agents, and answer with how many did not stop in time.
-    Stop { stopped: oneshot::Sender<u32> },
+    /// From the watchdog: this agent has held its thread so long that it was fenced.
+    Hung { thread: u16, agent: AgentId, held: Duration },
+    /// From the watchdog: a thread that was fenced runs again.
+    Awake { thread: u16 },
+    /// From the controller: end all agents, and answer with what is left.
+    Stop { stopped: oneshot::Sender<Left> },
+}
+
+/// What is left when all agents have ended.
+#[derive(Default)]
+pub(crate) struct Left {
+    /// Agents that did not stop in time.
+    pub(crate) agents: u32,
+    /// The threads on which agents lived, to be stopped.
+    pub(crate) threads: Vec<Arbiter>,
+}
+
+impl std::fmt::Debug for Left {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Left").field("agents", &self.agents).finish_non_exhaustive()
+    }
 }
 
 /// Why the life of an agent ended.

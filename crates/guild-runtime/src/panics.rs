@@ -91,6 +91,13 @@ pub(crate) fn poll_caught<F: Future + ?Sized>(
     }
 }
 
+/// Goes on with a panic that was caught on another thread.
+pub(crate) fn rethrow(report: PanicReport) -> ! {
+    let PanicReport { message, location, backtrace } = report;
+    SEEN.with(|seen| *seen.borrow_mut() = Seen { location, backtrace });
+    std::panic::resume_unwind(Box::new(String::from(message)))
+}
+
 fn message_of(payload: &(dyn Any + Send)) -> Box<str> {
     if let Some(text) = payload.downcast_ref::<&str>() {
         (*text).into()

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle, Supervised};
 use guild_core::event::{Cause, EndState, Event, Names, Severity};
-use guild_core::id::{AgentId, RunId, TaskId};
+use guild_core::id::{RunId, TaskId};
 use guild_core::incident::{Action, IncidentKind, Report};
 use guild_core::payload::Payload;
 use guild_core::planner::{AttemptResult, Command, Decisions, Input, Planner};
@@ -22,10 +22,12 @@ use crate::clock::Clock;
 use crate::context::{Subject, Surroundings};
 use crate::fault::Site;
 use crate::guild::UnderWay;
-use crate::host::{HostAddr, order};
+use crate::host::{Hosts, order};
 use crate::lease::Lease;
 use crate::mailbox::{Outlet, Wake, recycled};
-use crate::message::{Assign, HandedIn, MemoryMessage, Revoke, SchedulerMessage};
+use crate::message::{
+    Assign, HandedIn, MemoryMessage, Revoke, SchedulerMessage, SupervisorMessage,
+};
 use crate::run::RunBoard;
 
 mod book;
@@ -42,8 +44,7 @@ pub(crate) struct Scheduler {
     surroundings: Arc<Surroundings>,
     clock: Clock,
     board: RunBoard,
-    /// The hosts of each role's agents.
-    hosts: Arc<Vec<Vec<HostAddr>>>,
+    hosts: Hosts,
     books: BTreeMap<RunId, RunBook>,
     /// What an attempt handed in, while the planner decides about it.
     handed_in: Option<Box<HandedIn>>,
@@ -70,12 +71,14 @@ pub(crate) struct SchedulerParts {
     pub(crate) surroundings: Arc<Surroundings>,
     pub(crate) clock: Clock,
     pub(crate) board: RunBoard,
-    pub(crate) hosts: Arc<Vec<Vec<HostAddr>>>,
+    pub(crate) hosts: Hosts,
 }
 
 impl Scheduler {
     /// Returns a scheduler; what recovery has decided is carried out when it starts.
     pub(crate) fn new(parts: SchedulerParts) -> Self {
+        let open: usize = parts.books.values().map(RunBook::tasks).sum();
+        parts.surroundings.stats.tasks_open.store(open as u64, Ordering::Relaxed);
         Self {
             planner: parts.planner,
             inbox: parts.inbox,
@@ -137,6 +140,7 @@ impl Scheduler {
         match message {
             SchedulerMessage::Tell(input) => {
                 if let Input::Submit { run, graph, .. } = &input {
+                    self.open_tasks(graph.tasks.len());
                     self.books.insert(*run, RunBook::new(Arc::clone(graph)));
                 }
                 self.take(now, input);
@@ -149,6 +153,7 @@ impl Scheduler {
             SchedulerMessage::Committed { task, token, version, output, spawned } => {
                 if let Some(book) = self.books.get_mut(&task.run) {
                     book.completed(task.index, output, spawned.as_ref().map(|(graph, _)| graph));
+                    self.open_tasks(spawned.as_ref().map_or(0, |(graph, _)| graph.tasks.len()));
                 }
                 self.take(now, Input::Committed { task, token, version, spawned });
             }
@@ -255,8 +260,8 @@ impl Scheduler {
                 self.surroundings.cancellations.cancel(agent, token);
                 let fault = self.post.struck(agent, token);
                 let revoke = Revoke { task, attempt, token, incarnation, cause, fault };
-                if let Some(host) = self.host(agent)
-                    && !order(host, revoke)
+                if let Some(host) = self.hosts.get(agent)
+                    && !order(&host, revoke)
                 {
                     tracing::warn!(agent = agent.index, "the host of a revoked attempt has ended");
                 }
@@ -278,9 +283,15 @@ impl Scheduler {
                 })));
             }
             Command::Discard { .. } => self.handed_in = None,
+            Command::Forgive { victims } => {
+                self.count(1);
+                self.surroundings.supervisor.push(SupervisorMessage::Forgive { victims });
+            }
             Command::EndRun { run, outcome, tally, makespan_us } => {
                 self.planner.forget(run);
                 if let Some(book) = self.books.remove(&run) {
+                    let open = &self.surroundings.stats.tasks_open;
+                    open.fetch_sub(book.tasks() as u64, Ordering::Relaxed);
                     let name = self.surroundings.named(|names| names.run(run));
                     let report = book.into_report(run, name, outcome, tally, makespan_us);
                     self.to_memory.push(MemoryMessage::Ended(Box::new(report)));
@@ -297,7 +308,7 @@ impl Scheduler {
         self.count(1);
         let subject = Subject::attempt(lease.agent, lease.task, lease.attempt);
         let fault = self.surroundings.strike(Site::Assign, subject);
-        let Some(host) = self.host(lease.agent).cloned() else {
+        let Some(host) = self.hosts.get(lease.agent) else {
             return;
         };
         let latency = self.surroundings.latency(Site::Assign, subject);
@@ -320,6 +331,7 @@ impl Scheduler {
 
     /// Records an event that may open or end an incident.
     fn record_watched(&mut self, now: Timestamp, event: Event) {
+        self.keep_letter(&event);
         let recovered = self.surroundings.incidents.task_event(now, &event);
         let opened = match &event {
             Event::TaskFailed { retry_at: None, .. } => {
@@ -371,6 +383,16 @@ impl Scheduler {
         })
     }
 
+    /// Keeps a task that died, so that a person can have it tried again.
+    fn keep_letter(&self, event: &Event) {
+        if let Event::TaskEnded { task, state: EndState::DeadLettered } = event
+            && let Some(book) = self.books.get(&task.run)
+            && let Some(alone) = self.surroundings.alone(book, task.run, task.index)
+        {
+            self.surroundings.letters.keep(*task, alone);
+        }
+    }
+
     fn input_of(&self, task: TaskId) -> Result<Payload, Box<str>> {
         let book = self.books.get(&task.run).ok_or("its run has ended")?;
         let input = book.input(task.index).map_err(|error| error.to_string())?;
@@ -385,10 +407,6 @@ impl Scheduler {
         Ok(input)
     }
 
-    fn host(&self, agent: AgentId) -> Option<&HostAddr> {
-        self.hosts.get(usize::from(agent.role.0))?.get(agent.index as usize)
-    }
-
     /// Takes back everything that is under way; its tasks stay unfinished.
     fn halt(&mut self, now: Timestamp, halted: oneshot::Sender<usize>) {
         self.planner.pause();
@@ -397,6 +415,10 @@ impl Scheduler {
         if halted.send(self.planner.tasks_in_flight()).is_err() {
             tracing::debug!("nobody waits for the halt any more");
         }
+    }
+
+    fn open_tasks(&self, count: usize) {
+        self.surroundings.stats.tasks_open.fetch_add(count as u64, Ordering::Relaxed);
     }
 
     fn count(&self, messages: usize) {

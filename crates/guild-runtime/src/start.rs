@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use actix::{Actor, Context, Supervised};
-use actix_rt::{Arbiter, System};
+use actix_rt::System;
 use futures_util::future::LocalBoxFuture;
 use guild_core::draw::Seed;
-use guild_core::event::{Cause, ClockKind, Event, QuotaTerms, Setup, Severity};
+use guild_core::event::{Cause, ClockKind, EndState, Event, QuotaTerms, Setup, Severity};
 use guild_core::graph::Catalog;
-use guild_core::id::{AgentId, Incarnation, QuotaId, RoleId};
+use guild_core::history::TaskEnd;
+use guild_core::id::{Incarnation, QuotaId, RoleId, TaskId, TaskIndex};
 use guild_core::incident::{Action, IncidentKind};
 use guild_core::planner::{Decisions, Planner, PlannerConfig, ReadyOrder, RestoredRun};
 use guild_core::quota::QuotaSpec;
@@ -20,6 +21,7 @@ use guild_core::time::{Timestamp, micros};
 use guild_memory::{Durability, Memory, NameTable, Namespaces, Recovered};
 
 use crate::agent::Factory;
+use crate::blocking::BlockingPool;
 use crate::builder::StartError;
 use crate::cancellation::Cancellations;
 use crate::clock::Clock;
@@ -28,18 +30,22 @@ use crate::controller::{Controller, Links};
 use crate::events::EventLog;
 use crate::failure::Failure;
 use crate::fault::FaultPoint;
+use crate::fleet::Fleet;
 use crate::guard::{Guard, Verdict};
 use crate::guild::Guild;
-use crate::host::{AgentHost, HostAddr, HostShared, host_channel};
+use crate::host::Hosts;
 use crate::incidents::Incidents;
+use crate::letters::LetterBox;
 use crate::mailbox::Inbox;
 use crate::memory::{MemoryActor, MemoryParts, Observer, SyncTime, report_restore};
-use crate::message::{ControllerMessage, MemoryMessage, SupervisorMessage};
+use crate::message::{ControllerMessage, MemoryMessage};
 use crate::panics::PanicReport;
 use crate::run::{RunBoard, RunError};
 use crate::scheduler::{RunBook, Scheduler, SchedulerParts};
 use crate::supervisor::{SupervisorActor, SupervisorParts};
+use crate::threads::Threads;
 use crate::watch::Acknowledged;
+use crate::watchdog::Watchdog;
 
 /// A role to be started.
 pub(crate) struct RoleParts {
@@ -77,6 +83,8 @@ pub(crate) struct Opened {
     pub(crate) agent_threads: usize,
     /// Whether panics have their stack captured.
     pub(crate) backtraces: bool,
+    /// Threads that roles have for themselves.
+    pub(crate) bulkheads: BTreeMap<RoleId, usize>,
 }
 
 /// Starts the control thread and waits until the tree stands.
@@ -124,30 +132,22 @@ pub(crate) fn stand_up(mut opened: Opened) -> Guild {
     let board = RunBoard::default();
     let controller = Inbox::new();
     let first = Incarnation::first(opened.recovered.epoch);
-    let arbiters = agent_threads(opened.agent_threads);
     let roles = std::mem::take(&mut opened.roles);
     let (supervision, seed) = (opened.supervision.clone(), opened.seed);
-    let backtraces = opened.backtraces;
-    for arbiter in &arbiters {
-        // An arbiter that has ended is told of when its agents are spawned.
-        arbiter.spawn_fn(move || crate::panics::capture_backtraces(backtraces));
-    }
-    let fleet = Fleet { first, supervision: &supervision, surroundings: &surroundings };
-    let supervisor = Inbox::new();
-    let hosts = Arc::new(fleet.recruit(&roles, &arbiters, &supervisor));
+    let fleet = recruit(&opened, &roles, first, &surroundings);
+    let hosts = fleet.hosts.clone();
     let tree = Tree { surroundings, board, events, controller, clock, hosts };
 
     let agents = roles.values().map(|role| role.agents).sum();
     tree.start_memory_and_scheduler(opened, &roles);
-    tree.start_supervisor(supervision, &roles, first, seed, &supervisor);
+    tree.start_supervisor(supervision, fleet, &roles, first, seed);
     let links = Links {
         surroundings: Arc::clone(&tree.surroundings),
-        supervisor,
         board: tree.board.clone(),
         events: tree.events.clone(),
     };
     let inbox = tree.controller.outlet();
-    let root = Controller::new(inbox, links, arbiters, owns_system);
+    let root = Controller::new(inbox, links, owns_system);
     tree.spawn("controller", root, Verdict::Restart);
     Guild {
         surroundings: tree.surroundings,
@@ -171,6 +171,7 @@ fn surroundings(opened: &mut Opened, clock: Clock) -> Arc<Surroundings> {
     }
     Arc::new(Surroundings {
         scheduler: Inbox::new(),
+        supervisor: Inbox::new(),
         memory: opened.memory_inbox.clone(),
         snapshots: opened.memory.snapshots(),
         acknowledged: Acknowledged::new(opened.memory.snapshots().latest()),
@@ -179,6 +180,11 @@ fn surroundings(opened: &mut Opened, clock: Clock) -> Arc<Surroundings> {
         namespaces: Arc::clone(&opened.namespaces),
         catalog: opened.catalog.clone(),
         faults: opened.faults.clone(),
+        blocking: BlockingPool::new(
+            opened.stage.is_none().then_some(opened.catalog.limits.blocking_threads_max),
+        ),
+        watchdog: Watchdog::default(),
+        letters: LetterBox::new(opened.catalog.limits.dead_letters_max, &opened.recovered.events),
         incidents,
         cancellations: Cancellations::new(&agents_of(&opened.roles)),
         clock,
@@ -192,12 +198,6 @@ fn show_recovered(opened: &mut Opened) {
         let names = opened.names.read().unwrap_or_else(PoisonError::into_inner);
         opened.recovered.events.iter().for_each(|record| observer(record, &names));
     }
-}
-
-/// Starts the threads on which agents live; on the stage of a simulation there are none.
-#[expect(clippy::disallowed_methods, reason = "the one place where agents get threads")]
-fn agent_threads(count: usize) -> Vec<Arbiter> {
-    (0..count).map(|_| Arbiter::new()).collect()
 }
 
 /// Returns what the first line of the log tells of this start.
@@ -227,13 +227,6 @@ fn setup(opened: &Opened) -> Setup {
     }
 }
 
-/// What the hosts of all agents are spawned with.
-struct Fleet<'a> {
-    first: Incarnation,
-    supervision: &'a Supervision,
-    surroundings: &'a Arc<Surroundings>,
-}
-
 /// Returns how many agents each role has; a [`RoleId`] is a place in it.
 fn agents_of(roles: &BTreeMap<RoleId, RoleParts>) -> Vec<u32> {
     let places = roles.keys().map(|role| role.0 + 1).max().unwrap_or(0);
@@ -241,51 +234,27 @@ fn agents_of(roles: &BTreeMap<RoleId, RoleParts>) -> Vec<u32> {
     (0..places).map(agents).collect()
 }
 
-impl Fleet<'_> {
-    /// Spawns the hosts of all agents, spread evenly over the arbiters.
-    fn recruit(
-        &self,
-        roles: &BTreeMap<RoleId, RoleParts>,
-        arbiters: &[Arbiter],
-        supervisor: &Inbox<SupervisorMessage>,
-    ) -> Vec<Vec<HostAddr>> {
-        let mut hosts: Vec<Vec<HostAddr>> = agents_of(roles).iter().map(|_| Vec::new()).collect();
-        for (role, parts) in roles {
-            let shared = Arc::new(HostShared {
-                factory: parts.factory.clone(),
-                supervisor: supervisor.clone(),
-                surroundings: Arc::clone(self.surroundings),
-            });
-            // Where the order of starts matters, hosts wait until the supervisor tells them.
-            let first = Some(self.first).filter(|_| !self.supervision.starts_in_sequence(*role));
-            let mailbox_messages_max = self.surroundings.catalog.limits.mailbox_messages_max;
-            let mut crews: Vec<Vec<_>> = (0..arbiters.len().max(1)).map(|_| Vec::new()).collect();
-            for index in 0..parts.agents {
-                let (address, receiver) = host_channel(mailbox_messages_max);
-                hosts[usize::from(role.0)].push(address);
-                let crew = index as usize % crews.len();
-                crews[crew].push((AgentId { role: *role, index }, receiver));
-            }
-            for (place, crew) in crews.into_iter().enumerate() {
-                let shared = Arc::clone(&shared);
-                let spawn_crew = move || {
-                    for (agent, receiver) in crew {
-                        let context = Context::with_receiver(receiver);
-                        AgentHost::spawn(agent, first, Arc::clone(&shared), context);
-                    }
-                };
-                match arbiters.get(place) {
-                    Some(arbiter) => {
-                        if !arbiter.spawn_fn(spawn_crew) {
-                            tracing::error!(place, "an arbiter ended before its agents started");
-                        }
-                    }
-                    None => spawn_crew(),
-                }
-            }
-        }
-        hosts
+/// Spawns the agents of all roles.
+fn recruit(
+    opened: &Opened,
+    roles: &BTreeMap<RoleId, RoleParts>,
+    first: Incarnation,
+    surroundings: &Arc<Surroundings>,
+) -> Fleet {
+    let watchdog = surroundings.watchdog.clone();
+    let backtraces = opened.backtraces;
+    let threads = Threads::start(opened.agent_threads, &opened.bulkheads, watchdog, backtraces);
+    if !threads.is_empty() {
+        surroundings.watchdog.start(surroundings);
     }
+    let mailbox_messages_max = surroundings.catalog.limits.mailbox_messages_max;
+    let mut fleet = Fleet::new(threads, agents_of(roles).len(), mailbox_messages_max);
+    for (role, parts) in roles {
+        // Where the order of starts matters, hosts wait until the supervisor tells them.
+        let first = Some(first).filter(|_| !opened.supervision.starts_in_sequence(*role));
+        fleet.recruit(*role, parts.agents, parts.factory.clone(), first, surroundings);
+    }
+    fleet
 }
 
 /// What the control actors are started with.
@@ -295,24 +264,24 @@ struct Tree {
     events: EventLog,
     controller: Inbox<ControllerMessage>,
     clock: Clock,
-    hosts: Arc<Vec<Vec<HostAddr>>>,
+    hosts: Hosts,
 }
 
 impl Tree {
     fn start_supervisor(
         &self,
         tree: Supervision,
+        fleet: Fleet,
         roles: &BTreeMap<RoleId, RoleParts>,
         first: Incarnation,
         seed: Seed,
-        inbox: &Inbox<SupervisorMessage>,
     ) {
         let supervisor = SupervisorActor::new(SupervisorParts {
             tree,
             agents: agents_of(roles),
             first,
-            hosts: Arc::clone(&self.hosts),
-            inbox: inbox.outlet(),
+            fleet,
+            inbox: self.surroundings.supervisor.outlet(),
             surroundings: Arc::clone(&self.surroundings),
             board: self.board.clone(),
             clock: self.clock,
@@ -368,7 +337,7 @@ impl Tree {
             surroundings: Arc::clone(&self.surroundings),
             clock: self.clock,
             board: self.board.clone(),
-            hosts: Arc::clone(&self.hosts),
+            hosts: self.hosts.clone(),
         });
         self.spawn("scheduler", scheduler, Verdict::Stop);
     }
@@ -386,6 +355,13 @@ impl Tree {
             book.spawned(*parent, graph);
         }
         book.recovered(run.outputs);
+        for (index, history) in (0..).map(TaskIndex).zip(&run.history.tasks) {
+            if history.end == Some(TaskEnd::Ended(EndState::DeadLettered))
+                && let Some(alone) = self.surroundings.alone(&book, run.id, index)
+            {
+                self.surroundings.letters.keep(TaskId { run: run.id, index }, alone);
+            }
+        }
         if let Some((outcome, tally, makespan_us)) = run.history.ended {
             self.board.end(book.into_report(
                 run.id,

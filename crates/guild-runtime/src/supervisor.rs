@@ -23,14 +23,17 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::context::Surroundings;
 use crate::failure::Failure;
-use crate::host::{HostAddr, order};
+use crate::fleet::Fleet;
+use crate::host::order;
 use crate::incidents::Details;
 use crate::mailbox::{Outlet, Wake, recycled};
 use crate::message::{
-    ChildDown, Ended, MemoryMessage, Retire, Revive, SchedulerMessage, Stop, SupervisorMessage,
+    ChildDown, Ended, Left, MemoryMessage, Retire, Revive, SchedulerMessage, Stop,
+    SupervisorMessage,
 };
 use crate::run::{RunBoard, RunError};
 
+mod hung;
 mod report;
 
 use report::Crash;
@@ -40,7 +43,7 @@ pub(crate) struct SupervisorActor {
     tree: Tree,
     /// The agents of each role; a [`RoleId`] is a place in here.
     roles: Vec<Crew>,
-    hosts: Arc<Vec<Vec<HostAddr>>>,
+    fleet: Fleet,
     inbox: Outlet<SupervisorMessage>,
     surroundings: Arc<Surroundings>,
     board: RunBoard,
@@ -50,7 +53,7 @@ pub(crate) struct SupervisorActor {
     batch: Vec<SupervisorMessage>,
     orders: Vec<TreeOrder>,
     /// Who waits for the end of everything.
-    stopped: Option<oneshot::Sender<u32>>,
+    stopped: Option<oneshot::Sender<Left>>,
     /// Agents that did not stop in time.
     abandoned: u32,
 }
@@ -82,7 +85,7 @@ pub(crate) struct SupervisorParts {
     /// How many agents each role has.
     pub(crate) agents: Vec<u32>,
     pub(crate) first: Incarnation,
-    pub(crate) hosts: Arc<Vec<Vec<HostAddr>>>,
+    pub(crate) fleet: Fleet,
     pub(crate) inbox: Outlet<SupervisorMessage>,
     pub(crate) surroundings: Arc<Surroundings>,
     pub(crate) board: RunBoard,
@@ -109,7 +112,7 @@ impl SupervisorActor {
         let mut supervisor = Self {
             roles: (0..).zip(&parts.agents).map(crew).collect(),
             tree: parts.tree,
-            hosts: parts.hosts,
+            fleet: parts.fleet,
             inbox: parts.inbox,
             surroundings: parts.surroundings,
             board: parts.board,
@@ -135,8 +138,19 @@ impl SupervisorActor {
                 SupervisorMessage::ChildUp { agent, incarnation } => {
                     self.up(now, agent, incarnation);
                 }
-                SupervisorMessage::ChildPassed { agent } => {
-                    self.tell(now, agent, ChildInput::Passed { child: agent.index });
+                SupervisorMessage::ChildPassed { agent, incarnation } => {
+                    if self.child(agent).is_some_and(|child| child.incarnation == incarnation) {
+                        self.tell(now, agent, ChildInput::Passed { child: agent.index });
+                    }
+                }
+                SupervisorMessage::Hung { thread, agent, held } => {
+                    self.thread_hung(now, thread, agent, held);
+                }
+                SupervisorMessage::Awake { thread } => self.thread_awake(thread),
+                SupervisorMessage::Forgive { victims } => {
+                    for agent in victims {
+                        self.tell(now, agent, ChildInput::Forgiven { child: agent.index });
+                    }
                 }
                 SupervisorMessage::ChildDown(down) => self.down(now, *down),
                 SupervisorMessage::Stop { stopped } => {
@@ -223,9 +237,7 @@ impl SupervisorActor {
         self.record(event);
         let recovered = self.surroundings.incidents.agent_lives(now, agent, incarnation);
         recovered.into_iter().for_each(|event| self.record(event));
-        self.surroundings
-            .scheduler
-            .push(SchedulerMessage::Tell(Input::AgentReady { agent, incarnation }));
+        self.tell_scheduler(Input::AgentReady { agent, incarnation });
     }
 
     fn down(&mut self, now: Timestamp, mut down: ChildDown) {
@@ -261,6 +273,7 @@ impl SupervisorActor {
         let input = TreeInput::Agent { role: agent.role, input };
         let verdict = self.tree.step(now, input, draw, &mut orders);
         let (message, unknown_to_scheduler) = (down.ended.message(), down.unknown_to_scheduler);
+        let stopped = !matches!(down.ended, Ended::Failed(_));
         let cause = match down.ended {
             Ended::Failed(failure) => {
                 let cause = failure.cause;
@@ -279,7 +292,7 @@ impl SupervisorActor {
             Ended::Stopped | Ended::Retired | Ended::Cancelled => Cause::AgentLost,
         };
         if unknown_to_scheduler {
-            self.tell_down(agent, incarnation, cause, message);
+            self.tell_scheduler(Input::AgentDown { agent, incarnation, cause, message, stopped });
         }
         self.obey(now, orders);
     }
@@ -293,8 +306,7 @@ impl SupervisorActor {
         }
     }
 
-    fn tell_down(&self, agent: AgentId, incarnation: Incarnation, cause: Cause, message: Box<str>) {
-        let input = Input::AgentDown { agent, incarnation, cause, message };
+    fn tell_scheduler(&self, input: Input) {
         self.surroundings.scheduler.push(SchedulerMessage::Tell(input));
     }
 
@@ -317,7 +329,7 @@ impl SupervisorActor {
         }
         let delivered = match parked {
             Some(parked) => parked.send(revive).is_ok(),
-            None => self.host(agent).is_some_and(|host| order(host, revive)),
+            None => self.fleet.hosts.get(agent).is_some_and(|host| order(&host, revive)),
         };
         if !delivered {
             tracing::warn!(agent = agent.index, "agent's host is gone; it is not restarted");
@@ -327,7 +339,8 @@ impl SupervisorActor {
     /// Stops an agent; returns what the tree has to know at once.
     fn stop(&mut self, agent: AgentId) -> Option<TreeInput> {
         let incarnation = self.child(agent)?.incarnation;
-        let is_alive = self.host(agent).is_some_and(|host| order(host, Stop { incarnation }));
+        let host = self.fleet.hosts.get(agent);
+        let is_alive = host.is_some_and(|host| order(&host, Stop { incarnation }));
         let child = agent.index;
         let input = ChildInput::Stopped { child };
         (!is_alive).then_some(TreeInput::Agent { role: agent.role, input })
@@ -346,7 +359,8 @@ impl SupervisorActor {
         if !self.is_ending() {
             let reason: Box<str> = "it did not stop in time and was left behind".into();
             self.record(Event::AgentStopped { agent, incarnation, reason: reason.clone() });
-            self.tell_down(agent, incarnation, Cause::AgentLost, reason);
+            let (cause, message, stopped) = (Cause::AgentLost, reason, true);
+            self.tell_scheduler(Input::AgentDown { agent, incarnation, cause, message, stopped });
         }
     }
 
@@ -357,28 +371,33 @@ impl SupervisorActor {
         let reason: Box<str> = "its agents have ended, and nothing starts them again".into();
         self.record(Event::RoleLost { role, reason: reason.clone() });
         self.report_loss(now, role, reason);
-        self.surroundings.scheduler.push(SchedulerMessage::Tell(Input::RoleLost { role }));
+        self.tell_scheduler(Input::RoleLost { role });
     }
 
     fn end(&mut self, now: Timestamp, ending: Ending) {
         tracing::info!(?ending, at_us = now.0, "all agents have ended");
         if let Ending::Meltdown { .. } = ending {
-            let why = "its supervisors gave up; the newest incident tells the chain of causes";
-            self.board.close(RunError::Failed(why.to_owned()));
-            let (halted, _) = oneshot::channel();
-            self.surroundings.scheduler.push(SchedulerMessage::Halt { halted });
-            return;
+            return self
+                .fail("its supervisors gave up; the newest incident tells the chain of causes");
         }
-        for host in self.hosts.iter().flatten() {
-            if !order(host, Retire) {
+        for host in self.fleet.hosts.all() {
+            if !order(&host, Retire) {
                 tracing::trace!("host has ended already");
             }
         }
+        let left = Left { agents: self.abandoned, threads: self.fleet.threads.end() };
         if let Some(stopped) = self.stopped.take()
-            && stopped.send(self.abandoned).is_err()
+            && stopped.send(left).is_err()
         {
             tracing::debug!("nobody waits for the stop any more");
         }
+    }
+
+    /// Takes no more work; whoever waits learns why.
+    fn fail(&self, why: &str) {
+        self.board.close(RunError::Failed(why.to_owned()));
+        let (halted, _) = oneshot::channel();
+        self.surroundings.scheduler.push(SchedulerMessage::Halt { halted });
     }
 
     fn is_ending(&self) -> bool {
@@ -392,10 +411,6 @@ impl SupervisorActor {
     fn child(&mut self, agent: AgentId) -> Option<&mut Child> {
         let crew = self.roles.get_mut(usize::from(agent.role.0))?;
         crew.children.get_mut(agent.index as usize)
-    }
-
-    fn host(&self, agent: AgentId) -> Option<&HostAddr> {
-        self.hosts.get(usize::from(agent.role.0))?.get(agent.index as usize)
     }
 
     /// Keeps one timer: the tree's next wake-up, or an earlier one that is armed already.

@@ -3,10 +3,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use guild_core::event::Outcome;
 use guild_core::graph::{Graph, Task};
+use guild_core::letter::LetterState;
+use guild_core::limits::Limits;
 use guild_core::restart::RestartPolicy;
 use guild_core::retry::RetryPolicy;
 use guild_core::supervision::{Ceiling, Exhausted, RestartType, Strategy, SupervisorSpec};
@@ -282,5 +286,128 @@ fn one_broken_dependency_that_kills_all_agents_at_once_does_not_melt_the_tree_do
 
     assert_eq!(watched.agents("agent_crashed").len(), 100);
     assert!(watched.incidents("supervisor_gave_up").is_empty());
+    watched.end();
+}
+
+/// Is silent for five seconds, and says so before or does not.
+struct Silent;
+
+impl Agent for Silent {
+    type Input = bool;
+    type Output = u32;
+
+    async fn perform(&mut self, declares: bool, task: &mut TaskContext) -> Result<u32, TaskError> {
+        if declares {
+            task.declare_wait(Duration::from_secs(6));
+        }
+        if declares || task.attempt() == 1 {
+            task.sleep(Duration::from_secs(5)).await;
+        }
+        Ok(task.attempt())
+    }
+}
+
+#[test]
+fn a_declared_long_wait_keeps_the_lease_and_an_undeclared_one_loses_it() {
+    let mut watched = Watched::new(|world| world.role("silent", 2, || Silent));
+    let mut graph = watched.world.graph("waits");
+    for (name, declares) in [("declared", true), ("undeclared", false)] {
+        let task = Task::new(name, "silent").input(&declares);
+        graph.add(task.heartbeat(Duration::from_secs(1)));
+    }
+    let graph = graph.build().unwrap();
+    let report = watched.world.run(graph).unwrap();
+
+    assert_eq!(report.output::<u32>("declared").unwrap(), 1);
+    assert_eq!(report.output::<u32>("undeclared").unwrap(), 2);
+    let [failed] = &watched.lines("task_failed")[..] else { panic!("one attempt failed") };
+    assert_eq!((&failed["task"], &failed["cause"]), (&"undeclared".into(), &"heartbeat".into()));
+    watched.end();
+}
+
+/// Panics over the input "poison" until somebody has mended it.
+struct Mendable(Arc<AtomicBool>);
+
+impl Agent for Mendable {
+    type Input = String;
+    type Output = String;
+
+    async fn perform(
+        &mut self,
+        input: String,
+        task: &mut TaskContext,
+    ) -> Result<String, TaskError> {
+        assert!(input != "poison" || self.0.load(Ordering::Relaxed), "it is poisonous");
+        task.sleep(Duration::from_secs(1)).await;
+        Ok(input)
+    }
+}
+
+fn poisoned(mended: &Arc<AtomicBool>) -> Watched {
+    let mended = Arc::clone(mended);
+    Watched::new(move |world| {
+        let mut limits = Limits::default();
+        limits.kills_max = 3;
+        world
+            .role("worker", 6, move || Mendable(Arc::clone(&mended)))
+            .supervise("worker", spec(Strategy::OneForOne, 0))
+            .limits(limits)
+    })
+}
+
+#[test]
+fn a_task_that_kills_several_agents_is_dead_lettered_and_its_victims_are_forgiven() {
+    let mut watched = poisoned(&Arc::default());
+    let mut tasks = vec![("worker", "work"); 20];
+    tasks.push(("worker", "poison"));
+
+    assert_eq!(watched.run(&tasks), Outcome::Failed);
+
+    let crashed: std::collections::BTreeSet<_> =
+        watched.agents("agent_crashed").into_iter().collect();
+    assert_eq!(watched.agents("agent_crashed").len(), 4, "though it has a hundred attempts");
+    assert!(crashed.len() >= 3, "it killed several agents: {crashed:?}");
+    assert_eq!(watched.lines("task_poisoned").len(), 1);
+    let ended = watched.lines("task_ended");
+    assert_eq!(ended.len(), 1);
+    assert_eq!(ended[0]["state"], "dead_lettered");
+    assert_eq!(watched.lines("task_completed").len(), 20);
+    let quarantined = watched.agents("agent_quarantined").len();
+    assert!(quarantined > 0, "with no crash borne the victims were quarantined");
+    assert_eq!(watched.agents("agent_released").len(), quarantined);
+    assert!(watched.world.now().0 < 20_000_000, "their quarantine ended with their innocence");
+    watched.end();
+}
+
+#[test]
+fn a_dead_letter_has_its_crash_reports_and_a_person_retries_or_discards_it() {
+    let mended = Arc::new(AtomicBool::new(false));
+    let mut watched = poisoned(&mended);
+    assert_eq!(watched.run(&[("worker", "poison"), ("worker", "work")]), Outcome::Failed);
+
+    let guild = watched.world.guild().clone();
+    let [letter] = &guild.dead_letters()[..] else { panic!("one letter") };
+    assert!(letter.is_poison && letter.state == LetterState::Waiting);
+    assert_eq!(letter.crashes.len(), 4);
+    assert!(letter.crashes.iter().all(|crash| &*crash.message == "it is poisonous"));
+
+    mended.store(true, Ordering::Relaxed);
+    let (task, again) = (letter.task, guild.clone());
+    let run = watched.world.block_on(async move { again.retry_letter(task).await }).unwrap();
+    assert_eq!(run.name(), "work/worker-0/retry-1");
+    let report = watched.world.block_on(async move { run.wait().await }).unwrap();
+    assert_eq!(
+        report.output::<String>("worker-0").unwrap(),
+        "poison",
+        "with the input that it had"
+    );
+    assert!(matches!(guild.dead_letters()[0].state, LetterState::Retried(_)));
+
+    guild.discard_letter(task, "mended").unwrap();
+    watched.world.run_for(Duration::from_secs(1));
+    assert_eq!(guild.dead_letters()[0].state, LetterState::Discarded("mended".into()));
+    let nobody = guild_core::id::TaskId { index: guild_core::id::TaskIndex(1), ..task };
+    let refused = guild.discard_letter(nobody, "").unwrap_err().to_string();
+    assert!(refused.contains("`worker-1` has no dead letter"), "{refused}");
     watched.end();
 }

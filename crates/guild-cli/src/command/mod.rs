@@ -4,6 +4,7 @@ mod chaos;
 mod follow;
 mod history;
 mod incidents;
+mod letters;
 mod memory;
 mod report;
 mod run;
@@ -42,6 +43,7 @@ pub(crate) fn execute(command: Command) -> Result<Exit, CommandError> {
         Command::Events { store, since, follow: false } => store::events(&store.store, since)?,
         Command::Events { store, since, follow: true } => store::follow(&store.store, since)?,
         Command::Incidents(arguments) => incidents::incidents(&arguments)?,
+        Command::Letters(arguments) => letters::letters(&arguments)?,
         Command::Memory(command) => memory::execute(command)?,
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use guild::process::{ProcessAgent, ProcessObserver};
 use guild::{
-    Drain, FaultPoint, Graph, GraphBuilder, Guild, Limits, RestartPolicy, Run, RunReport,
-    StartError, Storage, StoreError, SubmitError, checkpoint, reader,
+    Drain, FaultPoint, Graph, GraphBuilder, Guild, LetterError, Limits, RestartPolicy, Run,
+    RunReport, StartError, Storage, StoreError, SubmitError, TaskId, checkpoint, reader,
 };
 
 use guild_sim::plan::Scene;
@@ -22,7 +22,7 @@ use crate::args::{Format, RunArguments};
 use crate::command::follow::{End, Follower};
 use crate::command::history::HistoryFile;
 use crate::command::store::outcome_name;
-use crate::command::{check_output, print};
+use crate::command::{check_output, letters, print};
 use crate::exit_code::{CommandError, Exit};
 use crate::faults::faults;
 use crate::flow::{FLOW_ROLE, Flow, INNER_AGENTS, RESULT_TASK, RoleKind};
@@ -54,14 +54,16 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Exit, CommandError> {
     check_output("--events", arguments.events.as_deref(), &arguments.flow)?;
     check_output("--history", arguments.history.as_deref(), &arguments.flow)?;
     let lock = arguments.store.as_deref().map(lock_store).transpose()?;
+    let mut letter = None;
     if let Some(store) = &arguments.store {
         check_store(store, &plan)?;
+        letter = arguments.retry.as_deref().map(|name| letters::find(store, name)).transpose()?;
     }
     raise_open_files();
     let observer = start_reaper(&plan.flow, lock)?;
     let guild = start(arguments, &plan, observer)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(supervise(arguments, plan, guild))
+    runtime.block_on(supervise(arguments, plan, letter, guild))
 }
 
 fn plan(arguments: &RunArguments) -> Result<Plan, CommandError> {
@@ -120,7 +122,9 @@ fn check_store(store: &Path, plan: &Plan) -> Result<(), CommandError> {
     };
     let bad = |message: String| Err(CommandError::BadInput(message));
     for run in view.runs() {
-        if *run.name != *plan.run && run.history.ended.is_none() {
+        // A dead letter that is tried again is a run below that of its flow.
+        let is_below = run.name.strip_prefix(&*plan.run).is_some_and(|rest| rest.starts_with('/'));
+        if *run.name != *plan.run && !is_below && run.history.ended.is_none() {
             return bad(format!(
                 "the store {} holds the unfinished run `{}`, whose tasks this flow does not know; \
                  finish it with its own flow, or choose another store",
@@ -245,16 +249,13 @@ struct RunningGuild {
 async fn supervise(
     arguments: &RunArguments,
     plan: Plan,
+    letter: Option<TaskId>,
     running: RunningGuild,
 ) -> Result<Exit, CommandError> {
-    let Plan { flow, run: name, graph, .. } = plan;
+    let Plan { flow, graph, .. } = plan;
     let guild = &running.guild;
-    let run = guild.submit(graph).await.map_err(|error| match error {
-        SubmitError::Graph(_) | SubmitError::Refused(_) => {
-            CommandError::BadInput(error.to_string())
-        }
-        error => CommandError::Store(error.to_string()),
-    })?;
+    let run = submit(guild, graph, letter).await?;
+    let name = run.name();
     let needs_hash = arguments.format == Format::Json;
     let tail = Tail::new(arguments.events.as_deref(), needs_hash, Fold::new(run.id()))?;
     let mut follower = Follower::new(guild, &run, tail)?;
@@ -292,6 +293,22 @@ async fn supervise(
         eprintln!("guild: what went wrong meanwhile: guild incidents --store {}", store.display());
     }
     Ok(exit)
+}
+
+/// Submits the flow, or a task of it that has died.
+async fn submit(guild: &Guild, graph: Graph, letter: Option<TaskId>) -> Result<Run, CommandError> {
+    let bad = |error: &dyn std::fmt::Display| CommandError::BadInput(error.to_string());
+    let failed = |error: SubmitError| match error {
+        SubmitError::Graph(_) | SubmitError::Refused(_) => bad(&error),
+        error => CommandError::Store(error.to_string()),
+    };
+    let Some(task) = letter else {
+        return guild.submit(graph).await.map_err(failed);
+    };
+    guild.retry_letter(task).await.map_err(|error| match error {
+        LetterError::Submit(error) => failed(error),
+        error => bad(&error),
+    })
 }
 
 /// Reads the log again from the store when events left RAM before they were read.

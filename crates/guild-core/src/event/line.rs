@@ -1,5 +1,7 @@
 //! Writes events as outsiders read them: one JSON object per line, with names instead of numbers.
 
+mod life;
+
 use serde::Serialize;
 
 use super::terms::{EXPECTED_DEFAULT, Pairs, Retry, Terms, timeout_default};
@@ -81,10 +83,13 @@ impl Line<'_> {
             | Event::AgentQuarantined { .. }
             | Event::AgentReleased { .. }
             | Event::AgentStopped { .. }
+            | Event::ThreadHeld { .. }
             | Event::RoleLost { .. } => self.agent_event(event),
-            Event::TaskAdded { .. } | Event::TaskReady { .. } | Event::TaskEnded { .. } => {
-                self.task_event(event);
-            }
+            Event::TaskAdded { .. }
+            | Event::TaskReady { .. }
+            | Event::TaskEnded { .. }
+            | Event::TaskPoisoned { .. } => self.task_event(event),
+            Event::LetterRetried { .. } | Event::LetterDiscarded { .. } => self.letter(event),
             Event::TaskAssigned { .. }
             | Event::TaskReturned { .. }
             | Event::TaskCompleted { .. }
@@ -152,60 +157,6 @@ impl Line<'_> {
         }
     }
 
-    fn agent_event(&mut self, event: &Event) {
-        match event {
-            Event::AgentStarted { agent, role, incarnation } => {
-                self.kind(kind::AGENT_STARTED);
-                self.agent(*agent);
-                let names = self.names;
-                self.text("role", names.role(*role));
-                self.number("incarnation", incarnation.0);
-            }
-            Event::AgentCrashed { agent, incarnation, cause, message, task } => {
-                self.kind(kind::AGENT_CRASHED);
-                self.agent(*agent);
-                self.number("incarnation", incarnation.0);
-                self.json("cause", cause);
-                self.text("message", message);
-                if let Some(task) = task {
-                    self.task("task", *task);
-                    self.run(task.run);
-                }
-            }
-            Event::AgentRestarted { agent, incarnation, delay_us } => {
-                self.kind(kind::AGENT_RESTARTED);
-                self.agent(*agent);
-                self.number("incarnation", incarnation.0);
-                self.number("delay_us", *delay_us);
-            }
-            Event::AgentQuarantined { agent, reason, until } => {
-                self.kind(kind::AGENT_QUARANTINED);
-                self.agent(*agent);
-                self.text("reason", reason);
-                self.optional("until_us", until.map(|until| until.0));
-            }
-            Event::AgentReleased { agent, reason } => {
-                self.kind(kind::AGENT_RELEASED);
-                self.agent(*agent);
-                self.text("reason", reason);
-                self.optional("until_us", None);
-            }
-            Event::AgentStopped { agent, incarnation, reason } => {
-                self.kind(kind::AGENT_STOPPED);
-                self.agent(*agent);
-                self.number("incarnation", incarnation.0);
-                self.text("reason", reason);
-            }
-            Event::RoleLost { role, reason } => {
-                self.kind(kind::ROLE_LOST);
-                let names = self.names;
-                self.text("role", names.role(*role));
-                self.text("reason", reason);
-            }
-            _ => unreachable!("only events of agents come here"),
-        }
-    }
-
     fn task_event(&mut self, event: &Event) {
         match event {
             Event::TaskAdded { task, role, after, spawned_by } => {
@@ -237,6 +188,11 @@ impl Line<'_> {
                 self.kind(kind::TASK_ENDED);
                 self.of_task(*task);
                 self.json("state", state);
+            }
+            Event::TaskPoisoned { task, kills } => {
+                self.kind(kind::TASK_POISONED);
+                self.of_task(*task);
+                self.number("kills", u64::from(*kills));
             }
             _ => unreachable!("only events of tasks come here"),
         }

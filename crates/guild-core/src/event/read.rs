@@ -98,6 +98,10 @@ struct Raw<'a> {
     attempt: Option<u32>,
     incarnation: Option<u64>,
     token: Option<u64>,
+    kills: Option<u32>,
+    held_us: Option<u64>,
+    #[serde(borrow)]
+    retry_run: Option<Text<'a>>,
     version: Option<u64>,
     retry_at_us: Option<u64>,
     delay_us: Option<u64>,
@@ -153,6 +157,7 @@ impl<'a> Raw<'a> {
             | kind::TASK_COMPLETED
             | kind::TASK_FAILED
             | kind::TASK_ENDED
+            | kind::TASK_POISONED
             | kind::STALE_RESULT => self.task_event(),
             kind::TASK_ADDED => self.added(),
             kind::AGENT_STARTED
@@ -160,7 +165,9 @@ impl<'a> Raw<'a> {
             | kind::AGENT_RESTARTED
             | kind::AGENT_QUARANTINED
             | kind::AGENT_RELEASED
-            | kind::AGENT_STOPPED => self.agent_event(),
+            | kind::AGENT_STOPPED
+            | kind::THREAD_HELD => self.agent_event(),
+            kind::LETTER_RETRIED | kind::LETTER_DISCARDED => self.letter(),
             kind::ROLE_LOST => {
                 let role = self.role.take();
                 Ok(LineEvent::RoleLost { role: self.need(role, "role")?, reason: self.reason()? })
@@ -200,6 +207,9 @@ impl<'a> Raw<'a> {
                 message: self.message()?,
                 retry_at_us: self.retry_at_us,
             },
+            kind::TASK_POISONED => {
+                LineEvent::TaskPoisoned { task, kills: self.need(self.kills, "kills")? }
+            }
             kind::TASK_ENDED => {
                 LineEvent::TaskEnded { task, state: self.need(self.state, "state")? }
             }
@@ -263,6 +273,9 @@ impl<'a> Raw<'a> {
                 reason: self.reason()?,
                 until_us: self.until_us,
             },
+            kind::THREAD_HELD => {
+                LineEvent::ThreadHeld { agent, held_us: self.need(self.held_us, "held_us")? }
+            }
             kind::AGENT_STOPPED => LineEvent::AgentStopped {
                 agent,
                 incarnation: self.need(self.incarnation, "incarnation")?,
@@ -270,6 +283,17 @@ impl<'a> Raw<'a> {
             },
             _ => LineEvent::AgentReleased { agent, reason: self.reason()? },
         })
+    }
+
+    fn letter(&mut self) -> Result<LineEvent<'a>, LineError> {
+        let task = self.task()?;
+        if &*self.kind == kind::LETTER_RETRIED {
+            let retry_run = self.retry_run.take();
+            let retry_run = self.need(retry_run, "retry_run")?;
+            return Ok(LineEvent::LetterRetried { task, retry_run });
+        }
+        let note = self.note.take();
+        Ok(LineEvent::LetterDiscarded { task, note: self.need(note, "note")? })
     }
 
     fn shared(&mut self) -> Result<LineEvent<'a>, LineError> {

@@ -97,6 +97,18 @@ pub enum LineEvent<'a> {
         role: Text<'a>,
         reason: Text<'a>,
     },
+    ThreadHeld {
+        agent: Text<'a>,
+        held_us: u64,
+    },
+    LetterRetried {
+        task: TaskText<'a>,
+        retry_run: Text<'a>,
+    },
+    LetterDiscarded {
+        task: TaskText<'a>,
+        note: Text<'a>,
+    },
     TaskAdded {
         task: TaskText<'a>,
         role: Text<'a>,
@@ -132,6 +144,10 @@ pub enum LineEvent<'a> {
     TaskEnded {
         task: TaskText<'a>,
         state: EndState,
+    },
+    TaskPoisoned {
+        task: TaskText<'a>,
+        kills: u32,
     },
     StaleResult {
         task: TaskText<'a>,
@@ -198,6 +214,7 @@ impl<'a> LineEvent<'a> {
             | Self::TaskCompleted { task, .. }
             | Self::TaskFailed { task, .. }
             | Self::TaskEnded { task, .. }
+            | Self::TaskPoisoned { task, .. }
             | Self::StaleResult { task, .. } => Some(task),
             Self::AgentCrashed { task, .. }
             | Self::FaultInjected { task, .. }
@@ -227,6 +244,7 @@ impl<'a> LineEvent<'a> {
             | Self::AgentQuarantined { agent, .. }
             | Self::AgentReleased { agent, .. }
             | Self::AgentStopped { agent, .. }
+            | Self::ThreadHeld { agent, .. }
             | Self::TaskFailed { agent, .. }
             | Self::StaleResult { agent, .. } => Some(agent),
             Self::TaskAssigned { lease, .. }

@@ -19,13 +19,16 @@ pub(super) struct Failure {
     pub(super) message: Box<str>,
     pub(super) retryable: bool,
     pub(super) retry_after: Option<Duration>,
+    /// Whether a life of its agent ended with it.
+    pub(super) kills: bool,
     /// Whether others wait until the task has been tried again.
     pub(super) urgent: bool,
 }
 
 impl Failure {
     pub(super) fn new(cause: Cause, message: impl Into<Box<str>>) -> Self {
-        Self { cause, message: message.into(), retryable: true, retry_after: None, urgent: false }
+        let (message, retryable, kills, urgent) = (message.into(), true, false, false);
+        Self { cause, message, retryable, retry_after: None, kills, urgent }
     }
 }
 
@@ -64,8 +67,7 @@ impl Planner {
         now: Timestamp,
         agent: AgentId,
         incarnation: Incarnation,
-        cause: Cause,
-        message: Box<str>,
+        failure: Failure,
         out: &mut Decisions,
     ) {
         let role = usize::from(agent.role.0);
@@ -86,16 +88,18 @@ impl Planner {
         self.touch(role);
         if let Some(task) = lost {
             self.running -= 1;
-            self.attempt_failed(now, task, Failure::new(cause, message), out);
+            self.attempt_failed(now, task, failure, out);
         }
     }
 
+    /// Renews a lease for its interval, or for as long as the agent has declared to be silent.
     pub(super) fn heartbeat(
         &mut self,
         now: Timestamp,
         agent: AgentId,
         task: TaskId,
         token: FencingToken,
+        silence: Duration,
     ) {
         let pool = self.roles.get_mut(usize::from(agent.role.0));
         let slot = pool.and_then(|pool| pool.agents.get_mut(agent.index as usize));
@@ -104,7 +108,7 @@ impl Planner {
             && lease.token == token
             && let Some((interval, due)) = &mut lease.heartbeat
         {
-            *due = now.after(*interval);
+            *due = now.after(silence.max(*interval));
         }
     }
 
@@ -253,7 +257,8 @@ impl Planner {
         out: &mut Decisions,
     ) {
         self.release_quotas(now, task, out);
-        let (seed, interruptions_max) = (self.seed, self.limits.interruptions_max);
+        let (seed, limits) = (self.seed, &self.limits);
+        let (interruptions_max, kills_max) = (limits.interruptions_max, limits.kills_max);
         let Some(run) = self.run_mut(task.run) else {
             return;
         };
@@ -283,7 +288,15 @@ impl Planner {
                 (failure.retryable && state.failures < policy.attempts_max).then_some(delay)
             }
         };
-        let delay = delay.filter(|_| !cancelled);
+        let poisoned = (failure.kills && !cancelled)
+            .then(|| state.victims.get_or_insert_default().add(holder.agent, kills_max))
+            .flatten()
+            .filter(|_| delay.is_some());
+        let delay = delay.filter(|_| !cancelled && poisoned.is_none());
+        if let Some((kills, victims)) = poisoned {
+            out.events.push(Event::TaskPoisoned { task, kills });
+            out.commands.push(Command::Forgive { victims });
+        }
         let retry_at =
             delay.map(|delay| now.after(delay.max(failure.retry_after.unwrap_or_default())));
         out.events.push(Event::TaskFailed {
@@ -341,7 +354,8 @@ impl Planner {
             (Cause::Heartbeat, "the agent sent no heartbeat in time")
         };
         self.revoke(task, Some(cause), out);
-        self.attempt_failed(now, task, Failure::new(cause, message), out);
+        let failure = Failure { kills: true, ..Failure::new(cause, message) };
+        self.attempt_failed(now, task, failure, out);
     }
 
     /// Takes a running task from its agent, whose life ends with the attempt.

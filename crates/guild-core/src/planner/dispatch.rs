@@ -39,6 +39,15 @@ pub(super) struct ReadyTask {
     pub(super) task: TaskId,
 }
 
+/// The rank of a task that others wait for; no other has it.
+const URGENT: u64 = u64::MAX;
+
+impl ReadyTask {
+    fn is_urgent(&self) -> bool {
+        self.rank == URGENT
+    }
+}
+
 impl Ord for ReadyTask {
     fn cmp(&self, other: &Self) -> Ordering {
         (self.priority, self.rank, self.tie, Reverse(self.task)).cmp(&(
@@ -89,14 +98,17 @@ impl Planner {
             return;
         };
         let role = run.role(task.index);
-        let priority = run.spec(task.index).options.priority;
         let state = &run.tasks[task.index.at()];
+        let priority = match state.urgent {
+            true => i32::MAX,
+            false => run.spec(task.index).options.priority,
+        };
         let drawn = || {
             let entity = u64::from(task.run.0) << 32 | u64::from(task.index.0);
             self.seed.bits(Stream::Order, entity, u64::from(state.attempts))
         };
         let rank = match self.order {
-            _ if state.urgent => u64::MAX,
+            _ if state.urgent => URGENT,
             ReadyOrder::CriticalPath => state.rank,
             ReadyOrder::Fifo => u64::MAX - state.ready_since,
             ReadyOrder::Random => drawn(),
@@ -131,8 +143,11 @@ impl Planner {
         }
     }
 
-    fn has_room(&self) -> bool {
-        !self.paused && self.committing < self.limits.commits_in_flight_max
+    /// Returns whether a task may be given out. One that others wait for may even when all places for
+    /// commits are taken: those who took them may be the ones who wait for it.
+    fn has_room(&self, entry: &ReadyTask) -> bool {
+        let has_place = self.committing < self.limits.commits_in_flight_max;
+        !self.paused && (has_place || entry.is_urgent())
     }
 
     fn dispatch_role(&mut self, now: Timestamp, role: usize, out: &mut Decisions) {
@@ -141,12 +156,19 @@ impl Planner {
         }
         // Tasks whose only idle agent is the one that has just failed them.
         let mut set_aside = Vec::new();
-        while self.has_room() && self.roles[role].idle_count > 0 {
+        while self.roles[role].idle_count > 0 {
             let Some(entry) = self.roles[role].ready.pop() else {
                 break;
             };
             let task = entry.task;
-            if self.status(task) != Some(Status::Ready) || self.park_if_short(now, entry) {
+            if self.status(task) != Some(Status::Ready) {
+                continue;
+            }
+            if !self.has_room(&entry) {
+                set_aside.push(entry);
+                break;
+            }
+            if self.park_if_short(now, entry) {
                 continue;
             }
             let avoid = self

@@ -26,12 +26,21 @@ pub enum Input {
     /// An agent is up and free, in this life.
     AgentReady { agent: AgentId, incarnation: Incarnation },
     /// An agent's life ended; what it held is lost.
-    AgentDown { agent: AgentId, incarnation: Incarnation, cause: Cause, message: Box<str> },
+    AgentDown {
+        agent: AgentId,
+        incarnation: Incarnation,
+        cause: Cause,
+        message: Box<str>,
+        /// Whether somebody stopped it: what it performed has nothing to do with it.
+        stopped: bool,
+    },
     /// No agent of the role will come back by itself: tasks that ask for it fail, until one is up
     /// again after all.
     RoleLost { role: RoleId },
     /// An agent works on.
     Heartbeat { agent: AgentId, task: TaskId, token: FencingToken },
+    /// An agent will not be heard of for this long, and works on.
+    Wait { agent: AgentId, task: TaskId, token: FencingToken, lasts: Duration },
     /// An attempt ended.
     Finished {
         agent: AgentId,
@@ -114,6 +123,8 @@ pub enum Command {
     },
     /// Drop what the attempt handed in.
     Discard { task: TaskId, token: FencingToken },
+    /// Hold the end of their lives against these agents no longer: a task is to blame.
+    Forgive { victims: Vec<AgentId> },
     /// Tell whoever waits for the run.
     EndRun { run: RunId, outcome: Outcome, tally: Tally, makespan_us: u64 },
 }

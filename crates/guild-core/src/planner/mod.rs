@@ -6,6 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::time::Duration;
 
 use crate::draw::Seed;
 use crate::id::{AgentId, BootEpoch, FencingToken, QuotaId, RunId, TaskId};
@@ -23,6 +24,7 @@ mod scope;
 mod validate;
 
 use agents::RolePool;
+use attempt::Failure;
 use dispatch::QuotaPool;
 pub use dispatch::ReadyOrder;
 pub use input::{AttemptResult, Command, Decisions, Input, Progress, Refusal, RestoredRun};
@@ -132,11 +134,17 @@ impl Planner {
         match input {
             Input::Submit { run, graph, bindings } => self.submit(now, run, graph, bindings, out),
             Input::AgentReady { agent, incarnation } => self.agent_ready(agent, incarnation),
-            Input::AgentDown { agent, incarnation, cause, message } => {
-                self.agent_down(now, agent, incarnation, cause, message, out);
+            Input::AgentDown { agent, incarnation, cause, message, stopped } => {
+                let failure = Failure { kills: !stopped, ..Failure::new(cause, message) };
+                self.agent_down(now, agent, incarnation, failure, out);
             }
             Input::RoleLost { role } => self.role_lost(role),
-            Input::Heartbeat { agent, task, token } => self.heartbeat(now, agent, task, token),
+            Input::Heartbeat { agent, task, token } => {
+                self.heartbeat(now, agent, task, token, Duration::ZERO);
+            }
+            Input::Wait { agent, task, token, lasts } => {
+                self.heartbeat(now, agent, task, token, lasts);
+            }
             Input::Finished { agent, incarnation, task, token, result } => {
                 self.finished(now, (agent, incarnation), task, token, result, out);
             }

@@ -5,7 +5,7 @@ use crate::history::{TaskEnd, TaskHistory};
 use crate::id::{RunId, TaskId, TaskIndex};
 use crate::time::Timestamp;
 
-use super::run::{Run, Status};
+use super::run::{Run, Status, Victims};
 use super::{Decisions, Planner, RestoredRun};
 
 impl Planner {
@@ -89,6 +89,7 @@ fn take_up(run: &mut Run, index: TaskIndex, history: &TaskHistory) {
     state.attempts = history.attempts;
     state.failures = history.failures;
     state.interruptions = history.interruptions;
+    state.victims = Victims::from_before(history.kills);
     if history.end.is_none() && history.in_flight.is_some() {
         state.interruptions += 1;
     }

@@ -44,6 +44,30 @@ pub(super) struct Holder {
     pub(super) token: FencingToken,
 }
 
+/// The agents that a task has taken down.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Victims {
+    agents: Vec<AgentId>,
+    /// How many there were before the process started.
+    before: u32,
+}
+
+impl Victims {
+    /// Returns those of an earlier start of the process; they need not be known by name, for their
+    /// supervisors have forgotten them.
+    pub(super) fn from_before(count: u32) -> Option<Box<Self>> {
+        (count > 0).then(|| Box::new(Self { agents: Vec::new(), before: count }))
+    }
+
+    /// Adds one; with one too many the task is poison, and this returns how many there are, and who.
+    pub(super) fn add(&mut self, agent: AgentId, kills_max: u32) -> Option<(u32, Vec<AgentId>)> {
+        self.agents.push(agent);
+        let kills = u32::try_from(self.agents.len()).unwrap_or(u32::MAX);
+        let kills = kills.saturating_add(self.before);
+        (kills > kills_max).then(|| (kills, std::mem::take(&mut self.agents)))
+    }
+}
+
 /// One task.
 #[derive(Clone, Debug)]
 pub(super) struct TaskState {
@@ -64,9 +88,11 @@ pub(super) struct TaskState {
     pub(super) interruptions: u32,
     /// The agent that failed it last.
     pub(super) avoid: Option<AgentId>,
+    /// The agents that it has taken down; most tasks take down none.
+    pub(super) victims: Option<Box<Victims>>,
     pub(super) holder: Option<Holder>,
     pub(super) rank: u64,
-    /// Others wait for it: it goes first among those of its priority.
+    /// Others wait for it: it goes before all of them, whatever its priority.
     pub(super) urgent: bool,
     /// Number of the moment when it became ready.
     pub(super) ready_since: u64,
@@ -135,6 +161,7 @@ impl Run {
             failures: 0,
             interruptions: 0,
             avoid: None,
+            victims: None,
             holder: None,
             rank: rank.saturating_add(behind),
             urgent: false,

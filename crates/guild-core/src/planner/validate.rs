@@ -108,7 +108,7 @@ impl Planner {
         if state.status != Status::Ready || self.paused {
             return Ok(());
         }
-        let full = self.committing >= self.limits.commits_in_flight_max;
+        let full = self.committing >= self.limits.commits_in_flight_max && !state.urgent;
         let role = self.run(run).map_or(0, |run| run.role(task.index));
         let pool = &self.roles[role];
         let idle = pool.agents.iter().enumerate().any(|(index, slot)| {

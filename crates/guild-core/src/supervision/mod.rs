@@ -17,12 +17,14 @@ use crate::time::Timestamp;
 
 mod ceiling;
 mod fingerprint;
+mod hold;
 mod supervisor;
 #[cfg(test)]
 mod tests;
 mod tree;
 
 pub use fingerprint::fingerprint;
+pub use hold::{Finding, HoldLimits, HoldWatch, Holder, Look};
 pub use supervisor::Supervisor;
 pub use tree::{
     Escalation, GroupSpec, Link, RoleSpec, Tree, TreeError, TreeInput, TreeOrder, TreeSpec,
@@ -139,6 +141,12 @@ pub enum Exit {
         /// Equal for deaths of one cause.
         cause: u64,
     },
+    /// By a failure that harmed others (it blocked their thread): it gets no second chance before a
+    /// quarantine.
+    Condemned {
+        /// Equal for deaths of one cause.
+        cause: u64,
+    },
 }
 
 /// What a supervisor is told. A child is named by its place in the order of start.
@@ -155,6 +163,11 @@ pub enum Input {
     },
     /// A child on probation has done its first piece of work.
     Passed {
+        /// Which.
+        child: u32,
+    },
+    /// The newest failure of a child was not its own: a task was to blame.
+    Forgiven {
         /// Which.
         child: u32,
     },

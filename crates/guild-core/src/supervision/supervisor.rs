@@ -129,6 +129,10 @@ impl Supervisor {
                 }
                 None
             }
+            Input::Forgiven { child } => {
+                self.forgive(child, orders);
+                None
+            }
             Input::Down { child, exit } => self.down(now, child, exit, draw, orders),
             Input::Stopped { child } => {
                 self.stopped(now, child, orders);
@@ -196,12 +200,23 @@ impl Supervisor {
             return Some(self.fate_of_a_stopped_child());
         }
         match (exit, self.spec.restart_type) {
+            // Somebody else has ended its life: that is not held against it.
+            (Exit::Blameless, _) => Some(self.wait(place, now)),
             (_, RestartType::Temporary) | (Exit::Normal, RestartType::Transient) => {
                 self.set(place, State::Gone);
                 Some(Verdict::Gone)
             }
-            (Exit::Normal | Exit::Blameless, _) => Some(self.wait(place, now)),
-            (Exit::Failed { cause }, _) => Some(self.failed(now, place, cause, draw, orders)),
+            (Exit::Normal, _) => Some(self.wait(place, now)),
+            (Exit::Failed { cause }, _) => {
+                let ledger = &mut self.children[place as usize].ledger;
+                let verdict = ledger.crashed(&self.spec.restart, now, draw);
+                Some(self.failed(now, place, cause, verdict, orders))
+            }
+            (Exit::Condemned { cause }, _) => {
+                let ledger = &mut self.children[place as usize].ledger;
+                let verdict = ledger.condemned(&self.spec.restart, now);
+                Some(self.failed(now, place, cause, verdict, orders))
+            }
         }
     }
 
@@ -211,11 +226,10 @@ impl Supervisor {
         now: Timestamp,
         place: u32,
         cause: u64,
-        draw: f64,
+        verdict: restart::Verdict,
         orders: &mut Vec<Order>,
     ) -> Verdict {
         let one_for_one = self.spec.strategy == Strategy::OneForOne;
-        let verdict = self.children[place as usize].ledger.crashed(&self.spec.restart, now, draw);
         let too_many = self.deaths.exceed(&self.spec.ceiling, now, cause);
         match verdict {
             restart::Verdict::Restart { delay } if !too_many => {
@@ -237,6 +251,20 @@ impl Supervisor {
                 self.begin_stop(now, 0, Then::End(ending), orders);
                 Verdict::Meltdown
             }
+        }
+    }
+
+    /// Holds the newest failure against a child no longer, and ends the quarantine that it led to.
+    fn forgive(&mut self, place: u32, orders: &mut Vec<Order>) {
+        let is_quarantined = self.is_quarantined(place);
+        let Some(child) = self.children.get_mut(place as usize) else {
+            return;
+        };
+        child.ledger.forgive(is_quarantined);
+        if is_quarantined {
+            let probe = child.ledger.is_half_open();
+            self.set(place, State::Starting);
+            orders.push(Order::Start { child: place, probe, released: true });
         }
     }
 

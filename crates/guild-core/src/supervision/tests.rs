@@ -149,6 +149,21 @@ fn child_that_uses_up_its_restarts_is_quarantined_and_comes_back_on_probation() 
 }
 
 #[test]
+fn forgiven_child_leaves_its_quarantine_at_once_and_its_record_is_as_before() {
+    let restart = RestartPolicy { intensity: 1, ..RestartPolicy::default() };
+    let mut nursery = Nursery::new(SupervisorSpec { restart, ..spec(Strategy::OneForOne) }, 1);
+    nursery.dies(0, 7);
+    nursery.tell(Input::Forgiven { child: 0 });
+    nursery.dies(0, 7);
+    assert_eq!(nursery.after(0), "+0 +0", "one death of its own is borne");
+    assert!(matches!(nursery.dies(0, 7), Some(Verdict::Quarantine { .. })));
+    nursery.tell(Input::Forgiven { child: 0 });
+    assert_eq!(nursery.after(0), "+0", "not on probation: it has done nothing wrong");
+    assert!(matches!(nursery.dies(0, 7), Some(Verdict::Quarantine { until })
+        if until == nursery.now.after(Duration::from_secs(30))));
+}
+
+#[test]
 fn children_that_belong_together_fail_their_supervisor() {
     let restart = RestartPolicy { intensity: 1, ..RestartPolicy::default() };
     let mut nursery = Nursery::new(SupervisorSpec { restart, ..spec(Strategy::OneForAll) }, 3);

@@ -15,6 +15,7 @@ use tracing::Instrument;
 
 use super::slot::{Interruption, Revoked, Revoker, Slot, Struck};
 use crate::agent::{Behaviour, TaskError};
+use crate::beacon;
 use crate::context::{Subject, TaskContext};
 use crate::failure::Failure;
 use crate::fault::{Fault, Site};
@@ -29,6 +30,8 @@ enum End {
     Error(TaskError),
     Panic(PanicReport),
     Revoked(Revoked),
+    /// Its thread was given up while it was blocked: everybody knows, and it lives on elsewhere.
+    Fenced,
 }
 
 /// Performs what was assigned, and reports how it ended.
@@ -74,6 +77,7 @@ pub(super) async fn perform(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, a
             let failure = Failure::panicked(Cause::Panic, report);
             crash(&slot, lease, &context, behaviour, failure);
         }
+        End::Fenced => fence(&slot, lease, &context, behaviour),
         End::Revoked(revoked) => revoke(&slot, lease, &context, behaviour, revoked).await,
     }
 }
@@ -116,6 +120,15 @@ fn crash(
     lease.settle();
     slot.drop_behaviour(lease.incarnation, behaviour, attempt);
     slot.end_life(lease.incarnation, Ended::Failed(failure), struck, None);
+}
+
+/// Drops what is left of an attempt on a thread that was given up: its agent lives on elsewhere.
+fn fence(slot: &Slot, mut lease: Lease, context: &TaskContext, behaviour: Box<dyn Behaviour>) {
+    slot.running.set(None);
+    let attempt = Some(record(&lease, context));
+    lease.settle();
+    slot.incarnation.set(None);
+    slot.drop_behaviour(lease.incarnation, behaviour, attempt);
 }
 
 /// Ends the life of an agent whose lease was taken back.
@@ -279,7 +292,10 @@ async fn run_until_interrupted(
         let Some(running) = work.as_mut().as_pin_mut() else {
             return Poll::Pending;
         };
-        match poll_caught(running, cx) {
+        let Some(poll) = beacon::during(slot.agent, || poll_caught(running, cx)) else {
+            return Poll::Ready(End::Fenced);
+        };
+        match poll {
             Poll::Ready(Ok(Ok(output))) => Poll::Ready(End::Output(output)),
             Poll::Ready(Ok(Err(error))) => Poll::Ready(End::Error(error)),
             Poll::Ready(Err(report)) => Poll::Ready(End::Panic(report)),

@@ -172,7 +172,8 @@ impl Slot {
     /// ends if it wanted that.
     pub(crate) fn survived(&self, incarnation: Incarnation, token: FencingToken, retires: bool) {
         if self.probing.take() {
-            self.shared.supervisor.push(SupervisorMessage::ChildPassed { agent: self.agent });
+            let passed = SupervisorMessage::ChildPassed { agent: self.agent, incarnation };
+            self.shared.surroundings.supervisor.push(passed);
         }
         match self.interruption.take() {
             Some(Interruption::Died(of, error)) if of == token => self.die(incarnation, *error),
@@ -229,7 +230,7 @@ impl Slot {
         struck: Struck,
         parked: Option<oneshot::Sender<Revive>>,
     ) {
-        self.shared.supervisor.push(SupervisorMessage::ChildDown(Box::new(ChildDown {
+        let down = SupervisorMessage::ChildDown(Box::new(ChildDown {
             agent: self.agent,
             incarnation,
             ended,
@@ -237,7 +238,8 @@ impl Slot {
             fault: struck.fault,
             unknown_to_scheduler: !struck.revoked,
             parked,
-        })));
+        }));
+        self.shared.surroundings.supervisor.push(down);
     }
 
     /// Drops what is left of a life. A panic in there harms nobody, and a person is told: it is a

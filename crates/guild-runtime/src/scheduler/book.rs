@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use guild_core::event::{Outcome, Tally};
-use guild_core::graph::{ComposeError, Graph, TaskName};
+use guild_core::graph::{ComposeError, Expr, Graph, TaskName, TaskSpec};
 use guild_core::id::{RunId, TaskIndex};
 use guild_core::payload::Payload;
 
@@ -23,6 +23,11 @@ impl RunBook {
     pub(crate) fn new(graph: Arc<Graph>) -> Self {
         let outputs = vec![None; graph.tasks.len()];
         Self { parts: BTreeMap::from([(0, graph)]), outputs, children: BTreeMap::new() }
+    }
+
+    /// Returns how many tasks the run has, spawned ones included.
+    pub(crate) fn tasks(&self) -> usize {
+        self.outputs.len()
     }
 
     /// Notes the output of a completed task and the tasks that it spawned.
@@ -69,6 +74,17 @@ impl RunBook {
             (child..child + count).map(|index| TaskIndex(index - first)).collect()
         };
         spec.input.compose(&output, &spawned)
+    }
+
+    /// Returns a graph of one task alone, with the input that it has here; none: it cannot be made.
+    pub(crate) fn alone(&self, task: TaskIndex, name: String, run: String) -> Option<Graph> {
+        let (first, graph) = self.parts.range(..=task.0).next_back()?;
+        let spec = graph.tasks.get((task.0 - first) as usize)?;
+        let input = Expr::Value(self.input(task).ok()?);
+        let (name, options) = (TaskName::Named(name.into()), Arc::clone(&spec.options));
+        let alone = TaskSpec { name, options, after: Box::default(), input };
+        let (roles, quotas) = (graph.roles.clone(), graph.quotas.clone());
+        Some(Graph { name: run, roles, quotas, tasks: vec![alone] })
     }
 
     /// Closes the book into the report of the run.

@@ -115,7 +115,7 @@ impl SupervisorActor {
         self.open(now, Report { cause, reason, ..report });
     }
 
-    fn open(&self, now: Timestamp, report: Report) {
+    pub(super) fn open(&self, now: Timestamp, report: Report) {
         self.surroundings.incidents.open(now, report).for_each(|event| self.record(event));
     }
 }

@@ -89,10 +89,13 @@ fn fails(
     } else {
         ("failed attempts", task.failures + 1, task.terms.retry.attempts_max)
     };
+    if task.is_poison && retry_at_us.is_some() {
+        findings.violate(I6, || format!("{} is poison and tried again", seen.task_name()));
+    }
     let is_cancelled = seen.run().is_some_and(|run| run.is_cancelled);
     let Some(at) = retry_at_us else {
         // An error may say that to try again cannot help.
-        if count < count_max && cause != Cause::Error && !is_cancelled {
+        if count < count_max && cause != Cause::Error && !is_cancelled && !task.is_poison {
             findings.violate(I6, || {
                 format!("{} is given up after {count} of {count_max} {what}", seen.task_name())
             });

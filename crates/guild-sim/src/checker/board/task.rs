@@ -59,6 +59,8 @@ pub(in crate::checker) struct Task {
     pub(in crate::checker) attempts: u32,
     /// Attempts that failed by the task's own fault.
     pub(in crate::checker) failures: u32,
+    /// Whether it has taken down more agents than a task may.
+    pub(in crate::checker) is_poison: bool,
     /// Attempts that were lost otherwise.
     pub(in crate::checker) interruptions: u32,
     /// The agent that failed it last.
@@ -99,6 +101,7 @@ impl Task {
             version: 0,
             attempts: 0,
             failures: 0,
+            is_poison: false,
             interruptions: 0,
             avoid: None,
             is_recovered: false,
@@ -159,6 +162,10 @@ impl Task {
                 self.status = Status::Backoff(*retry_at_us);
                 self.avoid = agent;
                 self.lease.take()
+            }
+            LineEvent::TaskPoisoned { .. } => {
+                self.is_poison = true;
+                None
             }
             LineEvent::TaskCompleted { version, .. } => {
                 self.status = Status::Completed;

@@ -1,0 +1,102 @@
+//! Houses all agents: spawns their hosts on the threads of the guild, and moves them to others.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use actix::Context;
+use guild_core::id::{AgentId, Incarnation, RoleId};
+
+use crate::agent::Factory;
+use crate::context::Surroundings;
+use crate::host::{AgentHost, HostShared, Hosts, host_channel};
+use crate::threads::{Place, Threads};
+
+/// All agents, where they live, and where they are reached.
+pub(crate) struct Fleet {
+    pub(crate) hosts: Hosts,
+    pub(crate) threads: Threads,
+    roles: BTreeMap<RoleId, Housing>,
+    mailbox_messages_max: usize,
+}
+
+/// What the agents of a role share, and where each lives.
+struct Housing {
+    shared: Arc<HostShared>,
+    places: Vec<Place>,
+}
+
+/// Agents that are to be spawned on one thread.
+type Movers = BTreeMap<Place, Vec<(AgentId, Receiver)>>;
+type Receiver = actix::dev::channel::AddressReceiver<AgentHost>;
+
+impl Fleet {
+    /// Returns a fleet without agents.
+    pub(crate) fn new(threads: Threads, roles: usize, mailbox_messages_max: usize) -> Self {
+        let (hosts, roles) = (Hosts::of_roles(roles), BTreeMap::new());
+        Self { hosts, threads, roles, mailbox_messages_max }
+    }
+
+    /// Spawns the agents of a role, each on the thread with the fewest. They begin their first life
+    /// at once, or wait to be told.
+    pub(crate) fn recruit(
+        &mut self,
+        role: RoleId,
+        agents: u32,
+        factory: Factory,
+        first: Option<Incarnation>,
+        surroundings: &Arc<Surroundings>,
+    ) {
+        let surroundings = Arc::clone(surroundings);
+        let shared = Arc::new(HostShared { factory, surroundings });
+        let mut housing = Housing { shared: Arc::clone(&shared), places: Vec::new() };
+        let mut movers = Movers::new();
+        for index in 0..agents {
+            let (agent, place) = (AgentId { role, index }, self.threads.place(role));
+            let (host, receiver) = host_channel(self.mailbox_messages_max);
+            self.hosts.add(role, host);
+            housing.places.push(place);
+            movers.entry(place).or_default().push((agent, receiver));
+        }
+        self.roles.insert(role, housing);
+        self.move_in(&shared, movers, first);
+    }
+
+    /// Gives everybody who lives on a thread another host on other ones, which waits to be told to
+    /// begin; returns who they are.
+    pub(crate) fn evacuate(&mut self, hung: u16) -> Vec<AgentId> {
+        self.threads.replace(hung);
+        let mut moved = Vec::new();
+        let mut moves = Vec::new();
+        for (role, housing) in &mut self.roles {
+            let mut movers = Movers::new();
+            for (index, place) in (0..).zip(&mut housing.places) {
+                if *place != Some(hung) {
+                    continue;
+                }
+                let agent = AgentId { role: *role, index };
+                *place = self.threads.place(*role);
+                let (host, receiver) = host_channel(self.mailbox_messages_max);
+                self.hosts.set(agent, host);
+                movers.entry(*place).or_default().push((agent, receiver));
+                moved.push(agent);
+            }
+            moves.push((Arc::clone(&housing.shared), movers));
+        }
+        for (shared, movers) in moves {
+            self.move_in(&shared, movers, None);
+        }
+        moved
+    }
+
+    fn move_in(&self, shared: &Arc<HostShared>, movers: Movers, first: Option<Incarnation>) {
+        for (place, crew) in movers {
+            let shared = Arc::clone(shared);
+            self.threads.spawn(place, move || {
+                for (agent, receiver) in crew {
+                    let context = Context::with_receiver(receiver);
+                    AgentHost::spawn(agent, first, Arc::clone(&shared), context);
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The threads on which agents live: which there are, who lives on which, and what replaces one that
+//! an agent blocks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use actix_rt::Arbiter;
+use guild_core::id::RoleId;
+
+use crate::beacon::Beacon;
+use crate::watchdog::Watchdog;
+
+/// The threads of all agents; on the stage of a simulation there are none.
+pub(crate) struct Threads {
+    list: Vec<Thread>,
+    watchdog: Watchdog,
+    /// Whether panics have their stack captured.
+    backtraces: bool,
+}
+
+struct Thread {
+    arbiter: Arbiter,
+    /// The role that has it for itself.
+    role: Option<RoleId>,
+    agents: u32,
+    is_hung: bool,
+}
+
+/// A place among the threads; none: the control thread.
+pub(crate) type Place = Option<u16>;
+
+impl Threads {
+    /// Starts threads that all agents share, and those that a role has for itself.
+    pub(crate) fn start(
+        shared: usize,
+        bulkheads: &BTreeMap<RoleId, usize>,
+        watchdog: Watchdog,
+        backtraces: bool,
+    ) -> Self {
+        let mut threads = Self { list: Vec::new(), watchdog, backtraces };
+        for _ in 0..shared {
+            threads.add(None);
+        }
+        for (role, count) in bulkheads {
+            for _ in 0..*count {
+                threads.add(Some(*role));
+            }
+        }
+        threads
+    }
+
+    /// Returns whether agents have threads of their own.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Gives an agent a place: where the fewest live of the threads that its role may use.
+    pub(crate) fn place(&mut self, role: RoleId) -> Place {
+        let has_own = self.list.iter().any(|thread| thread.role == Some(role));
+        let wanted = has_own.then_some(role);
+        let usable = |thread: &Thread| !thread.is_hung && thread.role == wanted;
+        let (place, thread) = (0..)
+            .zip(&mut self.list)
+            .filter(|(_, thread)| usable(thread))
+            .min_by_key(|(_, thread)| thread.agents)?;
+        thread.agents += 1;
+        Some(place)
+    }
+
+    /// Starts a thread in the place of one that is blocked; its agents are placed anew.
+    pub(crate) fn replace(&mut self, hung: u16) {
+        if let Some(thread) = self.list.get_mut(usize::from(hung)) {
+            thread.is_hung = true;
+            thread.agents = 0;
+            let role = thread.role;
+            self.add(role);
+        }
+    }
+
+    /// Ends a thread that was blocked and runs again: nobody lives on it.
+    pub(crate) fn retire(&mut self, awake: u16) {
+        if let Some(thread) = self.list.get(usize::from(awake)).filter(|thread| thread.is_hung) {
+            thread.arbiter.stop();
+        }
+    }
+
+    /// Does something on a thread, or at once on this one.
+    pub(crate) fn spawn(&self, place: Place, work: impl FnOnce() + Send + 'static) {
+        match place.and_then(|place| self.list.get(usize::from(place))) {
+            Some(thread) => {
+                if !thread.arbiter.spawn_fn(work) {
+                    tracing::error!(?place, "a thread ended before its agents started");
+                }
+            }
+            None => work(),
+        }
+    }
+
+    /// Ends the watch and hands over the threads that are not blocked, to be stopped; the others end
+    /// with the process.
+    pub(crate) fn end(&mut self) -> Vec<Arbiter> {
+        self.watchdog.end();
+        let threads = std::mem::take(&mut self.list);
+        threads.into_iter().filter(|thread| !thread.is_hung).map(|thread| thread.arbiter).collect()
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one place where agents get threads")]
+    fn add(&mut self, role: Option<RoleId>) {
+        let (arbiter, beacon) = (Arbiter::new(), Arc::new(Beacon::default()));
+        self.watchdog.add(Arc::clone(&beacon));
+        let backtraces = self.backtraces;
+        let set_up = move || {
+            beacon.install();
+            crate::panics::capture_backtraces(backtraces);
+        };
+        if !arbiter.spawn_fn(set_up) {
+            tracing::error!("a thread ended before it could be watched");
+        }
+        self.list.push(Thread { arbiter, role, agents: 0, is_hung: false });
+    }
+}

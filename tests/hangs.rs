@@ -1,0 +1,287 @@
+//! Agents that block their thread: what is promised of loops without an await, and of work that blocks.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use common::{Acts, Echo, count, events};
+use guild::{
+    Drain, Event, Guild, GuildBuilder, Limits, Outcome, RetryPolicy, RunError, Task, TaskContext,
+};
+use serde_json::{Value, json};
+
+/// A loop that ends when the test says so, and is ended when the test fails.
+#[derive(Clone, Default)]
+struct Loop(Arc<AtomicBool>);
+
+impl Loop {
+    fn end(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        // The clone of the test is dropped with it, also where it fails.
+        self.end();
+    }
+}
+
+fn limits(hold_hard: Duration) -> Limits {
+    let mut limits = Limits::default();
+    limits.hold_soft = Duration::from_millis(100);
+    limits.hold_hard = hold_hard;
+    limits
+}
+
+/// Agents on one thread; the first attempt of a task with the input "loop" never ends by itself.
+fn loopers(agents: u32, limits: Limits) -> (GuildBuilder, Arc<Loop>) {
+    let endless = Arc::new(Loop::default());
+    let shared = Arc::downgrade(&endless);
+    let guild = Guild::builder().agent_threads(1).limits(limits).validate(true).role(
+        "worker",
+        agents,
+        move || {
+            let endless = shared.upgrade().map(|endless| Arc::clone(&endless.0));
+            Acts(async move |input: Value, task: &mut TaskContext| {
+                if input == "loop" && task.attempt() == 1 {
+                    let endless = endless.clone().unwrap_or_default();
+                    while !endless.load(Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                }
+                Ok(json!(task.attempt()))
+            })
+        },
+    );
+    (guild, endless)
+}
+
+#[test]
+fn ninety_nine_neighbours_of_an_endless_loop_complete_elsewhere_and_its_late_result_is_refused() {
+    let (guild, endless) = loopers(100, limits(Duration::from_millis(800)));
+    let guild = guild.start().unwrap();
+    guild::block_on(async {
+        let mut starts = guild.events(1);
+        let mut started = 0;
+        while started < 100 {
+            let record = starts.next().await.unwrap().unwrap();
+            started += u32::from(matches!(record.event, Event::AgentStarted { .. }));
+        }
+        let mut graph = guild.graph("hang");
+        graph.add(Task::new("hog", "worker").input("loop").retry(RetryPolicy::immediately(3)));
+        for number in 0..300 {
+            graph.add(Task::new(format!("task-{number}"), "worker").input("work"));
+        }
+        let report = guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
+
+        assert_eq!(report.outcome(), Outcome::Completed);
+        assert_eq!(report.output::<u32>("hog").unwrap(), 2, "another agent did it");
+        assert_eq!(guild.stats().threads_hung, 1, "the loop still runs");
+        let log = events(&guild);
+        let of = |kind: &'static str| log.iter().filter(move |event| event["kind"] == kind);
+        let guilty = of("agent_crashed").next().unwrap()["agent"].clone();
+        assert_eq!(count(&log, "agent_crashed"), 1);
+        assert!(of("thread_held").any(|event| event["agent"] == guilty));
+        assert_eq!(of("agent_quarantined").next().unwrap()["agent"], guilty);
+        let moved: BTreeSet<_> = of("agent_stopped").map(|event| event["agent"].as_str()).collect();
+        assert_eq!(moved.len(), 99);
+        let restarted: BTreeSet<_> =
+            of("agent_restarted").map(|event| event["agent"].as_str()).collect();
+        assert_eq!(restarted, moved, "all of them live again, and the guilty one does not");
+        assert!(of("task_completed").all(|event| event["agent"] != guilty));
+        let incidents = guild.incidents();
+        assert_eq!(incidents.len(), 1);
+
+        endless.end();
+        let mut news = guild.events(1);
+        loop {
+            let record = news.next().await.unwrap().unwrap();
+            let line: Value = serde_json::from_str(&guild.event_line(&record)).unwrap();
+            if line["kind"] == "stale_result" {
+                assert_eq!((&line["task"], &line["agent"]), (&json!("hog"), &guilty));
+                break;
+            }
+        }
+        guild.shutdown(Drain::Now).await.unwrap();
+        let log = events(&guild);
+        let hogs = log.iter().filter(|event| event["task"] == "hog");
+        assert_eq!(hogs.filter(|event| event["kind"] == "task_completed").count(), 1);
+    });
+}
+
+#[test]
+fn a_guild_with_an_endless_loop_shuts_down_before_and_after_it_was_noticed() {
+    for hold_hard in [Duration::from_millis(300), Duration::ZERO] {
+        let (guild, endless) = loopers(5, limits(hold_hard));
+        let guild = guild.start().unwrap();
+        guild::block_on(async {
+            let mut graph = guild.graph("hang");
+            graph.add(Task::new("hog", "worker").input("loop").retry(RetryPolicy::once()));
+            let run = guild.submit(graph.build().unwrap()).await.unwrap();
+            let mut news = guild.events(1);
+            let awaited = if hold_hard.is_zero() { "thread_held" } else { "agent_crashed" };
+            loop {
+                let record = news.next().await.unwrap().unwrap();
+                let line: Value = serde_json::from_str(&guild.event_line(&record)).unwrap();
+                if line["kind"] == awaited {
+                    break;
+                }
+            }
+            let report = guild.shutdown(Drain::Now).await.unwrap();
+            let left = if hold_hard.is_zero() { 5 } else { 0 };
+            assert_eq!(report.agents_left, left, "those on the blocked thread cannot be asked");
+            drop(run);
+        });
+        endless.end();
+    }
+}
+
+#[test]
+fn agents_that_block_more_threads_than_may_be_lost_end_the_guild_and_say_so() {
+    let mut limits = limits(Duration::from_millis(200));
+    limits.hung_threads_max = 0;
+    let (guild, endless) = loopers(2, limits);
+    let guild = guild.start().unwrap();
+    guild::block_on(async {
+        let mut graph = guild.graph("hang");
+        graph.add(Task::new("hog", "worker").input("loop"));
+        let run = guild.submit(graph.build().unwrap()).await.unwrap();
+
+        let ended = run.wait().await;
+
+        assert!(matches!(&ended, Err(RunError::Failed(why)) if why.contains("block 1 threads")));
+        endless.end();
+        guild.shutdown(Drain::Now).await.unwrap();
+    });
+}
+
+#[test]
+fn a_role_behind_a_bulkhead_works_on_while_the_threads_of_others_are_blocked() {
+    let (guild, endless) = loopers(2, limits(Duration::ZERO));
+    let guild = guild.role("other", 2, || Echo).bulkhead("other", 1).start().unwrap();
+    guild::block_on(async {
+        let mut graph = guild.graph("hang");
+        graph.add(Task::new("hog", "worker").input("loop"));
+        let hang = guild.submit(graph.build().unwrap()).await.unwrap();
+        let mut graph = guild.graph("others");
+        for number in 0..100 {
+            graph.add(Task::new(format!("task-{number}"), "other"));
+        }
+        let others = guild.submit(graph.build().unwrap()).await.unwrap();
+
+        assert_eq!(others.wait().await.unwrap().outcome(), Outcome::Completed);
+        endless.end();
+        assert_eq!(hang.wait().await.unwrap().outcome(), Outcome::Completed);
+        guild.shutdown(Drain::Now).await.unwrap();
+    });
+}
+
+/// Lets the work of a test wait for each other on whatever threads it is.
+#[derive(Default)]
+struct Meeting {
+    there: Mutex<u32>,
+    changed: Condvar,
+}
+
+impl Meeting {
+    /// Waits until this many are there at once.
+    fn join(&self, count: u32) {
+        let mut there = self.there.lock().expect("nobody panics here");
+        *there += 1;
+        self.changed.notify_all();
+        let met = self.changed.wait_while(there, |there| *there < count);
+        drop(met.expect("nobody panics here"));
+    }
+}
+
+#[test]
+fn work_that_blocks_goes_to_a_bounded_pool_and_its_panic_is_that_of_its_agent() {
+    let mut limits = Limits::default();
+    limits.blocking_threads_max = 2;
+    let (meeting, most) = (Arc::new(Meeting::default()), Arc::new(AtomicU32::new(0)));
+    let (now, highest) = (Arc::new(AtomicU32::new(0)), Arc::clone(&most));
+    let guild = Guild::builder()
+        .agent_threads(1)
+        .limits(limits)
+        .role("worker", 8, move || {
+            let (meeting, now, most) = (Arc::clone(&meeting), Arc::clone(&now), Arc::clone(&most));
+            Acts(async move |input: Value, task: &mut TaskContext| {
+                let (meeting, now, most) =
+                    (Arc::clone(&meeting), Arc::clone(&now), Arc::clone(&most));
+                let (panics, first) = (input == "panic", task.attempt() == 1);
+                task.blocking(move || {
+                    most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    // Two agents of one thread block at the same time, or this waits for ever.
+                    meeting.join(2);
+                    now.fetch_sub(1, Ordering::SeqCst);
+                    assert!(!(panics && first), "a panic on the pool");
+                })
+                .await;
+                Ok(input)
+            })
+        })
+        .start()
+        .unwrap();
+    guild::block_on(async {
+        let mut graph = guild.graph("blocking");
+        for number in 0..20 {
+            let input = if number == 7 { "panic" } else { "work" };
+            graph.add(Task::new(format!("task-{number}"), "worker").input(input));
+        }
+        let report = guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
+
+        assert_eq!(report.outcome(), Outcome::Completed);
+        assert_eq!(highest.load(Ordering::SeqCst), 2, "two at a time, and no more");
+        let incidents = guild.incidents();
+        assert_eq!(incidents.len(), 1);
+        assert_eq!(&*incidents[0].report.message, "a panic on the pool");
+        assert!(incidents[0].report.location.as_deref().unwrap().contains("hangs.rs"));
+        guild.shutdown(Drain::Now).await.unwrap();
+    });
+}
+
+#[test]
+fn an_agent_that_hogs_its_thread_below_the_soft_limit_shows_in_the_loads() {
+    let guild = Guild::builder()
+        .agent_threads(1)
+        .role("hog", 1, || {
+            Acts(async |input: Value, _: &mut TaskContext| {
+                let mut sum = 0_u64;
+                for n in 0..30_000_000_u64 {
+                    sum = std::hint::black_box(sum.wrapping_add(n * n));
+                    if n % 1_000_000 == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                assert_ne!(sum, 1);
+                Ok(input)
+            })
+        })
+        .role("quiet", 9, || Acts(async |input, _: &mut TaskContext| Ok(input)))
+        .start()
+        .unwrap();
+    guild::block_on(async {
+        let hog = || {
+            let loads = guild.threads();
+            let hogs = loads.first().map(|load| load.hogs.clone()).unwrap_or_default();
+            hogs.into_iter().find(|hog| hog.agent.role.0 == 0)
+        };
+        let mut runs = 0;
+        while hog().is_none() {
+            let mut graph = guild.graph(format!("run-{runs}"));
+            graph.add(Task::new("hog", "hog"));
+            guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
+            runs += 1;
+        }
+        let [load] = &guild.threads()[..] else { panic!("one thread") };
+        assert!(load.busy > 0.0 && !load.is_hung);
+        let hog = hog().unwrap();
+        assert!(hog.share > 0.0 && hog.share <= 1.0, "{hog:?}");
+        assert_eq!(count(&events(&guild), "thread_held"), 0, "it is below the limit");
+        guild.shutdown(Drain::Now).await.unwrap();
+    });
+}
