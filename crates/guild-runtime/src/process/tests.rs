@@ -135,3 +135,29 @@ fn dropping_the_attempt_kills_the_group_with_all_children() {
         gone(seen[0]).await;
     });
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn session_of_its_own_ends_with_an_attempt_that_fails_and_outlives_one_that_does_not() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let daemon = format!(
+        "setsid sh -c 'echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000' >&- 2>&- & \
+         until [ -s {0} ]; do sleep 0.01; done;",
+        file.path().display()
+    );
+    let pid =
+        || Pid::from_raw(std::fs::read_to_string(file.path()).unwrap().trim().parse().unwrap());
+    let is_alive = |pid: Pid| rustix::process::test_kill_process(pid).is_ok();
+    on_runtime(async {
+        run(&shell(&format!("{daemon} exit 3")), &()).await.unwrap_err();
+        while is_alive(pid().unwrap()) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+
+        std::fs::write(file.path(), "").unwrap();
+        run(&shell(&format!("{daemon} exit 0")), &()).await.unwrap();
+        let daemon = pid().unwrap();
+        assert!(is_alive(daemon));
+        rustix::process::kill_process(daemon, rustix::process::Signal::KILL).unwrap();
+    });
+}
