@@ -215,9 +215,10 @@ fn map_over_the_limit_is_refused_before_it_starts() {
 
 #[test]
 fn constant_value_over_the_limit_is_refused() {
-    let task = format!("command = [\"x\"]\nmemory.put = {{ key = \"{}\" }}", "v".repeat(70_000));
+    let size = (16 << 20) + 1;
+    let task = format!("command = [\"x\"]\nmemory.put = {{ key = \"{}\" }}", "v".repeat(size));
 
-    refuse_task(&task, &["tasks.a.memory.put.key", "70000 bytes", "at most 65536"]);
+    refuse_task(&task, &["tasks.a.memory.put.key", "16777217 bytes", "at most 16777216"]);
 }
 
 #[test]

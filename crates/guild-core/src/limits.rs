@@ -18,7 +18,8 @@ pub struct Limits {
     pub payload_bytes_max: usize,
     /// Bytes of a memory key. Beyond: the write is refused.
     pub key_bytes_max: usize,
-    /// Bytes of a memory value. Beyond: the write is refused.
+    /// Bytes of a memory value, and of all large values of one transaction: those of more than
+    /// 64 KiB, which are kept as files beside the rows. Beyond: the write is refused.
     pub value_bytes_max: usize,
     /// Write operations of one transaction. Beyond: the commit is refused.
     pub writes_per_transaction_max: usize,
@@ -90,7 +91,7 @@ impl Default for Limits {
             name_chars_max: 200,
             payload_bytes_max: 64 << 20,
             key_bytes_max: 1 << 10,
-            value_bytes_max: 64 << 10,
+            value_bytes_max: 16 << 20,
             writes_per_transaction_max: 4_096,
             range_deletes_per_transaction_max: 65_536,
             transaction_bytes_max: 1 << 20,

@@ -113,7 +113,8 @@ impl Data {
         for (key, value) in changes {
             let (before, after) = match value {
                 Some(value) => {
-                    let mut new = Entry { value, version: self.version, writer, checksum: 0 };
+                    let mut new =
+                        Entry { value, version: self.version, writer, large: None, checksum: 0 };
                     each(&key, self.map.get(&*key).map(|entry| &**entry), Some(&mut new));
                     let new = Arc::new(new);
                     (self.map.insert(key.clone(), Arc::clone(&new)), Some(new))

@@ -6,16 +6,18 @@
 //! failed sync even the rows that can be read may exist in the page cache alone; then all of them are
 //! copied to a new place first. What was acknowledged is checked to be there before anything goes on.
 
-use std::ops::{Bound, ControlFlow};
+mod absent;
+mod copy;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use self::absent::Absent;
+use self::copy::{Copy, Target, give_up, into_store_error};
 use crate::checkpoint::{self, CheckpointError, CheckpointInfo, Writer};
 use crate::recovery::load;
 use crate::store::{Durability, Reopen, Store, StoreError, WriteBatch};
 
-/// Bytes that are copied between two groups.
-const SLICE_BYTES: usize = 1 << 20;
 /// A smaller store is not worth a rewrite.
 const REWRITE_BYTES_MIN: u64 = 128 << 20;
 /// Bytes on the disk for each byte of a row; beyond, the store is rewritten.
@@ -52,22 +54,6 @@ pub(crate) enum Job {
     Checkpoint(Reply<Result<CheckpointInfo, CheckpointError>>),
     /// Copy the store to a new place, where it takes no more space than it needs.
     Rewrite(Reply<Result<(), StoreError>>),
-}
-
-/// A copy under way: rows in order, and what changes behind it.
-#[derive(Debug)]
-struct Copy {
-    target: Target,
-    /// The last row that was copied.
-    position: Option<Vec<u8>>,
-}
-
-#[derive(Debug)]
-enum Target {
-    Checkpoint(Box<Writer>, Reply<Result<CheckpointInfo, CheckpointError>>),
-    Rewrite(Box<dyn Store>, Option<Reply<Result<(), StoreError>>>),
-    /// Only counts the bytes of all rows.
-    Count(u64),
 }
 
 /// Where a write failed.
@@ -109,8 +95,22 @@ impl Engine {
             self.heal(failure, batch, failed)?;
         }
         self.follow(batch);
+        self.remove_large(batch);
         self.watch_size();
         Ok(())
+    }
+
+    /// Removes large values that no row refers to any more. While rows may come back after a power
+    /// cut they stay; like those that cannot be removed now, they are found again at the next open.
+    fn remove_large(&mut self, batch: &WriteBatch) {
+        if self.level < Durability::Disk {
+            return;
+        }
+        for (id, _) in batch.large().iter().filter(|(_, value)| value.is_none()) {
+            if let Err(error) = self.store.remove_large(*id) {
+                tracing::warn!(%error, "a large value that is no longer needed was not removed");
+            }
+        }
     }
 
     /// Begins a job; one at a time.
@@ -129,7 +129,7 @@ impl Engine {
                 Err(error) => return reply.send(Err(error)),
             },
         };
-        self.copy = Some(Copy { target, position: None });
+        self.copy = Some(Copy::to(target));
     }
 
     /// Returns whether a copy is under way.
@@ -219,7 +219,7 @@ impl Engine {
         let size = self.store.stats().size_bytes;
         if self.copy.is_none() && size >= REWRITE_BYTES_MIN.max(2 * self.counted_at_bytes) {
             self.counted_at_bytes = size;
-            self.copy = Some(Copy { target: Target::Count(0), position: None });
+            self.copy = Some(Copy::to(Target::Count(0)));
         }
     }
 
@@ -241,8 +241,7 @@ impl Engine {
                     && let Ok(Some(sibling)) = self.store.sibling()
                 {
                     tracing::info!(live, size = self.counted_at_bytes, "store is being rewritten");
-                    self.copy =
-                        Some(Copy { target: Target::Rewrite(sibling, None), position: None });
+                    self.copy = Some(Copy::to(Target::Rewrite(sibling, None)));
                 }
             }
             Target::Rewrite(sibling, reply) => {
@@ -276,117 +275,27 @@ impl Engine {
     }
 }
 
-impl Copy {
-    /// Copies up to [`SLICE_BYTES`]; returns whether that was all.
-    fn next_slice(&mut self, store: &dyn Store) -> Result<bool, CheckpointError> {
-        let mut slice = WriteBatch::default();
-        let from = self.position.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        store.scan(from, Bound::Unbounded, &mut |key, value| {
-            slice.put(key.to_vec(), value.to_vec());
-            if slice.size_bytes() < SLICE_BYTES {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            }
-        })?;
-        let is_last = slice.size_bytes() < SLICE_BYTES;
-        if let Some((key, _)) = slice.rows().last() {
-            self.position = Some(key.clone());
-        }
-        match &mut self.target {
-            Target::Checkpoint(writer, _) => {
-                for (key, value) in slice.rows() {
-                    writer.row(key, value.as_deref().unwrap_or_default())?;
-                }
-            }
-            Target::Rewrite(sibling, _) => {
-                sibling.apply(&slice)?;
-                // sled pays for each batch since the last flush.
-                sibling.sync(Durability::Process)?;
-            }
-            Target::Count(bytes) => *bytes += slice.size_bytes() as u64,
-        }
-        Ok(is_last)
-    }
-
-    /// Repeats changes of rows that were copied already; the others will be met on the way.
-    fn follow(&mut self, batch: &WriteBatch) -> Result<(), CheckpointError> {
-        let position = self.position.as_deref();
-        let mut behind = WriteBatch::default();
-        for (key, value) in batch.rows().iter().filter(|(key, _)| Some(&**key) <= position) {
-            match value {
-                Some(value) => behind.put(key.clone(), value.clone()),
-                None => behind.delete(key.clone()),
-            }
-        }
-        match &mut self.target {
-            Target::Checkpoint(writer, _) => writer.changes(&behind),
-            Target::Rewrite(sibling, _) => {
-                sibling.apply(&behind)?;
-                Ok(sibling.sync(Durability::Process)?)
-            }
-            Target::Count(_) => Ok(()),
-        }
-    }
-}
-
-/// Stands where a store was that is being opened again.
-#[derive(Debug)]
-struct Absent(std::path::PathBuf);
-
-impl Absent {
-    fn error<T>(&self) -> Result<T, StoreError> {
-        let message = "it has failed and is not open".to_owned();
-        Err(StoreError::Io { path: self.0.clone(), doing: "use it", message })
-    }
-}
-
-impl Store for Absent {
-    fn path(&self) -> &std::path::Path {
-        &self.0
-    }
-
-    fn get(&self, _: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.error()
-    }
-
-    fn scan(
-        &self,
-        _: Bound<&[u8]>,
-        _: Bound<&[u8]>,
-        _: crate::store::Visit<'_>,
-    ) -> Result<(), StoreError> {
-        self.error()
-    }
-
-    fn apply(&mut self, _: &WriteBatch) -> Result<(), StoreError> {
-        self.error()
-    }
-
-    fn sync(&mut self, _: Durability) -> Result<(), StoreError> {
-        self.error()
-    }
-
-    fn stats(&self) -> crate::store::StoreStats {
-        crate::store::StoreStats::default()
-    }
-
-    fn close(self: Box<Self>) -> Result<(), StoreError> {
-        self.error()
-    }
-}
-
 /// Applies and syncs; a panic of the engine is an error of the sync, where nothing is known.
 fn attempt(store: &mut dyn Store, batch: &WriteBatch, level: Durability) -> Result<(), Failure> {
     let path = store.path().to_owned();
     catch_unwind(AssertUnwindSafe(|| {
-        store.apply(batch).map_err(|error| Failure { error, at_sync: false })?;
+        apply(store, batch).map_err(|error| Failure { error, at_sync: false })?;
         store.sync(level).map_err(|error| Failure { error, at_sync: true })
     }))
     .unwrap_or_else(|_| {
         let error = StoreError::corrupt(&path, "the engine panicked while it wrote");
         Err(Failure { error, at_sync: true })
     })
+}
+
+/// Applies a batch after the large values that its rows refer to.
+pub(crate) fn apply(store: &mut dyn Store, batch: &WriteBatch) -> Result<(), StoreError> {
+    for (id, value) in batch.large() {
+        if let Some(value) = value {
+            store.put_large(*id, value)?;
+        }
+    }
+    store.apply(batch)
 }
 
 /// Opens a store again, writes once more what was not acknowledged, and checks that all is there.
@@ -398,13 +307,13 @@ fn redo(
 ) -> Result<Box<dyn Store>, StoreError> {
     let mut store = reopen()?;
     if after_sync && let Some(mut sibling) = store.sibling()? {
-        let mut copy = Copy { target: Target::Rewrite(sibling, None), position: None };
+        let mut copy = Copy::to(Target::Rewrite(sibling, None));
         while !copy.next_slice(&*store).map_err(into_store_error)? {}
         let Target::Rewrite(whole, _) = copy.target else {
             unreachable!("a copy keeps its target");
         };
         sibling = whole;
-        sibling.apply(batch)?;
+        apply(&mut *sibling, batch)?;
         sibling.sync(Durability::Disk)?;
         load(&*sibling, 0)?;
         sibling.take_over(store)?;
@@ -413,27 +322,6 @@ fn redo(
     attempt(&mut *store, batch, level).map_err(|failure| failure.error)?;
     load(&*store, 0)?;
     Ok(store)
-}
-
-fn into_store_error(error: CheckpointError) -> StoreError {
-    match error {
-        CheckpointError::Store(error) => error,
-        other => unreachable!("copying to a store writes no file: {other}"),
-    }
-}
-
-fn give_up(target: Target, error: CheckpointError) {
-    match (target, error) {
-        (Target::Checkpoint(_, reply), error) => reply.send(Err(error)),
-        (Target::Rewrite(sibling, reply), error) => {
-            abandon(sibling);
-            tracing::warn!(%error, "store was not rewritten");
-            if let Some(reply) = reply {
-                reply.send(Err(into_store_error(error)));
-            }
-        }
-        (Target::Count(_), error) => tracing::warn!(%error, "rows were not counted"),
-    }
 }
 
 fn abandon(store: Box<dyn Store>) {

@@ -57,6 +57,13 @@ pub(crate) struct LogGroup {
     pub(crate) chunks: u32,
 }
 
+/// What was cut from the history.
+#[derive(Debug, Default)]
+pub(crate) struct Cut {
+    pub(crate) groups: Vec<LogGroup>,
+    pub(crate) commits: Vec<Arc<Commit>>,
+}
+
 /// The newest commits, and the bound of how many they are.
 #[derive(Debug, Default)]
 pub(crate) struct History {
@@ -117,18 +124,18 @@ impl History {
 
     /// Drops the oldest groups beyond a bound of bytes, except the newest one and what is pinned;
     /// returns them.
-    pub(crate) fn cut(&mut self, bytes_max: usize) -> Vec<LogGroup> {
+    pub(crate) fn cut(&mut self, bytes_max: usize) -> Cut {
         let excess = |history: &Self| history.bytes > bytes_max;
         self.drop_while(|history, _| excess(history))
     }
 
     /// Drops all groups up to a version, except the newest one and what is pinned; returns them.
-    pub(crate) fn cut_below(&mut self, version: CommitVersion) -> Vec<LogGroup> {
+    pub(crate) fn cut_below(&mut self, version: CommitVersion) -> Cut {
         self.drop_while(|_, group| group.last <= version)
     }
 
-    fn drop_while(&mut self, drops: impl Fn(&Self, LogGroup) -> bool) -> Vec<LogGroup> {
-        let mut dropped = Vec::new();
+    fn drop_while(&mut self, drops: impl Fn(&Self, LogGroup) -> bool) -> Cut {
+        let mut cut = Cut::default();
         while let Some(group) = self.groups.front().copied()
             && self.groups.len() > 1
             && drops(self, group)
@@ -141,15 +148,20 @@ impl History {
                 && *version <= group.last
             {
                 let version = *version;
-                self.commits.remove(&version);
+                cut.commits.extend(self.commits.remove(&version));
             }
-            dropped.push(group);
+            cut.groups.push(group);
         }
-        dropped
+        cut
     }
 }
 
 impl Commit {
+    /// Returns the entries that the commit has replaced.
+    pub(crate) fn replaced(&self) -> impl Iterator<Item = &Entry> {
+        self.changes.iter().filter_map(|change| change.before.as_deref())
+    }
+
     /// Returns the bytes that the commit keeps alive, roughly.
     pub(crate) fn size_bytes(&self) -> usize {
         /// Of a commit or a change, beside keys and values.

@@ -14,6 +14,7 @@ mod condition;
 mod engine;
 mod history;
 mod key;
+mod large;
 mod memory;
 mod merge;
 pub mod names;

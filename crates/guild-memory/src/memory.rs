@@ -30,6 +30,7 @@ pub use self::run::{SubmitError, Submitted};
 use crate::commit::Data;
 use crate::committer::{Commits, Committer, GroupNo};
 use crate::key;
+use crate::large::{References, STORED_BYTES_MAX};
 use crate::names::NameTable;
 use crate::namespace::Namespaces;
 use crate::record::{BootRow, CatalogRow};
@@ -39,9 +40,6 @@ use crate::restore::Restored;
 use crate::rows::meta_row;
 use crate::snapshot::Snapshots;
 use crate::store::{Durability, Store, StoreError, WriteBatch};
-
-/// Larger values would leave sled's pages (see `store/sled.rs`).
-const STORED_VALUE_BYTES_MAX: usize = 64 << 10;
 
 /// Why a memory cannot be opened; nothing runs then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -132,7 +130,8 @@ impl Memory {
         commits: Commits,
     ) -> Result<(Self, Recovered), OpenError> {
         let Some(store) = store else {
-            return Ok(Self::new(None, durability, limits, Loaded::default(), BootEpoch(1)));
+            let (loaded, epoch) = (Loaded::default(), BootEpoch(1));
+            return Ok(Self::new(None, durability, limits, loaded, References::default(), epoch));
         };
         check_limits(&limits)?;
         let loaded = load(&*store, limits.events_in_memory_max)?;
@@ -157,9 +156,15 @@ impl Memory {
         boot.put(key::BOOT.to_vec(), meta_row(key::BOOT, &BootRow { epoch }));
         store.apply(&boot)?;
         store.sync(Durability::Disk)?;
+        let large = References::of(&loaded.data.map, &loaded.data.history.commits);
+        // Only now no row that a crash may bring back refers to them.
+        for orphan in large.orphans(&*store)? {
+            store.remove_large(orphan)?;
+        }
         let reopens_max = limits.store_reopens_max;
         let committer = Committer::start(store, durability, commits, reopens_max)?;
-        let (memory, mut recovered) = Self::new(Some(committer), durability, limits, loaded, epoch);
+        let (memory, mut recovered) =
+            Self::new(Some(committer), durability, limits, loaded, large, epoch);
         recovered.restored = restored;
         Ok((memory, recovered))
     }
@@ -169,9 +174,10 @@ impl Memory {
         durability: Durability,
         limits: Limits,
         loaded: Loaded,
+        large: References,
         epoch: BootEpoch,
     ) -> (Self, Recovered) {
-        let draft = committer.is_some().then(|| Draft::new(loaded.ledger));
+        let draft = committer.is_some().then(|| Draft::new(loaded.ledger, large));
         let snapshots = Snapshots::default();
         snapshots.publish(loaded.data.snapshot());
         let runs_by_name = loaded.runs.iter().map(|run| (run.name.to_string(), run.id)).collect();
@@ -371,7 +377,7 @@ impl Drop for Memory {
 }
 
 fn check_limits(limits: &Limits) -> Result<(), OpenError> {
-    let (found, max) = (limits.value_bytes_max, STORED_VALUE_BYTES_MAX);
+    let (found, max) = (limits.value_bytes_max, STORED_BYTES_MAX);
     if found > max { Err(OpenError::ValueLimit { found, max }) } else { Ok(()) }
 }
 

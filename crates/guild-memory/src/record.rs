@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use crate::commit::Writer;
-use crate::store::WriteBatch;
+use crate::snapshot::Entry;
+use crate::store::{ValueId, WriteBatch};
 
 /// Bytes of a record in one row; longer records are cut.
 const CHUNK_BYTES: usize = 32 << 10;
@@ -54,7 +55,26 @@ pub(crate) struct DataRow<'a> {
     pub(crate) version: CommitVersion,
     pub(crate) writer: Option<Writer>,
     #[serde(borrow)]
-    pub(crate) value: &'a [u8],
+    pub(crate) value: ValueRow<'a>,
+}
+
+/// Where a value is.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ValueRow<'a> {
+    /// In the row.
+    Inline(&'a [u8]),
+    /// In a file of its own.
+    Large(ValueId),
+}
+
+impl<'a> From<&'a Entry> for DataRow<'a> {
+    fn from(entry: &'a Entry) -> Self {
+        let value = match &entry.large {
+            Some(id) => ValueRow::Large(**id),
+            None => ValueRow::Inline(&entry.value),
+        };
+        Self { version: entry.version, writer: entry.writer, value }
+    }
 }
 
 /// What the process knows about itself when it starts.

@@ -17,13 +17,14 @@ use guild_core::time::Timestamp;
 use crate::commit::Data;
 use crate::history::load_log;
 use crate::key;
+use crate::large::Entries;
 use crate::names::NameTable;
 use crate::record::{
     BootRow, CatalogRow, DataRow, Ledger, RunRow, SpawnedRow, decode, decode_group, decode_owned,
     unseal,
 };
 use crate::rows::{check_format, each_record, each_row, meta};
-use crate::snapshot::{Entry, Key};
+use crate::snapshot::Key;
 use crate::store::{Store, StoreError};
 
 /// A run as the store has it.
@@ -167,17 +168,13 @@ fn load_outputs(store: &dyn Store, loaded: &mut Loaded) -> Result<(), StoreError
 
 fn load_data(store: &dyn Store, loaded: &mut Loaded) -> Result<(), StoreError> {
     let Loaded { data, ledger, .. } = loaded;
+    let mut entries = Entries::of(store);
     each_row(store, key::DATA, "data", &mut |row_key, row| {
         let (content, checksum) = unseal(row_key, row)?;
         let row: DataRow<'_> = decode(content)?;
         ledger.add(checksum);
         data.changed_at = data.changed_at.max(row.version);
-        let entry = Entry {
-            value: row.value.to_vec().into(),
-            version: row.version,
-            writer: row.writer,
-            checksum,
-        };
+        let entry = entries.entry(row, checksum)?;
         data.map.insert(Key::from(&row_key[1..]), Arc::new(entry));
         Ok(())
     })

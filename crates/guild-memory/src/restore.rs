@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use guild_core::id::BootEpoch;
 
 use crate::checkpoint::{self, CheckpointError, CheckpointInfo, Writer};
+use crate::engine;
 use crate::key;
 use crate::record::BootRow;
 use crate::recovery::{Loaded, load};
@@ -44,6 +45,9 @@ pub fn write_checkpoint(
     let target = to.map_or_else(|| checkpoint::next_path(path), Ok)?;
     let mut writer = Writer::begin(target)?;
     copy(&*store, &mut writer)?;
+    for id in store.list_large()? {
+        store.get_large(id)?.iter().try_for_each(|value| writer.large(value))?;
+    }
     let info = writer.finish()?;
     store.close()?;
     checkpoint::prune(path)?;
@@ -91,6 +95,11 @@ pub fn migrate(
         target.apply(&slice)?;
         target.sync(Durability::Process)?;
     }
+    for id in source.list_large()? {
+        if let Some(value) = source.get_large(id)? {
+            target.put_large(id, &value)?;
+        }
+    }
     target.sync(Durability::Disk)?;
     load(&*target, 0)?;
     target.close()?;
@@ -104,7 +113,7 @@ fn put_back(
     reason: Option<StoreError>,
 ) -> Result<Restored, CheckpointError> {
     let (mut fresh, at) = place.open_beside()?;
-    let checkpoint = checkpoint::read(file, |batch| Ok(fresh.apply(batch)?))?;
+    let checkpoint = checkpoint::read(file, |batch| Ok(engine::apply(&mut *fresh, batch)?))?;
     let boot: BootRow = meta(&*fresh, key::BOOT)?;
     let epoch = BootEpoch(boot.epoch.0.saturating_add(EPOCHS_SKIPPED));
     let mut skip = WriteBatch::default();

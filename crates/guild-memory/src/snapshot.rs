@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::commit::Writer;
 use crate::history::Commits;
+use crate::store::ValueId;
 use crate::transaction::TransactionError;
 
 /// A key; shared between the map, transactions and rows.
@@ -30,6 +31,8 @@ pub struct Entry {
     pub version: CommitVersion,
     /// Who wrote it; none: it came from outside.
     pub writer: Option<Writer>,
+    /// The name of its file, where it is too large for a row.
+    pub(crate) large: Option<Arc<ValueId>>,
     /// Checksum of its row; 0 without a store.
     pub(crate) checksum: u32,
 }

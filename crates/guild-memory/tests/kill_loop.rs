@@ -22,7 +22,7 @@ const CHILD_STORE: &str = "GUILD_TEST_STORE";
 fn work(kills: u64) -> Work {
     // In the first life the look at the lock gives it half a second more.
     let tasks = u32::try_from(6_000 + kills * 200).unwrap();
-    Work { name: "kills", tasks, group: 3, value_bytes: 2_000, keys: 100 }
+    Work { name: "kills", tasks, group: 3, value_bytes: 2_000, keys: 100, large_every: 25 }
 }
 
 fn kills() -> u64 {

@@ -103,8 +103,9 @@ fn keys_values_and_transactions_have_limits() {
     assert!(matches!(refused, Violation::TooManyWrites { .. }), "{refused:?}");
 
     let mut large = world.begin();
-    for number in 0..=limits.transaction_bytes_max / value_max {
-        large.put_bytes(number.to_string(), vec![b'1'; value_max]);
+    let inline_max = 64 << 10;
+    for number in 0..=limits.transaction_bytes_max / inline_max {
+        large.put_bytes(number.to_string(), vec![b'1'; inline_max]);
     }
     let refused = violation(world.commit(large));
     assert!(matches!(refused, Violation::TransactionTooLarge { .. }), "{refused:?}");
@@ -158,7 +159,7 @@ fn runs_and_outputs_have_limits() {
 #[test]
 fn a_value_limit_that_no_store_can_keep_is_refused_at_open() {
     let mut limits = Limits::default();
-    limits.value_bytes_max = 1 << 20;
+    limits.value_bytes_max = 2 << 30;
     let open = |store| {
         Memory::open(
             store,
@@ -168,7 +169,7 @@ fn a_value_limit_that_no_store_can_keep_is_refused_at_open() {
         )
     };
     let refused = open(Some(Box::new(RamStore::new()))).map(|_| ());
-    assert_eq!(refused, Err(OpenError::ValueLimit { found: 1 << 20, max: 64 << 10 }));
+    assert_eq!(refused, Err(OpenError::ValueLimit { found: 2 << 30, max: 1 << 30 }));
     open(None).unwrap();
 }
 

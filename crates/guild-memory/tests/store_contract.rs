@@ -1,11 +1,11 @@
-//! What every store must keep, checked on RAM and on sled.
+//! What every store must keep, checked on RAM, on sled, and with the feature `redb` on redb.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests; a failure is a failed test")]
 
 use std::ops::{Bound, ControlFlow};
 
 use guild_memory::Durability;
-use guild_memory::store::{Crash, RamDisk, RamStore, SledStore, Store, WriteBatch};
+use guild_memory::store::{Crash, RamDisk, RamStore, SledStore, Store, ValueId, WriteBatch};
 
 type Rows = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -13,6 +13,11 @@ fn on_every_store(contract: impl Fn(&mut dyn Store)) {
     contract(&mut RamStore::new());
     let directory = tempfile::tempdir().unwrap();
     contract(&mut SledStore::open(directory.path()).unwrap());
+    #[cfg(feature = "redb")]
+    {
+        let directory = tempfile::tempdir().unwrap();
+        contract(&mut guild_memory::store::RedbStore::open(directory.path()).unwrap());
+    }
 }
 
 fn batch(rows: &[(&str, Option<&str>)]) -> WriteBatch {
@@ -172,4 +177,30 @@ fn large_rows_never_leave_the_data_file_of_sled() {
     }
     let blobs = directory.path().join("blobs");
     assert_eq!(std::fs::read_dir(blobs).unwrap().count(), 0);
+}
+
+#[test]
+fn large_values_are_kept_by_their_content_also_in_the_middle_of_a_scan() {
+    on_every_store(|store| {
+        let (one, two) = (vec![1; 100_000], vec![2; 200_000]);
+        let (first, second) = (ValueId::of(&one), ValueId::of(&two));
+        assert_eq!(store.get_large(first).unwrap(), None);
+        store.put_large(first, &one).unwrap();
+        store.put_large(first, &one).unwrap();
+        store.put_large(second, &two).unwrap();
+        let mut names = vec![first, second];
+        names.sort();
+        assert_eq!(store.list_large().unwrap(), names);
+        store.apply(&batch(&[("row", Some("x"))])).unwrap();
+        let mut seen = None;
+        let mut each = |_: &[u8], _: &[u8]| {
+            seen = store.get_large(first).unwrap();
+            ControlFlow::Continue(())
+        };
+        store.scan(Bound::Unbounded, Bound::Unbounded, &mut each).unwrap();
+        assert_eq!(seen, Some(one));
+        store.remove_large(first).unwrap();
+        store.remove_large(first).unwrap();
+        assert_eq!(store.list_large().unwrap(), [second]);
+    });
 }

@@ -11,10 +11,12 @@ use std::sync::mpsc;
 use common::World;
 use common::work::{Work, open};
 use guild_memory::checkpoint::{self, CheckpointError, CheckpointInfo};
-use guild_memory::restore::{restore, write_checkpoint};
+use guild_memory::restore::{migrate, restore, write_checkpoint};
+use guild_memory::store::Engine;
 use guild_memory::{OpenError, StoreError};
 
-const WORK: Work = Work { name: "upkeep", tasks: 2_000, group: 4, value_bytes: 4_000, keys: 50 };
+const WORK: Work =
+    Work { name: "upkeep", tasks: 2_000, group: 4, value_bytes: 4_000, keys: 50, large_every: 30 };
 
 fn start(path: &Path) -> World {
     let mut world = open(path).unwrap();
@@ -186,4 +188,33 @@ fn the_rest_of_an_unfinished_rewrite_is_removed() {
     fs::write(path.join("data-1/db"), "half a copy").unwrap();
     WORK.judge(&path, Some(19)).unwrap();
     assert!(!path.join("data-1").exists());
+}
+
+#[test]
+fn large_values_are_in_checkpoints_and_stay_with_data_that_is_kept_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let mut world = start(&path);
+    let next = work_until(&mut world, 0, |next| next >= 60);
+    let (info, next) = checkpoint_while_working(&mut world, next);
+    world.memory.close().unwrap();
+    let count = |path: &Path| fs::read_dir(path.join("values")).unwrap().count();
+    let before = count(&path);
+    assert!(before >= 2, "{before}");
+
+    let copy = folder.path().join("copy");
+    restore(&copy, &info.path).unwrap();
+    let held = WORK.judge(&copy, Some(59)).unwrap();
+    assert!(count(&copy) > 0 && held <= next);
+    let moved = folder.path().join("moved");
+    migrate(&copy, &moved, Engine::Sled).unwrap();
+    assert_eq!(WORK.judge(&moved, Some(59)).unwrap(), held);
+
+    // Back to before all values: the store needs none of them, the data aside does.
+    let early = folder.path().join("early");
+    start(&early).memory.close().unwrap();
+    let first = write_checkpoint(&early, None).unwrap();
+    let aside = restore(&path, &first.path).unwrap().aside.unwrap();
+    open(&path).unwrap().memory.close().unwrap();
+    assert_eq!((count(&path), count(&aside)), (0, before));
 }

@@ -152,6 +152,11 @@ pub enum Violation {
         "the transaction writes {bytes} bytes; at most {bytes_max} are allowed (transaction_bytes_max)"
     )]
     TransactionTooLarge { bytes: usize, bytes_max: usize },
+    /// A transaction has too much in large values.
+    #[error(
+        "the large values of the transaction have {bytes} bytes together; at most {bytes_max} are allowed (value_bytes_max): commit them one by one"
+    )]
+    LargeValuesTooLarge { bytes: usize, bytes_max: usize },
     /// A transaction removes too many keys by range.
     #[error(
         "the transaction removes the {keys} memory keys of ranges; at most {keys_max} are allowed (range_deletes_per_transaction_max): remove smaller ranges"

@@ -6,6 +6,7 @@ use guild_core::limits::Limits;
 
 use super::validate::changed;
 use super::{Change, CommitError, Data, Unmet, Violation};
+use crate::large::INLINE_BYTES_MAX;
 use crate::namespace::{Clash, OnConflict, Right};
 use crate::snapshot::{Key, Snapshot};
 use crate::transaction::{Step, TransactionParts, Write, run, text};
@@ -26,9 +27,9 @@ impl Data {
         }
         let mut changes = self.clear(&parts, limits).map_err(CommitError::Invalid)?;
         changes.reserve(parts.writes.len());
-        let mut bytes = 0;
+        let (mut bytes, mut large_bytes) = (0, 0);
         for (key, write) in parts.writes {
-            bytes += key.len() + write.size_bytes();
+            let size = write.size_bytes();
             let value = match write {
                 Write::Put(value) => Some(value),
                 Write::Delete => None,
@@ -43,11 +44,21 @@ impl Data {
                 self.meet(key, value, &parts.snapshot)?
             };
             check_size(&key, value.as_ref(), limits).map_err(CommitError::Invalid)?;
+            bytes += key.len();
+            // Large values are committed by reference.
+            match &value {
+                Some(value) if value.len() > INLINE_BYTES_MAX => large_bytes += value.len(),
+                Some(_) | None => bytes += size,
+            }
             changes.push((key, value));
         }
-        let bytes_max = limits.transaction_bytes_max;
+        let (bytes_max, large_max) = (limits.transaction_bytes_max, limits.value_bytes_max);
         if bytes > bytes_max {
             return Err(CommitError::Invalid(Violation::TransactionTooLarge { bytes, bytes_max }));
+        }
+        if large_bytes > large_max {
+            let (bytes, bytes_max) = (large_bytes, large_max);
+            return Err(CommitError::Invalid(Violation::LargeValuesTooLarge { bytes, bytes_max }));
         }
         Ok(changes)
     }

@@ -14,9 +14,10 @@ use serde::{Deserialize, Serialize};
 use super::{Commit, Commits, History, LogGroup, Replaced};
 use crate::commit::Writer;
 use crate::key;
+use crate::large::Entries;
 use crate::record::{DataRow, chunks_of, decode, encode};
 use crate::rows::{each_record, optional_meta};
-use crate::snapshot::{Entry, Key, Map};
+use crate::snapshot::{Key, Map};
 use crate::store::{Store, StoreError};
 
 /// The commits of one group.
@@ -60,6 +61,7 @@ pub(crate) fn load_log(
     newest: CommitVersion,
 ) -> Result<History, StoreError> {
     let floor: CommitVersion = optional_meta(store, key::FLOOR)?.unwrap_or_default();
+    let mut entries = Entries::of(store);
     let mut found: Vec<Commit> = Vec::new();
     let mut groups: VecDeque<LogGroup> = VecDeque::new();
     each_record(store, key::LOG, "history", None, &mut |_, content| {
@@ -72,9 +74,10 @@ pub(crate) fn load_log(
             return Err(format!("the commits between {known} and {} are missing", first.version));
         }
         let (first, last, chunks) = (first.version, last.version, chunks_of(content));
-        let commits = row.commits.into_iter().map(Commit::from);
         let place = found.len();
-        found.extend(commits);
+        for row in row.commits {
+            found.push(row.into_commit(&mut entries)?);
+        }
         let bytes = found[place..].iter().map(Commit::size_bytes).sum();
         groups.push_back(LogGroup { first, last, bytes, chunks });
         Ok(())
@@ -101,31 +104,14 @@ fn with_results(mut found: Vec<Commit>, map: &Map) -> Commits {
     found.into_iter().map(|commit| (commit.version, Arc::new(commit))).collect()
 }
 
-impl From<CommitRow<'_>> for Commit {
-    fn from(row: CommitRow<'_>) -> Self {
-        let change = |(key, before): (&[u8], Option<DataRow<'_>>)| Replaced {
-            key: Key::from(key),
-            before: before.map(|before| Arc::new(before.into())),
-            after: None,
-        };
-        Self {
-            version: row.version,
-            at: row.at,
-            writer: row.writer,
-            changes: row.changes.into_iter().map(change).collect(),
+impl CommitRow<'_> {
+    fn into_commit(self, entries: &mut Entries<'_>) -> Result<Commit, String> {
+        let mut changes = Vec::with_capacity(self.changes.len());
+        for (key, before) in self.changes {
+            let before = before.map(|row| entries.entry(row, 0)).transpose()?.map(Arc::new);
+            changes.push(Replaced { key: Key::from(key), before, after: None });
         }
-    }
-}
-
-impl<'a> From<&'a Entry> for DataRow<'a> {
-    fn from(entry: &'a Entry) -> Self {
-        Self { version: entry.version, writer: entry.writer, value: &entry.value }
-    }
-}
-
-impl From<DataRow<'_>> for Entry {
-    fn from(row: DataRow<'_>) -> Self {
-        let value = row.value.to_vec().into();
-        Self { value, version: row.version, writer: row.writer, checksum: 0 }
+        let changes = changes.into();
+        Ok(Commit { version: self.version, at: self.at, writer: self.writer, changes })
     }
 }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use guild_core::event::EventRecord;
 use guild_core::id::{BootEpoch, CommitVersion};
 
-use crate::history::{Commit, LogGroup, encode_log};
+use crate::history::{Commit, Cut, encode_log};
 use crate::key;
+use crate::large::References;
 use crate::record::{
     DataRow, GroupHeader, Ledger, chunk_key, chunks_of, encode, encode_event, put_chunked, seal,
 };
@@ -23,11 +24,12 @@ pub(super) struct Draft {
     events: Vec<u8>,
     count: u32,
     ledger: Ledger,
+    large: References,
 }
 
 impl Draft {
-    pub(super) fn new(ledger: Ledger) -> Self {
-        Self { ledger, ..Self::default() }
+    pub(super) fn new(ledger: Ledger, large: References) -> Self {
+        Self { ledger, large, ..Self::default() }
     }
 
     pub(super) fn put_record(&mut self, key: &[u8], content: &[u8]) {
@@ -43,8 +45,8 @@ impl Draft {
         let Some(new) = new else {
             return self.batch.delete(row_key);
         };
-        let content =
-            encode(&DataRow { version: new.version, writer: new.writer, value: &new.value });
+        self.large.add(new, &mut self.batch);
+        let content = encode(&DataRow::from(&*new));
         let (row, checksum) = seal(&row_key, &content);
         new.checksum = checksum;
         self.ledger.add(checksum);
@@ -61,13 +63,16 @@ impl Draft {
         chunks_of(&content)
     }
 
-    /// Removes groups of the history; `floor` is the oldest version that can be read afterwards.
-    pub(super) fn cut_log(&mut self, groups: &[LogGroup], floor: CommitVersion) {
-        for group in groups {
+    /// Removes a part of the history; `floor` is the oldest version that can be read afterwards.
+    pub(super) fn cut_log(&mut self, cut: &Cut, floor: CommitVersion) {
+        for entry in cut.commits.iter().flat_map(|commit| commit.replaced()) {
+            self.large.remove(entry, &mut self.batch);
+        }
+        for group in &cut.groups {
             let key = key::log(group.first);
             (0..group.chunks).for_each(|chunk| self.batch.delete(chunk_key(&key, chunk)));
         }
-        if !groups.is_empty() {
+        if !cut.groups.is_empty() {
             self.batch.put(key::FLOOR.to_vec(), meta_row(key::FLOOR, &floor));
         }
     }

@@ -54,11 +54,11 @@ impl Memory {
     /// commits; returns the oldest version that can be read then.
     pub fn forget_before(&mut self, version: CommitVersion) -> CommitVersion {
         self.seal();
-        let groups = self.data.history.cut_below(version);
+        let cut = self.data.history.cut_below(version);
         let floor = self.data.history.floor;
-        if !groups.is_empty() {
+        if !cut.groups.is_empty() {
             if let Some(draft) = &mut self.draft {
-                draft.cut_log(&groups, floor);
+                draft.cut_log(&cut, floor);
             }
             self.is_dirty = true;
         }
@@ -73,9 +73,9 @@ impl Memory {
         {
             history.stored(draft.put_log(previous, &commits));
         }
-        let groups = history.cut(self.limits.history_bytes_max);
+        let cut = history.cut(self.limits.history_bytes_max);
         if let Some(draft) = &mut self.draft {
-            draft.cut_log(&groups, history.floor);
+            draft.cut_log(&cut, history.floor);
         }
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::StoreError;
+use super::{StoreError, large};
 
 const LOCK_FILE: &str = "guild.lock";
 const MARK_FILE: &str = "guild.used";
@@ -161,6 +161,7 @@ impl Directory {
         } else {
             fs::rename(place, &aside).map_err(io_error)?;
         }
+        large::link(&self.path, &aside).map_err(io_error)?;
         self.sync()?;
         Ok(Some(aside))
     }

@@ -4,18 +4,24 @@
 //! trait is small enough that a wrapper which fails or forgets on command is an ordinary test.
 
 mod directory;
+mod large;
 mod ram;
 #[cfg(feature = "redb")]
 mod redb;
 mod sled;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
 use self::directory::Directory;
+
+pub use self::large::ValueId;
 pub use self::ram::{Crash, RamDisk, RamStore};
 #[cfg(feature = "redb")]
 pub use self::redb::RedbStore;
@@ -182,6 +188,8 @@ impl Durability {
 #[derive(Clone, Debug, Default)]
 pub struct WriteBatch {
     rows: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    /// Large values that rows refer to from now on, and those that none refers to any more.
+    large: BTreeMap<ValueId, Option<Bytes>>,
     size_bytes: usize,
 }
 
@@ -198,10 +206,27 @@ impl WriteBatch {
         self.rows.push((key, None));
     }
 
+    /// Adds a large value that rows of this batch refer to.
+    pub fn put_large(&mut self, id: ValueId, value: Bytes) {
+        self.size_bytes += value.len();
+        self.large.insert(id, Some(value));
+    }
+
+    /// Says that no row refers to a large value after this batch.
+    pub fn remove_large(&mut self, id: ValueId) {
+        self.large.insert(id, None);
+    }
+
+    /// Returns the large values to be stored before the rows, and those to be removed after them.
+    pub fn large(&self) -> &BTreeMap<ValueId, Option<Bytes>> {
+        &self.large
+    }
+
     /// Appends the changes of a later batch.
     pub fn append(&mut self, mut later: Self) {
         self.size_bytes += later.size_bytes;
         self.rows.append(&mut later.rows);
+        self.large.append(&mut later.large);
     }
 
     /// Returns the changes in order; of two changes of one row the later one counts.
@@ -211,7 +236,7 @@ impl WriteBatch {
 
     /// Returns whether nothing changes.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.rows.is_empty() && self.large.is_empty()
     }
 
     /// Returns the bytes of all keys and values.
@@ -269,6 +294,31 @@ pub trait Store: fmt::Debug + Send + 'static {
     /// # Errors
     /// The engine cannot write; nothing is known about any batch since the last barrier.
     fn sync(&mut self, level: Durability) -> Result<(), StoreError>;
+
+    /// Stores a large value, durably on return. Equal values have one name; to store one that is
+    /// there already changes nothing.
+    ///
+    /// # Errors
+    /// It cannot be written; no row may refer to it then.
+    fn put_large(&mut self, id: ValueId, value: &[u8]) -> Result<(), StoreError>;
+
+    /// Returns a large value; none: it is not there.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn get_large(&self, id: ValueId) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Removes a large value that no durable row refers to.
+    ///
+    /// # Errors
+    /// It cannot be removed; it is found again at the next open.
+    fn remove_large(&mut self, id: ValueId) -> Result<(), StoreError>;
+
+    /// Returns the names of all large values, in their order.
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    fn list_large(&self) -> Result<Vec<ValueId>, StoreError>;
 
     /// Returns what the store has done so far.
     fn stats(&self) -> StoreStats;

@@ -9,7 +9,7 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Durability, Store, StoreError, StoreStats, Visit, WriteBatch};
+use super::{Durability, Store, StoreError, StoreStats, ValueId, Visit, WriteBatch};
 
 /// What happens to the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,12 @@ struct Disk {
 
 /// What a [`RamStore`] keeps its rows on; outlives the store.
 #[derive(Clone, Debug, Default)]
-pub struct RamDisk(Arc<Mutex<Disk>>);
+pub struct RamDisk {
+    disk: Arc<Mutex<Disk>>,
+    /// Large values, durable as soon as they are stored. A lock of their own, because they are read
+    /// in the middle of a scan.
+    large: Arc<Mutex<BTreeMap<ValueId, Vec<u8>>>>,
+}
 
 impl RamDisk {
     /// Returns an empty disk.
@@ -59,13 +64,19 @@ impl RamDisk {
         for batch in &disk.unsynced[..kept] {
             change(&mut rows, batch);
         }
-        let synced = rows.clone();
-        Self(Arc::new(Mutex::new(Disk { rows, synced, ..Disk::default() })))
+        let disk = Disk { synced: rows.clone(), rows, ..Disk::default() };
+        let large = self.large().clone();
+        Self { disk: Arc::new(Mutex::new(disk)), large: Arc::new(Mutex::new(large)) }
     }
 
     /// Returns how many batches were applied since the last sync.
     pub fn unsynced_batches(&self) -> usize {
         self.lock().unsynced.len()
+    }
+
+    /// Changes large values behind the back of the store, as failing hardware would.
+    pub fn tamper_large(&self, change: impl FnOnce(&mut BTreeMap<ValueId, Vec<u8>>)) {
+        change(&mut self.large());
     }
 
     /// Changes rows behind the back of the store, as failing hardware would.
@@ -78,7 +89,11 @@ impl RamDisk {
     }
 
     fn lock(&self) -> MutexGuard<'_, Disk> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn large(&self) -> MutexGuard<'_, BTreeMap<ValueId, Vec<u8>>> {
+        self.large.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -148,6 +163,24 @@ impl Store for RamStore {
             }
         }
         Ok(())
+    }
+
+    fn put_large(&mut self, id: ValueId, value: &[u8]) -> Result<(), StoreError> {
+        self.disk.large().insert(id, value.to_vec());
+        Ok(())
+    }
+
+    fn get_large(&self, id: ValueId) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.disk.large().get(&id).cloned())
+    }
+
+    fn remove_large(&mut self, id: ValueId) -> Result<(), StoreError> {
+        self.disk.large().remove(&id);
+        Ok(())
+    }
+
+    fn list_large(&self) -> Result<Vec<ValueId>, StoreError> {
+        Ok(self.disk.large().keys().copied().collect())
     }
 
     fn stats(&self) -> StoreStats {

@@ -13,7 +13,9 @@ use redb::{Database, ReadableTable, TableDefinition};
 
 use super::directory::{Directory, REDB_FILE};
 use super::ram::is_empty;
-use super::{Durability, Reopen, Store, StoreError, StoreStats, Visit, WriteBatch, caught};
+use super::{
+    Durability, Reopen, Store, StoreError, StoreStats, ValueId, Visit, WriteBatch, caught, large,
+};
 
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
 const CACHE_BYTES: usize = 64 << 20;
@@ -170,6 +172,22 @@ impl Store for RedbStore {
             self.is_marked = true;
         }
         Ok(())
+    }
+
+    fn put_large(&mut self, id: ValueId, value: &[u8]) -> Result<(), StoreError> {
+        large::put(self.directory.path(), id, value)
+    }
+
+    fn get_large(&self, id: ValueId) -> Result<Option<Vec<u8>>, StoreError> {
+        large::get(self.directory.path(), id)
+    }
+
+    fn remove_large(&mut self, id: ValueId) -> Result<(), StoreError> {
+        large::remove(self.directory.path(), id)
+    }
+
+    fn list_large(&self) -> Result<Vec<ValueId>, StoreError> {
+        large::list(self.directory.path())
     }
 
     fn stats(&self) -> StoreStats {

@@ -7,6 +7,9 @@ use guild_memory::OpenError;
 
 use super::{World, completion, output, task};
 
+/// Bytes of a value that is a file.
+const LARGE_BYTES: usize = 70_000;
+
 /// What is done, over and over.
 #[derive(Clone, Copy)]
 pub(crate) struct Work {
@@ -18,22 +21,26 @@ pub(crate) struct Work {
     pub(crate) value_bytes: usize,
     /// Values are written to as many keys in turn.
     pub(crate) keys: u32,
+    /// Each so many tasks a value is too large for a row; 0: none is.
+    pub(crate) large_every: u32,
 }
 
 pub(crate) fn open(path: &Path) -> Result<World, OpenError> {
     World::in_directory(path)
 }
 
-fn text(number: u32, bytes: usize) -> String {
-    format!("{number:08}/{}", "x".repeat(bytes))
-}
-
 impl Work {
+    fn text(self, number: u32) -> String {
+        let is_large = number.checked_rem(self.large_every) == Some(0);
+        let bytes = if is_large { LARGE_BYTES } else { self.value_bytes };
+        format!("{number:08}/{}", "x".repeat(bytes))
+    }
+
     /// Completes a task with a value and two more keys, all of which say which task it was.
     pub(crate) fn complete(self, world: &mut World, number: u32) {
         let token = world.grant(task(0, number));
         let mut transaction = world.begin();
-        let value = text(number, self.value_bytes);
+        let value = self.text(number);
         transaction.put(format!("value/{:04}", number % self.keys), &value).unwrap();
         transaction.put(format!("done/{number:06}"), &number).unwrap();
         transaction.add("count", 1).unwrap();
@@ -101,7 +108,7 @@ impl Work {
             world.begin().scan_prefix("value/", usize::MAX).unwrap();
         let newest = |key: u32| {
             let number = completed.checked_sub(key + 1)? / self.keys * self.keys + key;
-            Some((format!("value/{key:04}"), text(number, self.value_bytes)))
+            Some((format!("value/{key:04}"), self.text(number)))
         };
         if !values.into_iter().eq((0..self.keys).filter_map(newest)) {
             return Err(format!("values are not those of the first {completed} completions"));

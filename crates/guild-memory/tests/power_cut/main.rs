@@ -26,9 +26,11 @@ const ROOT: &str = "POWER_CUT_ROOT";
 const FAILED: i32 = 7;
 
 /// Many small groups: every call is a cut.
-const SMALL: Work = Work { name: "small", tasks: 68, group: 2, value_bytes: 200, keys: 1_000 };
+const SMALL: Work =
+    Work { name: "small", tasks: 68, group: 2, value_bytes: 200, keys: 1_000, large_every: 17 };
 /// Large values over and over: segments of the data file are freed and written again.
-const LARGE: Work = Work { name: "large", tasks: 700, group: 7, value_bytes: 60_000, keys: 20 };
+const LARGE: Work =
+    Work { name: "large", tasks: 700, group: 7, value_bytes: 60_000, keys: 20, large_every: 9 };
 
 /// No test of its own: the body of the child process.
 #[test]

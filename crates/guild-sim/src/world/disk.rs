@@ -4,7 +4,9 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use guild_memory::store::{Crash, RamDisk, RamStore, Store, StoreStats, Visit, WriteBatch};
+use guild_memory::store::{
+    Crash, RamDisk, RamStore, Store, StoreStats, ValueId, Visit, WriteBatch,
+};
 use guild_memory::{Durability, StoreError};
 
 /// How the disk fails the next time it is written to; the store above it is given up then.
@@ -111,6 +113,27 @@ impl Store for FailingStore {
             }
             Some(_) => Err(self.refuse("sync")),
         }
+    }
+
+    fn put_large(&mut self, id: ValueId, value: &[u8]) -> Result<(), StoreError> {
+        match self.disk.state().fault {
+            Some(DiskFault::BeforeWrite | DiskFault::Full) => Err(self.refuse("write a value")),
+            Some(DiskFault::AfterSync | DiskFault::Unsynced) | None => {
+                self.inner.put_large(id, value)
+            }
+        }
+    }
+
+    fn get_large(&self, id: ValueId) -> Result<Option<Vec<u8>>, StoreError> {
+        self.inner.get_large(id)
+    }
+
+    fn remove_large(&mut self, id: ValueId) -> Result<(), StoreError> {
+        self.inner.remove_large(id)
+    }
+
+    fn list_large(&self) -> Result<Vec<ValueId>, StoreError> {
+        self.inner.list_large()
     }
 
     fn stats(&self) -> StoreStats {

@@ -1,0 +1,75 @@
+//! Reads of snapshots, while nothing else happens and while groups are being synced; scans.
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use guild_memory::{Durability, Snapshots, Transaction};
+
+use super::clients::run;
+use super::{Open, Scale, VALUE, folder, key};
+
+const KEYS: usize = 100_000;
+
+pub(super) fn measure(scale: Scale) {
+    let folder = folder();
+    let mut open = Open::on_disk(&folder.path().join("store"), Durability::Disk);
+    open.fill(scale.of(KEYS));
+    println!("| reads of snapshots by one thread | a second |\n|---|---|");
+    let time = Duration::from_millis(scale.of(2_000) as u64);
+    let keys: Vec<Vec<u8>> = (0..scale.of(KEYS)).map(|number| key(number).into()).collect();
+    let idle = reads(&open.memory.snapshots(), &keys, |since| since.elapsed() >= time);
+    println!("| nothing else happens | {idle:.0} |");
+
+    let is_over = AtomicBool::new(false);
+    let snapshots = open.memory.snapshots();
+    let busy = thread::scope(|scope| {
+        let reader = scope.spawn(|| reads(&snapshots, &keys, |_| is_over.load(Ordering::Relaxed)));
+        let start = Instant::now();
+        while start.elapsed() < time {
+            let keys = keys.len();
+            run(&mut open, 1, scale.of(50).max(2), |number, transaction| {
+                transaction.put(key(number % keys), &VALUE).unwrap();
+            });
+        }
+        is_over.store(true, Ordering::Relaxed);
+        reader.join().unwrap()
+    });
+    println!("| one commit after the other is synced | {busy:.0} |");
+    println!("\nwhile it syncs, {:.2} of what it is otherwise", busy / idle);
+    open.memory.close().unwrap();
+}
+
+/// Reads keys of the newest snapshot until it is over; returns how many a second.
+fn reads(snapshots: &Snapshots, keys: &[Vec<u8>], is_over: impl Fn(Instant) -> bool) -> f64 {
+    let start = Instant::now();
+    let (mut count, mut place) = (0_u64, 0);
+    while !is_over(start) {
+        for _ in 0..256 {
+            place = (place + 7_919) % keys.len();
+            black_box(snapshots.latest().get(&keys[place]));
+        }
+        count += 256;
+    }
+    count as f64 / start.elapsed().as_secs_f64()
+}
+
+pub(super) fn measure_scans(scale: Scale) {
+    let mut open = Open::in_ram();
+    open.fill(scale.of(KEYS));
+    println!("| scans in a transaction | a second | rows a second |\n|---|---|---|");
+    for rows in [10, 100, 1_000] {
+        let times = scale.of(1_000_000 / rows);
+        let start = Instant::now();
+        let mut found = 0;
+        for number in 0..times {
+            let mut transaction = Transaction::begin(open.memory.snapshots());
+            let from = key(number * 7_919 % scale.of(KEYS));
+            found += black_box(transaction.scan_bytes(from.., rows).unwrap()).len();
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        let (scans, rows_read) = (times as f64 / seconds, found as f64 / seconds);
+        println!("| of {rows} rows | {scans:.0} | {rows_read:.0} |");
+    }
+}

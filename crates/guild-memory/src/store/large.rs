@@ -1,0 +1,165 @@
+//! Keeps large values as files beside the rows, named by what is in them.
+//!
+//! A row refers to its value by a SHA-256, so equal values are one file, a file never changes, and a
+//! damaged one is noticed. A file is synced before a row refers to it; it is removed only after the
+//! rows that referred to it are durably gone, and what a crash leaves over is removed at the next
+//! open.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::StoreError;
+
+/// Directory of the files, within that of the store.
+const DIRECTORY: &str = "values";
+
+/// Names a large value by its content.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ValueId([u8; 32]);
+
+impl ValueId {
+    /// Returns the name of a value.
+    pub fn of(value: &[u8]) -> Self {
+        Self(Sha256::digest(value).into())
+    }
+
+    /// Reads the name of a file; none: it is no such name.
+    fn parse(name: &str) -> Option<Self> {
+        let mut id = [0; 32];
+        if name.len() != 64 || !name.is_ascii() {
+            return None;
+        }
+        for (place, byte) in id.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&name[2 * place..2 * place + 2], 16).ok()?;
+        }
+        Some(Self(id))
+    }
+}
+
+impl fmt::Display for ValueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ValueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Writes a value to its file, synced; one that is there already stays.
+pub(super) fn put(store: &Path, id: ValueId, value: &[u8]) -> Result<(), StoreError> {
+    let directory = store.join(DIRECTORY);
+    let path = directory.join(id.to_string());
+    let written = (|| {
+        if !directory.exists() {
+            fs::create_dir(&directory)?;
+            File::open(store)?.sync_all()?;
+        }
+        // That the name is there does not say that it is there durably.
+        if path.exists() {
+            return File::open(&directory)?.sync_all();
+        }
+        let draft = path.with_extension("draft");
+        let mut file = File::create(&draft)?;
+        file.write_all(value)?;
+        file.sync_all()?;
+        fs::rename(&draft, &path)?;
+        File::open(&directory)?.sync_all()
+    })();
+    written.map_err(|error| StoreError::from_io(store, "write a large value", &error))
+}
+
+/// Reads a value; none: there is no file.
+pub(super) fn get(store: &Path, id: ValueId) -> Result<Option<Vec<u8>>, StoreError> {
+    match fs::read(path(store, id)) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::from_io(store, "read a large value", &error)),
+    }
+}
+
+/// Removes a value; no error when it is not there.
+pub(super) fn remove(store: &Path, id: ValueId) -> Result<(), StoreError> {
+    match fs::remove_file(path(store, id)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(StoreError::from_io(store, "remove a large value", &error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Returns all values, and removes what a crash has left of one that was being written.
+pub(super) fn list(store: &Path) -> Result<Vec<ValueId>, StoreError> {
+    let failed = |error: io::Error| StoreError::from_io(store, "list the large values", &error);
+    let entries = match fs::read_dir(store.join(DIRECTORY)) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        match name.to_str().and_then(ValueId::parse) {
+            Some(id) => found.push(id),
+            None if entry.path().extension().is_some_and(|extension| extension == "draft") => {
+                fs::remove_file(entry.path()).map_err(failed)?;
+            }
+            None => {}
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Gives all values a second name in a directory where data is kept aside.
+pub(super) fn link(store: &Path, aside: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(store.join(DIRECTORY)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    let aside = aside.join(DIRECTORY);
+    fs::create_dir(&aside)?;
+    for entry in entries {
+        let entry = entry?;
+        fs::hard_link(entry.path(), aside.join(entry.file_name()))?;
+    }
+    Ok(())
+}
+
+fn path(store: &Path, id: ValueId) -> PathBuf {
+    store.join(DIRECTORY).join(id.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_found_by_their_content_and_drafts_are_not_values() {
+        let store = tempfile::tempdir().unwrap();
+        let (one, other) = (ValueId::of(b"one"), ValueId::of(b"other"));
+        assert_eq!(
+            one.to_string(),
+            "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed",
+        );
+        assert_eq!(list(store.path()).unwrap(), []);
+        put(store.path(), one, b"one").unwrap();
+        put(store.path(), one, b"one").unwrap();
+        fs::write(store.path().join("values/half.draft"), "ha").unwrap();
+        assert_eq!(list(store.path()).unwrap(), [one]);
+        assert!(!store.path().join("values/half.draft").exists());
+        assert_eq!(get(store.path(), one).unwrap(), Some(b"one".to_vec()));
+        assert_eq!(get(store.path(), other).unwrap(), None);
+        remove(store.path(), other).unwrap();
+        remove(store.path(), one).unwrap();
+        assert_eq!(list(store.path()).unwrap(), []);
+    }
+}
