@@ -14,7 +14,7 @@ use crate::args::{Format, LetterCommand, LettersArguments};
 use crate::command::print;
 use crate::exit_code::CommandError;
 use crate::flow::problem::suggest;
-use crate::render::{numbers_right, table};
+use crate::render::table;
 
 /// Does what was asked for.
 pub(crate) fn letters(arguments: &LettersArguments) -> Result<(), CommandError> {
@@ -46,7 +46,6 @@ fn list(store: &Path, format: Format) -> Result<(), CommandError> {
             value => value.to_string(),
         }));
     }
-    numbers_right(&mut table, 1);
     print(&format!("{table}\n"))
 }
 
@@ -79,7 +78,6 @@ fn show(store: &Path, name: &str, format: Format) -> Result<(), CommandError> {
             value => value.to_string(),
         }));
     }
-    numbers_right(&mut table, 0);
     let state = shown["state"].as_str().unwrap_or_default();
     print(&format!("{name}: given up, for {why}; {state}\n{table}\n"))
 }
