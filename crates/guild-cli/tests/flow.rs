@@ -233,8 +233,8 @@ fn what_cannot_succeed_is_not_tried_again() {
         &["flow.toml:9:20: tasks.a.command[1]", "undefined", "{{ vars.o.missing }}"],
     );
     one(
-        "shell = 'head -c 70000 /dev/zero | tr \"\\0\" x'\nmemory.put = { big = \"{{ output }}\" }",
-        &["big", "65536"],
+        "shell = 'head -c 9000000 /dev/zero | tr \"\\0\" x'\nmemory.put = { big = \"{{ output }}{{ output }}\" }",
+        &["big", "16777216"],
     );
     one(
         "command = [\"echo\", \"x\"]\nmemory.add = { n = \"{{ output }}\" }",
