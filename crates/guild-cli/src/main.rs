@@ -5,7 +5,6 @@ mod agent;
 mod args;
 mod chart;
 mod command;
-mod digest;
 mod exit_code;
 mod faults;
 mod flow;

@@ -5,8 +5,8 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use guild::{Event, EventRecord};
+use guild_core::digest::Fnv1a;
 
-use crate::digest::Fnv1a;
 use crate::exit_code::CommandError;
 use crate::summary::Fold;
 

@@ -5,6 +5,7 @@
 //! the same input always gives the same decisions.
 
 mod backoff;
+pub mod digest;
 pub mod draw;
 pub mod event;
 pub mod graph;

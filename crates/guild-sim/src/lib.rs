@@ -6,7 +6,6 @@
 
 pub mod chaos;
 pub mod checker;
-pub mod digest;
 mod parallel;
 pub mod plan;
 pub mod population;

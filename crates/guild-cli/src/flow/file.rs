@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use guild::Limits;
 use guild::QuotaSpec;
+use guild_core::digest::Fnv1a;
 use serde_json::{Map, Value};
 use toml::de::{DeTable, DeValue};
 
@@ -276,5 +277,5 @@ fn to_json(value: &DeValue<'_>) -> Option<Value> {
 /// FNV-1a over the text and the variables.
 fn digest(text: &str, vars: &Map<String, Value>) -> u64 {
     let vars = Value::Object(vars.clone()).to_string();
-    crate::digest::Fnv1a::default().update(text.as_bytes()).update(vars.as_bytes()).value()
+    Fnv1a::default().update(text.as_bytes()).update(vars.as_bytes()).value()
 }

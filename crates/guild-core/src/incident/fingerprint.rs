@@ -5,6 +5,7 @@
 //! and `no answer from 10.0.0.8` are one mistake.
 
 use super::Report;
+use crate::digest::Fnv1a;
 
 /// Characters of a message that count.
 const PATTERN_CHARS_MAX: usize = 200;
@@ -22,14 +23,9 @@ pub(super) fn fingerprint(report: &Report) -> u64 {
         role.as_ref().map_or(&[], |role| role),
         place.as_bytes(),
     ];
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for part in parts {
-        // A byte that is in no text keeps the parts apart.
-        for byte in part.iter().chain(&[0xff]) {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-    hash
+    // A byte that is in no text keeps the parts apart.
+    let add = |hash: Fnv1a, part: &[u8]| hash.update(part).update(&[0xff]);
+    parts.into_iter().fold(Fnv1a::default(), add).value()
 }
 
 /// Returns a text with each run of digits replaced by `*`, cut to 200 characters: what `count[17]`

@@ -78,6 +78,7 @@ mod submissions;
 mod verdict;
 mod watch;
 
+use guild_core::digest::Fnv1a;
 use guild_core::event::{LineEvent, parse_line};
 
 use self::board::Board;
@@ -86,7 +87,6 @@ use self::findings::Findings;
 pub use self::knowledge::Knowledge;
 pub use self::verdict::{Broken, Invariant, Ruling, UnknownInvariant, Verdict, Violation};
 pub use self::watch::Watch;
-use crate::digest::Fnv1a;
 
 /// Judges an event log, line by line.
 #[derive(Debug)]

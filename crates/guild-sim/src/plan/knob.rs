@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use guild_core::digest::Fnv1a;
 use guild_core::draw::{Seed, Stream, unit};
 use guild_core::time::micros;
 
@@ -72,9 +73,7 @@ impl Range for Duration {
 
 /// Makes a number of a name, for keyed draws (FNV-1a).
 pub(super) fn number_of(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    Fnv1a::default().update(name.as_bytes()).value()
 }
 
 #[cfg(test)]

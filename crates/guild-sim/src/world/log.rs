@@ -3,12 +3,12 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use guild_core::digest::Fnv1a;
 use guild_core::event::{Event, EventRecord, write_line};
 use guild_memory::NameTable;
 use tokio::sync::Notify;
 
 use super::fate::{Fate, Fates};
-use crate::digest::Fnv1a;
 
 /// Reads every record with its line, in order.
 pub trait LogReader: Send {

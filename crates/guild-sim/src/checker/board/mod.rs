@@ -12,13 +12,13 @@ mod task;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use guild_core::digest::Fnv1a;
 use guild_core::event::{ClockKind, LineEvent, Terms};
 
 pub(super) use self::agent::{Agent, AgentNo};
 pub(super) use self::quota::Quota;
 pub(super) use self::run::Run;
 pub(super) use self::task::{Lease, Status, Task};
-use crate::digest::Fnv1a;
 
 /// Numbers runs in the order of their submission.
 pub(super) type RunNo = u64;

@@ -1,10 +1,10 @@
 //! Hashes a stream of bytes to 64 bits: FNV-1a (Fowler, Noll, Vo), as `events_hash` shows it.
 //!
-//! Not meant against forgery: it tells whether two event logs are the same text.
+//! Not meant against forgery: it tells whether two texts are the same.
 
 /// A running hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fnv1a(u64);
+pub struct Fnv1a(u64);
 
 impl Default for Fnv1a {
     fn default() -> Self {
@@ -14,12 +14,14 @@ impl Default for Fnv1a {
 
 impl Fnv1a {
     /// Returns the hash with these bytes added.
-    pub(crate) fn update(self, bytes: &[u8]) -> Self {
+    #[must_use]
+    pub fn update(self, bytes: &[u8]) -> Self {
         let add = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         Self(bytes.iter().fold(self.0, add))
     }
 
-    pub(crate) fn value(self) -> u64 {
+    /// Returns the hash of all bytes so far.
+    pub fn value(self) -> u64 {
         self.0
     }
 }
