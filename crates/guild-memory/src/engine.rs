@@ -13,6 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use self::absent::Absent;
+pub(crate) use self::copy::slice_after;
 use self::copy::{Copy, Target, give_up, into_store_error};
 use crate::checkpoint::{self, CheckpointError, CheckpointInfo, Writer};
 use crate::recovery::load;
@@ -107,7 +108,7 @@ impl Engine {
             return;
         }
         for (id, _) in batch.large().iter().filter(|(_, value)| value.is_none()) {
-            if let Err(error) = self.store.remove_large(*id) {
+            if let Err(error) = self.store.large().remove(*id) {
                 tracing::warn!(%error, "a large value that is no longer needed was not removed");
             }
         }
@@ -216,8 +217,11 @@ impl Engine {
 
     /// Counts the rows whenever the store has doubled in size.
     fn watch_size(&mut self) {
+        if self.copy.is_some() {
+            return;
+        }
         let size = self.store.stats().size_bytes;
-        if self.copy.is_none() && size >= REWRITE_BYTES_MIN.max(2 * self.counted_at_bytes) {
+        if size >= REWRITE_BYTES_MIN.max(2 * self.counted_at_bytes) {
             self.counted_at_bytes = size;
             self.copy = Some(Copy::to(Target::Count(0)));
         }
@@ -292,7 +296,7 @@ fn attempt(store: &mut dyn Store, batch: &WriteBatch, level: Durability) -> Resu
 pub(crate) fn apply(store: &mut dyn Store, batch: &WriteBatch) -> Result<(), StoreError> {
     for (id, value) in batch.large() {
         if let Some(value) = value {
-            store.put_large(*id, value)?;
+            store.large().put(*id, value)?;
         }
     }
     store.apply(batch)

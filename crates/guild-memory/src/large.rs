@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::history::Commits;
 use crate::record::{DataRow, ValueRow};
-use crate::snapshot::{Entry, Map};
+use crate::snapshot::Entry;
 use crate::store::{Store, StoreError, ValueId, WriteBatch};
 
 /// Larger values would leave sled's pages (see `store/sled.rs`).
@@ -24,18 +23,6 @@ pub(crate) const STORED_BYTES_MAX: usize = 1 << 30;
 pub(crate) struct References(BTreeMap<ValueId, u64>);
 
 impl References {
-    /// Counts the references of a state and of the history that leads to it.
-    pub(crate) fn of(map: &Map, commits: &Commits) -> Self {
-        let mut references = Self::default();
-        let replaced = commits.values().flat_map(|commit| commit.replaced());
-        for entry in map.values().map(|entry| &**entry).chain(replaced) {
-            if let Some(id) = &entry.large {
-                *references.0.entry(**id).or_default() += 1;
-            }
-        }
-        references
-    }
-
     /// Names the value of a new entry if it is too large for a row, and stores it.
     pub(crate) fn add(&mut self, entry: &mut Entry, batch: &mut WriteBatch) {
         if entry.value.len() <= INLINE_BYTES_MAX {
@@ -67,21 +54,22 @@ impl References {
 
     /// Returns the values of a store that nothing refers to.
     pub(crate) fn orphans(&self, store: &dyn Store) -> Result<Vec<ValueId>, StoreError> {
-        let mut orphans = store.list_large()?;
+        let mut orphans = store.large().list()?;
         orphans.retain(|id| !self.0.contains_key(id));
         Ok(orphans)
     }
 }
 
-/// Makes entries out of rows, and reads each large value once.
+/// Makes entries out of rows: reads each large value once and counts who refers to it.
 pub(crate) struct Entries<'a> {
     store: &'a dyn Store,
     known: BTreeMap<ValueId, Bytes>,
+    references: References,
 }
 
 impl<'a> Entries<'a> {
     pub(crate) fn of(store: &'a dyn Store) -> Self {
-        Self { store, known: BTreeMap::new() }
+        Self { store, known: BTreeMap::new(), references: References::default() }
     }
 
     pub(crate) fn entry(&mut self, row: DataRow<'_>, checksum: u32) -> Result<Entry, String> {
@@ -92,11 +80,17 @@ impl<'a> Entries<'a> {
         Ok(Entry { value, version: row.version, writer: row.writer, large, checksum })
     }
 
+    /// Returns how many of the entries that were made refer to each large value.
+    pub(crate) fn into_references(self) -> References {
+        self.references
+    }
+
     fn large(&mut self, id: ValueId) -> Result<Bytes, String> {
+        *self.references.0.entry(id).or_default() += 1;
         if let Some(value) = self.known.get(&id) {
             return Ok(value.clone());
         }
-        let value = self.store.get_large(id).map_err(|error| error.to_string())?;
+        let value = self.store.large().get(id).map_err(|error| error.to_string())?;
         let value = value.ok_or_else(|| format!("the file of the large value {id} is missing"))?;
         if ValueId::of(&value) != id {
             return Err(format!("the file of the large value {id} holds something else"));

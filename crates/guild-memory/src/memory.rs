@@ -30,7 +30,7 @@ pub use self::run::{SubmitError, Submitted};
 use crate::commit::Data;
 use crate::committer::{Commits, Committer, GroupNo};
 use crate::key;
-use crate::large::{References, STORED_BYTES_MAX};
+use crate::large::STORED_BYTES_MAX;
 use crate::names::NameTable;
 use crate::namespace::Namespaces;
 use crate::record::{BootRow, CatalogRow};
@@ -130,8 +130,7 @@ impl Memory {
         commits: Commits,
     ) -> Result<(Self, Recovered), OpenError> {
         let Some(store) = store else {
-            let (loaded, epoch) = (Loaded::default(), BootEpoch(1));
-            return Ok(Self::new(None, durability, limits, loaded, References::default(), epoch));
+            return Ok(Self::new(None, durability, limits, Loaded::default(), BootEpoch(1)));
         };
         check_limits(&limits)?;
         let loaded = load(&*store, limits.events_in_memory_max)?;
@@ -156,15 +155,13 @@ impl Memory {
         boot.put(key::BOOT.to_vec(), meta_row(key::BOOT, &BootRow { epoch }));
         store.apply(&boot)?;
         store.sync(Durability::Disk)?;
-        let large = References::of(&loaded.data.map, &loaded.data.history.commits);
         // Only now no row that a crash may bring back refers to them.
-        for orphan in large.orphans(&*store)? {
-            store.remove_large(orphan)?;
+        for orphan in loaded.large.orphans(&*store)? {
+            store.large().remove(orphan)?;
         }
         let reopens_max = limits.store_reopens_max;
         let committer = Committer::start(store, durability, commits, reopens_max)?;
-        let (memory, mut recovered) =
-            Self::new(Some(committer), durability, limits, loaded, large, epoch);
+        let (memory, mut recovered) = Self::new(Some(committer), durability, limits, loaded, epoch);
         recovered.restored = restored;
         Ok((memory, recovered))
     }
@@ -174,14 +171,13 @@ impl Memory {
         durability: Durability,
         limits: Limits,
         loaded: Loaded,
-        large: References,
         epoch: BootEpoch,
     ) -> (Self, Recovered) {
-        let draft = committer.is_some().then(|| Draft::new(loaded.ledger, large));
         let snapshots = Snapshots::default();
         snapshots.publish(loaded.data.snapshot());
         let runs_by_name = loaded.runs.iter().map(|run| (run.name.to_string(), run.id)).collect();
         let names = loaded.names();
+        let draft = committer.is_some().then(|| Draft::new(loaded.ledger, loaded.large));
         let memory = Self {
             limits,
             durability,

@@ -17,7 +17,7 @@ use guild_core::time::Timestamp;
 use crate::commit::Data;
 use crate::history::load_log;
 use crate::key;
-use crate::large::Entries;
+use crate::large::{Entries, References};
 use crate::names::NameTable;
 use crate::record::{
     BootRow, CatalogRow, DataRow, Ledger, RunRow, SpawnedRow, decode, decode_group, decode_owned,
@@ -70,6 +70,8 @@ pub(crate) struct Loaded {
     pub(crate) epoch: Option<BootEpoch>,
     pub(crate) catalog: CatalogRow,
     pub(crate) data: Data,
+    /// Which large values the data and its history refer to.
+    pub(crate) large: References,
     pub(crate) ledger: Ledger,
     pub(crate) runs: Vec<RecoveredRun>,
     /// Sequence number of the newest event; 0: there is none.
@@ -113,8 +115,10 @@ pub(crate) fn load(store: &dyn Store, recent_max: usize) -> Result<Loaded, Store
     load_runs(store, &mut loaded)?;
     load_spawned(store, &mut loaded)?;
     load_outputs(store, &mut loaded)?;
-    load_data(store, &mut loaded)?;
-    load_events(store, &mut loaded, boot.epoch, recent_max)?;
+    let mut entries = Entries::of(store);
+    load_data(store, &mut loaded, &mut entries)?;
+    load_events(store, &mut loaded, &mut entries, boot.epoch, recent_max)?;
+    loaded.large = entries.into_references();
     check_outputs(&mut loaded).map_err(|what| StoreError::corrupt(store.path(), what))?;
     Ok(loaded)
 }
@@ -166,9 +170,12 @@ fn load_outputs(store: &dyn Store, loaded: &mut Loaded) -> Result<(), StoreError
     })
 }
 
-fn load_data(store: &dyn Store, loaded: &mut Loaded) -> Result<(), StoreError> {
+fn load_data(
+    store: &dyn Store,
+    loaded: &mut Loaded,
+    entries: &mut Entries<'_>,
+) -> Result<(), StoreError> {
     let Loaded { data, ledger, .. } = loaded;
-    let mut entries = Entries::of(store);
     each_row(store, key::DATA, "data", &mut |row_key, row| {
         let (content, checksum) = unseal(row_key, row)?;
         let row: DataRow<'_> = decode(content)?;
@@ -183,6 +190,7 @@ fn load_data(store: &dyn Store, loaded: &mut Loaded) -> Result<(), StoreError> {
 fn load_events(
     store: &dyn Store,
     loaded: &mut Loaded,
+    entries: &mut Entries<'_>,
     boot: BootEpoch,
     recent_max: usize,
 ) -> Result<(), StoreError> {
@@ -232,7 +240,7 @@ fn load_events(
     if loaded.ledger != ledger {
         return Err(corrupt("rows are missing, left over or outdated: they do not add up".into()));
     }
-    loaded.data.history = load_log(store, &loaded.data.map, logged)?;
+    loaded.data.history = load_log(store, entries, &loaded.data.map, logged)?;
     loaded.data.version = version;
     // Snapshots of earlier boots are gone: nobody can have read before this version.
     loaded.data.changed_at = version;

@@ -17,9 +17,6 @@ use crate::store::{self, Durability, Engine, Place, Store, StoreError, WriteBatc
 /// Starts of the process that may have come after a checkpoint: their tokens must not come again.
 const EPOCHS_SKIPPED: u32 = 1_000;
 
-/// Bytes that are copied in one batch.
-const SLICE_BYTES: usize = 1 << 20;
-
 /// A checkpoint that has taken the place of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restored {
@@ -45,8 +42,8 @@ pub fn write_checkpoint(
     let target = to.map_or_else(|| checkpoint::next_path(path), Ok)?;
     let mut writer = Writer::begin(target)?;
     copy(&*store, &mut writer)?;
-    for id in store.list_large()? {
-        store.get_large(id)?.iter().try_for_each(|value| writer.large(value))?;
+    for id in store.large().list()? {
+        store.large().get(id)?.iter().try_for_each(|value| writer.large(value))?;
     }
     let info = writer.finish()?;
     store.close()?;
@@ -83,21 +80,17 @@ pub fn migrate(
     let mut target = store::create(to, engine)?;
     let (mut rows, mut position) = (0, None::<Vec<u8>>);
     loop {
-        let mut slice = WriteBatch::default();
-        let after = position.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        source.scan(after, Bound::Unbounded, &mut |key, value| {
-            slice.put(key.to_vec(), value.to_vec());
-            if slice.size_bytes() < SLICE_BYTES { Continue(()) } else { Break(()) }
-        })?;
-        let Some((last, _)) = slice.rows().last() else { break };
-        position = Some(last.clone());
+        let (slice, is_last) = engine::slice_after(&*source, &mut position)?;
         rows += slice.rows().len() as u64;
         target.apply(&slice)?;
         target.sync(Durability::Process)?;
+        if is_last {
+            break;
+        }
     }
-    for id in source.list_large()? {
-        if let Some(value) = source.get_large(id)? {
-            target.put_large(id, &value)?;
+    for id in source.large().list()? {
+        if let Some(value) = source.large().get(id)? {
+            target.large().put(id, &value)?;
         }
     }
     target.sync(Durability::Disk)?;

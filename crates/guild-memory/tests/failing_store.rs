@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::{World, bindings, completion, graph, task};
 use guild_memory::store::{
-    Crash, RamDisk, RamStore, Store, StoreStats, ValueId, Visit, WriteBatch,
+    Crash, LargeValues, RamDisk, RamStore, Store, StoreStats, Visit, WriteBatch,
 };
 use guild_memory::{CommitError, Durability, StoreError, SubmitError};
 
@@ -76,20 +76,8 @@ impl Store for Failing {
         self.inner.sync(level)
     }
 
-    fn put_large(&mut self, id: ValueId, value: &[u8]) -> Result<(), StoreError> {
-        self.inner.put_large(id, value)
-    }
-
-    fn get_large(&self, id: ValueId) -> Result<Option<Vec<u8>>, StoreError> {
-        self.inner.get_large(id)
-    }
-
-    fn remove_large(&mut self, id: ValueId) -> Result<(), StoreError> {
-        self.inner.remove_large(id)
-    }
-
-    fn list_large(&self) -> Result<Vec<ValueId>, StoreError> {
-        self.inner.list_large()
+    fn large(&self) -> &dyn LargeValues {
+        self.inner.large()
     }
 
     fn stats(&self) -> StoreStats {

@@ -184,23 +184,23 @@ fn large_values_are_kept_by_their_content_also_in_the_middle_of_a_scan() {
     on_every_store(|store| {
         let (one, two) = (vec![1; 100_000], vec![2; 200_000]);
         let (first, second) = (ValueId::of(&one), ValueId::of(&two));
-        assert_eq!(store.get_large(first).unwrap(), None);
-        store.put_large(first, &one).unwrap();
-        store.put_large(first, &one).unwrap();
-        store.put_large(second, &two).unwrap();
+        assert_eq!(store.large().get(first).unwrap(), None);
+        store.large().put(first, &one).unwrap();
+        store.large().put(first, &one).unwrap();
+        store.large().put(second, &two).unwrap();
         let mut names = vec![first, second];
         names.sort();
-        assert_eq!(store.list_large().unwrap(), names);
+        assert_eq!(store.large().list().unwrap(), names);
         store.apply(&batch(&[("row", Some("x"))])).unwrap();
         let mut seen = None;
         let mut each = |_: &[u8], _: &[u8]| {
-            seen = store.get_large(first).unwrap();
+            seen = store.large().get(first).unwrap();
             ControlFlow::Continue(())
         };
         store.scan(Bound::Unbounded, Bound::Unbounded, &mut each).unwrap();
         assert_eq!(seen, Some(one));
-        store.remove_large(first).unwrap();
-        store.remove_large(first).unwrap();
-        assert_eq!(store.list_large().unwrap(), [second]);
+        store.large().remove(first).unwrap();
+        store.large().remove(first).unwrap();
+        assert_eq!(store.large().list().unwrap(), [second]);
     });
 }

@@ -3,7 +3,9 @@
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
-use crate::store::{Durability, Store, StoreError, StoreStats, ValueId, Visit, WriteBatch};
+use crate::store::{
+    Durability, LargeValues, Store, StoreError, StoreStats, ValueId, Visit, WriteBatch,
+};
 
 /// Stands where a store was that is being opened again.
 #[derive(Debug)]
@@ -37,20 +39,8 @@ impl Store for Absent {
         self.error()
     }
 
-    fn put_large(&mut self, _: ValueId, _: &[u8]) -> Result<(), StoreError> {
-        self.error()
-    }
-
-    fn get_large(&self, _: ValueId) -> Result<Option<Vec<u8>>, StoreError> {
-        self.error()
-    }
-
-    fn remove_large(&mut self, _: ValueId) -> Result<(), StoreError> {
-        self.error()
-    }
-
-    fn list_large(&self) -> Result<Vec<ValueId>, StoreError> {
-        self.error()
+    fn large(&self) -> &dyn LargeValues {
+        self
     }
 
     fn stats(&self) -> StoreStats {
@@ -58,6 +48,24 @@ impl Store for Absent {
     }
 
     fn close(self: Box<Self>) -> Result<(), StoreError> {
+        self.error()
+    }
+}
+
+impl LargeValues for Absent {
+    fn put(&self, _: ValueId, _: &[u8]) -> Result<(), StoreError> {
+        self.error()
+    }
+
+    fn get(&self, _: ValueId) -> Result<Option<Vec<u8>>, StoreError> {
+        self.error()
+    }
+
+    fn remove(&self, _: ValueId) -> Result<(), StoreError> {
+        self.error()
+    }
+
+    fn list(&self) -> Result<Vec<ValueId>, StoreError> {
         self.error()
     }
 }

@@ -6,8 +6,31 @@ use super::{Reply, abandon};
 use crate::checkpoint::{CheckpointError, CheckpointInfo, Writer};
 use crate::store::{Durability, Store, StoreError, ValueId, WriteBatch};
 
-/// Bytes that are copied between two groups.
+/// Bytes that are copied at a time, between two groups.
 const SLICE_BYTES: usize = 1 << 20;
+
+/// Returns the rows after a position, up to [`SLICE_BYTES`] of them, and whether they are the last;
+/// moves the position behind them.
+pub(crate) fn slice_after(
+    store: &dyn Store,
+    position: &mut Option<Vec<u8>>,
+) -> Result<(WriteBatch, bool), StoreError> {
+    let mut slice = WriteBatch::default();
+    let from = position.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    store.scan(from, Bound::Unbounded, &mut |key, value| {
+        slice.put(key.to_vec(), value.to_vec());
+        if slice.size_bytes() < SLICE_BYTES {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    })?;
+    if let Some((key, _)) = slice.rows().last() {
+        *position = Some(key.clone());
+    }
+    let is_last = slice.size_bytes() < SLICE_BYTES;
+    Ok((slice, is_last))
+}
 
 /// A copy under way: rows in order, and what changes behind it.
 #[derive(Debug)]
@@ -40,11 +63,11 @@ impl Copy {
             if !is_last || !matches!(self.target, Target::Checkpoint(..)) {
                 return Ok(is_last);
             }
-            return Ok(self.large.insert(store.list_large()?).is_empty());
+            return Ok(self.large.insert(store.large().list()?).is_empty());
         };
         // One that is gone meanwhile is one that no row refers to.
         if let (Some(id), Target::Checkpoint(writer, _)) = (large.pop(), &mut self.target)
-            && let Some(value) = store.get_large(id)?
+            && let Some(value) = store.large().get(id)?
         {
             writer.large(&value)?;
         }
@@ -53,20 +76,7 @@ impl Copy {
 
     /// Copies the next rows; returns whether they were the last.
     fn next_rows(&mut self, store: &dyn Store) -> Result<bool, CheckpointError> {
-        let mut slice = WriteBatch::default();
-        let from = self.position.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        store.scan(from, Bound::Unbounded, &mut |key, value| {
-            slice.put(key.to_vec(), value.to_vec());
-            if slice.size_bytes() < SLICE_BYTES {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            }
-        })?;
-        let is_last = slice.size_bytes() < SLICE_BYTES;
-        if let Some((key, _)) = slice.rows().last() {
-            self.position = Some(key.clone());
-        }
+        let (slice, is_last) = slice_after(store, &mut self.position)?;
         match &mut self.target {
             Target::Checkpoint(writer, _) => {
                 for (key, value) in slice.rows() {

@@ -57,11 +57,11 @@ fn before(change: &Replaced) -> (&[u8], Option<DataRow<'_>>) {
 /// Reads the history; `map` is the newest state and `newest` the newest commit that the log knows.
 pub(crate) fn load_log(
     store: &dyn Store,
+    entries: &mut Entries<'_>,
     map: &Map,
     newest: CommitVersion,
 ) -> Result<History, StoreError> {
     let floor: CommitVersion = optional_meta(store, key::FLOOR)?.unwrap_or_default();
-    let mut entries = Entries::of(store);
     let mut found: Vec<Commit> = Vec::new();
     let mut groups: VecDeque<LogGroup> = VecDeque::new();
     each_record(store, key::LOG, "history", None, &mut |_, content| {
@@ -76,7 +76,7 @@ pub(crate) fn load_log(
         let (first, last, chunks) = (first.version, last.version, chunks_of(content));
         let place = found.len();
         for row in row.commits {
-            found.push(row.into_commit(&mut entries)?);
+            found.push(row.into_commit(entries)?);
         }
         let bytes = found[place..].iter().map(Commit::size_bytes).sum();
         groups.push_back(LogGroup { first, last, bytes, chunks });

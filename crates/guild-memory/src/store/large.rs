@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::StoreError;
+use super::directory::Directory;
+use super::{LargeValues, StoreError};
 
 /// Directory of the files, within that of the store.
 const DIRECTORY: &str = "values";
@@ -53,70 +54,73 @@ impl fmt::Debug for ValueId {
     }
 }
 
-/// Writes a value to its file, synced; one that is there already stays.
-pub(super) fn put(store: &Path, id: ValueId, value: &[u8]) -> Result<(), StoreError> {
-    let directory = store.join(DIRECTORY);
-    let path = directory.join(id.to_string());
-    let written = (|| {
-        if !directory.exists() {
-            fs::create_dir(&directory)?;
-            File::open(store)?.sync_all()?;
-        }
-        // That the name is there does not say that it is there durably.
-        if path.exists() {
-            return File::open(&directory)?.sync_all();
-        }
-        let draft = path.with_extension("draft");
-        let mut file = File::create(&draft)?;
-        file.write_all(value)?;
-        file.sync_all()?;
-        fs::rename(&draft, &path)?;
-        File::open(&directory)?.sync_all()
-    })();
-    written.map_err(|error| StoreError::from_io(store, "write a large value", &error))
-}
-
-/// Reads a value; none: there is no file.
-pub(super) fn get(store: &Path, id: ValueId) -> Result<Option<Vec<u8>>, StoreError> {
-    match fs::read(path(store, id)) {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(StoreError::from_io(store, "read a large value", &error)),
-    }
-}
-
-/// Removes a value; no error when it is not there.
-pub(super) fn remove(store: &Path, id: ValueId) -> Result<(), StoreError> {
-    match fs::remove_file(path(store, id)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(StoreError::from_io(store, "remove a large value", &error))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-/// Returns all values, and removes what a crash has left of one that was being written.
-pub(super) fn list(store: &Path) -> Result<Vec<ValueId>, StoreError> {
-    let failed = |error: io::Error| StoreError::from_io(store, "list the large values", &error);
-    let entries = match fs::read_dir(store.join(DIRECTORY)) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name();
-        match name.to_str().and_then(ValueId::parse) {
-            Some(id) => found.push(id),
-            None if entry.path().extension().is_some_and(|extension| extension == "draft") => {
-                fs::remove_file(entry.path()).map_err(failed)?;
+impl LargeValues for Directory {
+    fn put(&self, id: ValueId, value: &[u8]) -> Result<(), StoreError> {
+        let store = self.path();
+        let directory = store.join(DIRECTORY);
+        let path = directory.join(id.to_string());
+        let written = (|| {
+            if !directory.exists() {
+                fs::create_dir(&directory)?;
+                File::open(store)?.sync_all()?;
             }
-            None => {}
+            // That the name is there does not say that it is there durably.
+            if path.exists() {
+                return File::open(&directory)?.sync_all();
+            }
+            let draft = path.with_extension("draft");
+            let mut file = File::create(&draft)?;
+            file.write_all(value)?;
+            file.sync_all()?;
+            fs::rename(&draft, &path)?;
+            File::open(&directory)?.sync_all()
+        })();
+        written.map_err(|error| StoreError::from_io(store, "write a large value", &error))
+    }
+
+    fn get(&self, id: ValueId) -> Result<Option<Vec<u8>>, StoreError> {
+        let store = self.path();
+        match fs::read(path(store, id)) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError::from_io(store, "read a large value", &error)),
         }
     }
-    found.sort();
-    Ok(found)
+
+    fn remove(&self, id: ValueId) -> Result<(), StoreError> {
+        let store = self.path();
+        match fs::remove_file(path(store, id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::from_io(store, "remove a large value", &error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Removes what a crash has left of a value that was being written, too.
+    fn list(&self) -> Result<Vec<ValueId>, StoreError> {
+        let store = self.path();
+        let failed = |error: io::Error| StoreError::from_io(store, "list the large values", &error);
+        let entries = match fs::read_dir(store.join(DIRECTORY)) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            match name.to_str().and_then(ValueId::parse) {
+                Some(id) => found.push(id),
+                None if entry.path().extension().is_some_and(|extension| extension == "draft") => {
+                    fs::remove_file(entry.path()).map_err(failed)?;
+                }
+                None => {}
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
 }
 
 /// Gives all values a second name in a directory where data is kept aside.
@@ -144,22 +148,23 @@ mod tests {
 
     #[test]
     fn values_are_found_by_their_content_and_drafts_are_not_values() {
-        let store = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let store = Directory::lock(folder.path(), false).unwrap();
         let (one, other) = (ValueId::of(b"one"), ValueId::of(b"other"));
         assert_eq!(
             one.to_string(),
             "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed",
         );
-        assert_eq!(list(store.path()).unwrap(), []);
-        put(store.path(), one, b"one").unwrap();
-        put(store.path(), one, b"one").unwrap();
+        assert_eq!(store.list().unwrap(), []);
+        store.put(one, b"one").unwrap();
+        store.put(one, b"one").unwrap();
         fs::write(store.path().join("values/half.draft"), "ha").unwrap();
-        assert_eq!(list(store.path()).unwrap(), [one]);
+        assert_eq!(store.list().unwrap(), [one]);
         assert!(!store.path().join("values/half.draft").exists());
-        assert_eq!(get(store.path(), one).unwrap(), Some(b"one".to_vec()));
-        assert_eq!(get(store.path(), other).unwrap(), None);
-        remove(store.path(), other).unwrap();
-        remove(store.path(), one).unwrap();
-        assert_eq!(list(store.path()).unwrap(), []);
+        assert_eq!(store.get(one).unwrap(), Some(b"one".to_vec()));
+        assert_eq!(store.get(other).unwrap(), None);
+        store.remove(other).unwrap();
+        store.remove(one).unwrap();
+        assert_eq!(store.list().unwrap(), []);
     }
 }

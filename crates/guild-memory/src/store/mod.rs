@@ -295,30 +295,8 @@ pub trait Store: fmt::Debug + Send + 'static {
     /// The engine cannot write; nothing is known about any batch since the last barrier.
     fn sync(&mut self, level: Durability) -> Result<(), StoreError>;
 
-    /// Stores a large value, durably on return. Equal values have one name; to store one that is
-    /// there already changes nothing.
-    ///
-    /// # Errors
-    /// It cannot be written; no row may refer to it then.
-    fn put_large(&mut self, id: ValueId, value: &[u8]) -> Result<(), StoreError>;
-
-    /// Returns a large value; none: it is not there.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    fn get_large(&self, id: ValueId) -> Result<Option<Vec<u8>>, StoreError>;
-
-    /// Removes a large value that no durable row refers to.
-    ///
-    /// # Errors
-    /// It cannot be removed; it is found again at the next open.
-    fn remove_large(&mut self, id: ValueId) -> Result<(), StoreError>;
-
-    /// Returns the names of all large values, in their order.
-    ///
-    /// # Errors
-    /// They cannot be listed.
-    fn list_large(&self) -> Result<Vec<ValueId>, StoreError>;
+    /// Returns what keeps the large values of this store.
+    fn large(&self) -> &dyn LargeValues;
 
     /// Returns what the store has done so far.
     fn stats(&self) -> StoreStats;
@@ -352,6 +330,35 @@ pub trait Store: fmt::Debug + Send + 'static {
         drop(old);
         Ok(())
     }
+}
+
+/// The large values of a store, each under a name that its content gives it. They may be asked for in
+/// the middle of a scan.
+pub trait LargeValues {
+    /// Stores a large value, durably on return. Equal values have one name; to store one that is
+    /// there already changes nothing.
+    ///
+    /// # Errors
+    /// It cannot be written; no row may refer to it then.
+    fn put(&self, id: ValueId, value: &[u8]) -> Result<(), StoreError>;
+
+    /// Returns a large value; none: it is not there.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn get(&self, id: ValueId) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Removes a large value that no durable row refers to.
+    ///
+    /// # Errors
+    /// It cannot be removed; it is found again at the next open.
+    fn remove(&self, id: ValueId) -> Result<(), StoreError>;
+
+    /// Returns the names of all large values, in their order.
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    fn list(&self) -> Result<Vec<ValueId>, StoreError>;
 }
 
 /// Why a store cannot be used: what, where, and what to do about it.

@@ -9,7 +9,7 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Durability, Store, StoreError, StoreStats, ValueId, Visit, WriteBatch};
+use super::{Durability, LargeValues, Store, StoreError, StoreStats, ValueId, Visit, WriteBatch};
 
 /// What happens to the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl RamDisk {
             change(&mut rows, batch);
         }
         let disk = Disk { synced: rows.clone(), rows, ..Disk::default() };
-        let large = self.large().clone();
+        let large = self.values().clone();
         Self { disk: Arc::new(Mutex::new(disk)), large: Arc::new(Mutex::new(large)) }
     }
 
@@ -76,7 +76,7 @@ impl RamDisk {
 
     /// Changes large values behind the back of the store, as failing hardware would.
     pub fn tamper_large(&self, change: impl FnOnce(&mut BTreeMap<ValueId, Vec<u8>>)) {
-        change(&mut self.large());
+        change(&mut self.values());
     }
 
     /// Changes rows behind the back of the store, as failing hardware would.
@@ -92,8 +92,28 @@ impl RamDisk {
         self.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn large(&self) -> MutexGuard<'_, BTreeMap<ValueId, Vec<u8>>> {
+    fn values(&self) -> MutexGuard<'_, BTreeMap<ValueId, Vec<u8>>> {
         self.large.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LargeValues for RamDisk {
+    fn put(&self, id: ValueId, value: &[u8]) -> Result<(), StoreError> {
+        self.values().insert(id, value.to_vec());
+        Ok(())
+    }
+
+    fn get(&self, id: ValueId) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.values().get(&id).cloned())
+    }
+
+    fn remove(&self, id: ValueId) -> Result<(), StoreError> {
+        self.values().remove(&id);
+        Ok(())
+    }
+
+    fn list(&self) -> Result<Vec<ValueId>, StoreError> {
+        Ok(self.values().keys().copied().collect())
     }
 }
 
@@ -165,22 +185,8 @@ impl Store for RamStore {
         Ok(())
     }
 
-    fn put_large(&mut self, id: ValueId, value: &[u8]) -> Result<(), StoreError> {
-        self.disk.large().insert(id, value.to_vec());
-        Ok(())
-    }
-
-    fn get_large(&self, id: ValueId) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.disk.large().get(&id).cloned())
-    }
-
-    fn remove_large(&mut self, id: ValueId) -> Result<(), StoreError> {
-        self.disk.large().remove(&id);
-        Ok(())
-    }
-
-    fn list_large(&self) -> Result<Vec<ValueId>, StoreError> {
-        Ok(self.disk.large().keys().copied().collect())
+    fn large(&self) -> &dyn LargeValues {
+        &self.disk
     }
 
     fn stats(&self) -> StoreStats {

@@ -14,7 +14,7 @@ use redb::{Database, ReadableTable, TableDefinition};
 use super::directory::{Directory, REDB_FILE};
 use super::ram::is_empty;
 use super::{
-    Durability, Reopen, Store, StoreError, StoreStats, ValueId, Visit, WriteBatch, caught, large,
+    Durability, LargeValues, Reopen, Store, StoreError, StoreStats, Visit, WriteBatch, caught,
 };
 
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
@@ -174,20 +174,8 @@ impl Store for RedbStore {
         Ok(())
     }
 
-    fn put_large(&mut self, id: ValueId, value: &[u8]) -> Result<(), StoreError> {
-        large::put(self.directory.path(), id, value)
-    }
-
-    fn get_large(&self, id: ValueId) -> Result<Option<Vec<u8>>, StoreError> {
-        large::get(self.directory.path(), id)
-    }
-
-    fn remove_large(&mut self, id: ValueId) -> Result<(), StoreError> {
-        large::remove(self.directory.path(), id)
-    }
-
-    fn list_large(&self) -> Result<Vec<ValueId>, StoreError> {
-        large::list(self.directory.path())
+    fn large(&self) -> &dyn LargeValues {
+        &self.directory
     }
 
     fn stats(&self) -> StoreStats {

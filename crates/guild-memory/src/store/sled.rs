@@ -14,7 +14,7 @@ use std::thread;
 
 use super::directory::{Directory, LOCK_RETRY};
 use super::{
-    Durability, Reopen, Store, StoreError, StoreStats, ValueId, Visit, WriteBatch, caught, large,
+    Durability, LargeValues, Reopen, Store, StoreError, StoreStats, Visit, WriteBatch, caught,
 };
 
 /// Pages above a quarter of a segment go to `blobs/`, which sled never syncs: segments large
@@ -175,20 +175,8 @@ impl Store for SledStore {
         Ok(())
     }
 
-    fn put_large(&mut self, id: ValueId, value: &[u8]) -> Result<(), StoreError> {
-        large::put(self.directory.path(), id, value)
-    }
-
-    fn get_large(&self, id: ValueId) -> Result<Option<Vec<u8>>, StoreError> {
-        large::get(self.directory.path(), id)
-    }
-
-    fn remove_large(&mut self, id: ValueId) -> Result<(), StoreError> {
-        large::remove(self.directory.path(), id)
-    }
-
-    fn list_large(&self) -> Result<Vec<ValueId>, StoreError> {
-        large::list(self.directory.path())
+    fn large(&self) -> &dyn LargeValues {
+        &self.directory
     }
 
     fn stats(&self) -> StoreStats {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use guild_memory::store::{
-    Crash, RamDisk, RamStore, Store, StoreStats, ValueId, Visit, WriteBatch,
+    Crash, LargeValues, RamDisk, RamStore, Store, StoreStats, ValueId, Visit, WriteBatch,
 };
 use guild_memory::{Durability, StoreError};
 
@@ -115,25 +115,8 @@ impl Store for FailingStore {
         }
     }
 
-    fn put_large(&mut self, id: ValueId, value: &[u8]) -> Result<(), StoreError> {
-        match self.disk.state().fault {
-            Some(DiskFault::BeforeWrite | DiskFault::Full) => Err(self.refuse("write a value")),
-            Some(DiskFault::AfterSync | DiskFault::Unsynced) | None => {
-                self.inner.put_large(id, value)
-            }
-        }
-    }
-
-    fn get_large(&self, id: ValueId) -> Result<Option<Vec<u8>>, StoreError> {
-        self.inner.get_large(id)
-    }
-
-    fn remove_large(&mut self, id: ValueId) -> Result<(), StoreError> {
-        self.inner.remove_large(id)
-    }
-
-    fn list_large(&self) -> Result<Vec<ValueId>, StoreError> {
-        self.inner.list_large()
+    fn large(&self) -> &dyn LargeValues {
+        self
     }
 
     fn stats(&self) -> StoreStats {
@@ -142,5 +125,28 @@ impl Store for FailingStore {
 
     fn close(self: Box<Self>) -> Result<(), StoreError> {
         Box::new(self.inner).close()
+    }
+}
+
+impl LargeValues for FailingStore {
+    fn put(&self, id: ValueId, value: &[u8]) -> Result<(), StoreError> {
+        match self.disk.state().fault {
+            Some(DiskFault::BeforeWrite | DiskFault::Full) => Err(self.refuse("write a value")),
+            Some(DiskFault::AfterSync | DiskFault::Unsynced) | None => {
+                self.inner.large().put(id, value)
+            }
+        }
+    }
+
+    fn get(&self, id: ValueId) -> Result<Option<Vec<u8>>, StoreError> {
+        self.inner.large().get(id)
+    }
+
+    fn remove(&self, id: ValueId) -> Result<(), StoreError> {
+        self.inner.large().remove(id)
+    }
+
+    fn list(&self) -> Result<Vec<ValueId>, StoreError> {
+        self.inner.large().list()
     }
 }
