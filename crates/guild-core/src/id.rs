@@ -44,6 +44,19 @@ pub struct AgentId {
     pub index: u32,
 }
 
+impl AgentId {
+    /// Returns the agent as one number: `role << 32 | index`.
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.role.0) << 32 | u64::from(self.index)
+    }
+
+    /// Returns the agent of a number from [`to_bits`](Self::to_bits).
+    pub fn from_bits(bits: u64) -> Self {
+        let role = RoleId(u16::try_from(bits >> 32).unwrap_or(u16::MAX));
+        Self { role, index: u32::try_from(bits & 0xffff_ffff).unwrap_or(u32::MAX) }
+    }
+}
+
 /// Numbers a quota of a guild, in the order in which quotas were declared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct QuotaId(pub u16);

@@ -91,6 +91,37 @@ fn an_incident_is_recovered_when_its_agent_lives_and_its_task_runs_again() {
 }
 
 #[test]
+fn a_task_that_was_taken_from_a_silent_agent_is_forgotten_when_the_agent_is_heard_of() {
+    let late = |book: &mut IncidentBook| {
+        book.task_event(at(5), &failed(task(3), 1, Cause::Heartbeat, Some(at(9))));
+        assert!(book.is_watching());
+    };
+    // Its thread was given up, so nobody told what its life was doing.
+    let mut condemned = book();
+    late(&mut condemned);
+    condemned.open(at(20), crash(agent(0), 1, None));
+    assert!(!condemned.is_watching());
+
+    let mut lives_again = book();
+    late(&mut lives_again);
+    assert_eq!(lives_again.agent_lives(at(20), agent(0), Incarnation(2)), []);
+    assert!(!lives_again.is_watching());
+
+    // Another agent has had the task since then, and is silent too.
+    let mut both = book();
+    late(&mut both);
+    let mut again = failed(task(3), 2, Cause::Heartbeat, None);
+    if let Event::TaskFailed { agent: of, .. } = &mut again {
+        *of = agent(1);
+    }
+    both.task_event(at(15), &again);
+    both.agent_lives(at(20), agent(0), Incarnation(2));
+    assert!(both.is_watching());
+    both.agent_lives(at(30), agent(1), Incarnation(2));
+    assert!(!both.is_watching());
+}
+
+#[test]
 fn neither_another_agent_nor_the_same_life_nor_another_task_recovers_it() {
     let mut book = book();
     book.open(at(10), crash(agent(0), 7, Some((task(3), 1))));

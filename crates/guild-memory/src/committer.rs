@@ -41,6 +41,8 @@ struct Shared {
     stored: AtomicU64,
     /// Whether the store has failed and is being brought back.
     is_suspended: AtomicBool,
+    /// Whether there are errors that the owner has not heard of yet.
+    has_troubles: AtomicBool,
     failure: OnceLock<StoreError>,
 }
 
@@ -186,6 +188,10 @@ impl Committer {
 
     /// Returns the errors since the last call that were or may be overcome.
     pub(crate) fn take_troubles(&self) -> Vec<StoreError> {
+        // Every turn asks; the lock is for the rare answer.
+        if !self.shared.has_troubles.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
         std::mem::take(&mut self.shared.lock().troubles)
     }
 
@@ -283,6 +289,7 @@ fn make_durable(
 ) -> Result<(), StoreError> {
     let result = engine.write(batch, &mut |error| {
         shared.lock().troubles.push(error.clone());
+        shared.has_troubles.store(true, Ordering::Release);
         shared.is_suspended.store(true, Ordering::Release);
         tell(notify);
     });

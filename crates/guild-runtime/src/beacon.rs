@@ -4,12 +4,12 @@
 //! The stamps have one writer, the thread itself, and cost a few stores; the watchdog only reads
 //! them. It can fence the thread: from then on no poll of an agent begins on it.
 
-use std::cell::RefCell;
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use guild_core::id::{AgentId, RoleId};
+use guild_core::id::AgentId;
 use guild_core::supervision::Look;
 use guild_core::time::micros;
 
@@ -26,13 +26,13 @@ pub(crate) struct Beacon {
 }
 
 thread_local! {
-    static HERE: RefCell<Option<Arc<Beacon>>> = const { RefCell::new(None) };
+    static HERE: OnceCell<Arc<Beacon>> = const { OnceCell::new() };
 }
 
 impl Beacon {
     /// Makes this the beacon of the calling thread.
     pub(crate) fn install(self: Arc<Self>) {
-        HERE.with(|here| *here.borrow_mut() = Some(self));
+        HERE.with(|here| drop(here.set(self)));
     }
 
     /// Lets no further poll of an agent begin.
@@ -47,53 +47,43 @@ impl Beacon {
         let declared = Duration::from_micros(self.declared_us.load(Ordering::Relaxed));
         // What was read between two stamps belongs together.
         let is_whole = self.stamps.load(Ordering::Acquire) == stamps;
-        let agent = (stamps % 2 == 1 && is_whole).then(|| unpack(agent));
+        let agent = (stamps % 2 == 1 && is_whole).then(|| AgentId::from_bits(agent));
         Look { poll: stamps, agent, declared }
     }
 }
 
 /// Polls something of an agent between two stamps; none: the thread is fenced, and nothing was polled.
 pub(crate) fn during<R>(agent: AgentId, poll: impl FnOnce() -> R) -> Option<R> {
-    let is_fenced = HERE.with(|here| {
-        let here = here.borrow();
-        let beacon = here.as_ref()?;
+    HERE.with(|here| {
+        let Some(beacon) = here.get() else {
+            return Some(poll());
+        };
         if beacon.is_fenced.load(Ordering::Acquire) {
-            return Some(true);
+            return None;
         }
-        beacon.agent.store(pack(agent), Ordering::Relaxed);
+        beacon.agent.store(agent.to_bits(), Ordering::Relaxed);
         beacon.declared_us.store(0, Ordering::Relaxed);
         stamp(beacon);
-        Some(false)
-    });
-    match is_fenced {
-        None => Some(poll()),
-        Some(true) => None,
-        Some(false) => {
-            let _end = End;
-            Some(poll())
-        }
-    }
+        let _end = End(beacon);
+        Some(poll())
+    })
 }
 
 /// Declares that the present poll may take this long.
 pub(crate) fn declare(lasts: Duration) {
     HERE.with(|here| {
-        if let Some(beacon) = here.borrow().as_ref() {
+        if let Some(beacon) = here.get() {
             beacon.declared_us.store(micros(lasts), Ordering::Relaxed);
         }
     });
 }
 
 /// Stamps the end of a poll, however it ends.
-struct End;
+struct End<'a>(&'a Beacon);
 
-impl Drop for End {
+impl Drop for End<'_> {
     fn drop(&mut self) {
-        HERE.with(|here| {
-            if let Some(beacon) = here.borrow().as_ref() {
-                stamp(beacon);
-            }
-        });
+        stamp(self.0);
     }
 }
 
@@ -103,17 +93,10 @@ fn stamp(beacon: &Beacon) {
     beacon.stamps.store(stamps + 1, Ordering::Release);
 }
 
-fn pack(agent: AgentId) -> u64 {
-    u64::from(agent.role.0) << 32 | u64::from(agent.index)
-}
-
-fn unpack(agent: u64) -> AgentId {
-    let role = RoleId(u16::try_from(agent >> 32).unwrap_or(u16::MAX));
-    AgentId { role, index: u32::try_from(agent & 0xffff_ffff).unwrap_or(u32::MAX) }
-}
-
 #[cfg(test)]
 mod tests {
+    use guild_core::id::RoleId;
+
     use super::*;
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use guild_core::event::{Event, Names};
 use guild_core::graph::{Catalog, Graph, GraphBuilder, Task};
 use guild_core::id::{AgentId, FencingToken, RunId, TaskId, TaskIndex};
-use guild_core::incident::Discarded;
+use guild_core::incident::{Discarded, Report};
 use guild_core::payload::Payload;
 use guild_core::planner::Input;
 use guild_core::time::Timestamp;
@@ -106,6 +106,17 @@ impl Surroundings {
         self.named(|names| faults.strike(&of.hit(site, self.clock.now(), names)))
     }
 
+    /// Has an event recorded.
+    pub(crate) fn log(&self, event: Event) {
+        self.memory.push(MemoryMessage::Record(event));
+    }
+
+    /// Opens an incident and has its events recorded; the memory and the scheduler record theirs in
+    /// the turn that they are in.
+    pub(crate) fn open_incident(&self, now: Timestamp, report: Report) {
+        self.incidents.open(now, report).for_each(|event| self.log(event));
+    }
+
     /// Records a fault and returns its number.
     pub(crate) fn record(&self, strike: &Strike, site: Site, of: Subject) -> u64 {
         if let Some(number) = strike.continues {
@@ -115,14 +126,14 @@ impl Surroundings {
         if let Some(faults) = &self.faults {
             faults.struck(strike.tag, number);
         }
-        self.memory.push(MemoryMessage::Record(Event::FaultInjected {
+        self.log(Event::FaultInjected {
             fault: number,
             r#type: strike.kind.into(),
             site: site.name().into(),
             agent: of.agent,
             task: of.task.map(|(task, _)| task),
             attempt: of.task.map(|(_, attempt)| attempt),
-        }));
+        });
         number
     }
 

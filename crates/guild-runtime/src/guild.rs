@@ -222,7 +222,7 @@ impl Guild {
         graph.name = format!("{}/{}/retry-{}", graph.name, name(), retries + 1);
         let run = self.submit(graph).await?;
         let retried = Event::LetterRetried { task, run: run.id() };
-        self.surroundings.memory.push(MemoryMessage::Record(retried));
+        self.surroundings.log(retried);
         Ok(run)
     }
 
@@ -234,7 +234,7 @@ impl Guild {
         let name = || self.surroundings.named(|names| names.task(task));
         self.surroundings.letters.retries(task).ok_or_else(|| LetterError::Unknown(name()))?;
         let discarded = Event::LetterDiscarded { task, note: note.into() };
-        self.surroundings.memory.push(MemoryMessage::Record(discarded));
+        self.surroundings.log(discarded);
         Ok(())
     }
 
@@ -275,14 +275,14 @@ impl Guild {
     /// its number.
     pub fn record_fault(&self, kind: &str, site: &str) -> u64 {
         let number = self.surroundings.stats.faults.fetch_add(1, Ordering::Relaxed) + 1;
-        self.surroundings.memory.push(MemoryMessage::Record(Event::FaultInjected {
+        self.surroundings.log(Event::FaultInjected {
             fault: number,
             r#type: kind.into(),
             site: site.into(),
             agent: None,
             task: None,
             attempt: None,
-        }));
+        });
         number
     }
 
@@ -304,7 +304,7 @@ impl Guild {
     /// Records that a phase of an experiment begins, `chaos` or `quiet` say.
     pub fn record_phase(&self, phase: &str) {
         let phase = phase.into();
-        self.surroundings.memory.push(MemoryMessage::Record(Event::PhaseStarted { phase }));
+        self.surroundings.log(Event::PhaseStarted { phase });
     }
 
     /// Returns the shared memory.

@@ -214,11 +214,15 @@ impl Scheduler {
         loop {
             let mut decisions = std::mem::take(&mut self.decisions);
             for event in decisions.events.drain(..) {
-                let is_failure = matches!(event, Event::TaskFailed { .. });
-                if is_failure
-                    || self.given_up.is_some()
-                    || self.surroundings.incidents.is_watching()
-                {
+                // The kinds that `IncidentBook::task_event` hears of.
+                let is_watched = match &event {
+                    Event::TaskFailed { .. } => true,
+                    Event::TaskAssigned { .. } | Event::TaskEnded { .. } => {
+                        self.given_up.is_some() || self.surroundings.incidents.is_watching()
+                    }
+                    _ => false,
+                };
+                if is_watched {
                     self.record_watched(now, event);
                 } else {
                     self.to_memory.push(MemoryMessage::Record(event));

@@ -407,8 +407,7 @@ impl Tree {
                 Failure::panicked(Cause::Panic, PanicReport { message: message.into(), ..report });
             let kind = IncidentKind::ControllerFailed;
             let report = failure.report(kind, Severity::Error, None, None, fault, action);
-            let events = surroundings.incidents.open(clock.now(), report);
-            events.for_each(|event| surroundings.memory.push(MemoryMessage::Record(event)));
+            surroundings.open_incident(clock.now(), report);
             Box::pin(std::future::ready(verdict))
         };
         actix_rt::spawn(Guard::new(Context::new().into_future(actor), on_crash));

@@ -28,8 +28,7 @@ use crate::host::order;
 use crate::incidents::Details;
 use crate::mailbox::{Outlet, Wake, recycled};
 use crate::message::{
-    ChildDown, Ended, Left, MemoryMessage, Retire, Revive, SchedulerMessage, Stop,
-    SupervisorMessage,
+    ChildDown, Ended, Left, Retire, Revive, SchedulerMessage, Stop, SupervisorMessage,
 };
 use crate::run::{RunBoard, RunError};
 
@@ -234,9 +233,9 @@ impl SupervisorActor {
         } else {
             Event::AgentStarted { agent, role, incarnation }
         };
-        self.record(event);
+        self.surroundings.log(event);
         let recovered = self.surroundings.incidents.agent_lives(now, agent, incarnation);
-        recovered.into_iter().for_each(|event| self.record(event));
+        recovered.into_iter().for_each(|event| self.surroundings.log(event));
         self.tell_scheduler(Input::AgentReady { agent, incarnation });
     }
 
@@ -268,7 +267,7 @@ impl SupervisorActor {
             Ended::Retired => ChildInput::Down { child, exit: Exit::Normal },
             Ended::Stopped => ChildInput::Stopped { child },
         };
-        let draw = self.seed.unit(Stream::Restart, entity(agent), incarnation.0);
+        let draw = self.seed.unit(Stream::Restart, agent.to_bits(), incarnation.0);
         let mut orders = std::mem::take(&mut self.orders);
         let input = TreeInput::Agent { role: agent.role, input };
         let verdict = self.tree.step(now, input, draw, &mut orders);
@@ -286,7 +285,11 @@ impl SupervisorActor {
                 cause
             }
             Ended::Stopped | Ended::Retired if !self.is_ending() => {
-                self.record(Event::AgentStopped { agent, incarnation, reason: message.clone() });
+                self.surroundings.log(Event::AgentStopped {
+                    agent,
+                    incarnation,
+                    reason: message.clone(),
+                });
                 Cause::AgentLost
             }
             Ended::Stopped | Ended::Retired | Ended::Cancelled => Cause::AgentLost,
@@ -325,7 +328,7 @@ impl SupervisorActor {
             (child.parked.take(), Revive { incarnation: child.incarnation, probe });
         if released {
             let reason = "its quarantine is over".into();
-            self.record(Event::AgentReleased { agent, reason });
+            self.surroundings.log(Event::AgentReleased { agent, reason });
         }
         let delivered = match parked {
             Some(parked) => parked.send(revive).is_ok(),
@@ -358,7 +361,11 @@ impl SupervisorActor {
         tracing::warn!(agent = agent.index, "an agent did not stop in time; it is left behind");
         if !self.is_ending() {
             let reason: Box<str> = "it did not stop in time and was left behind".into();
-            self.record(Event::AgentStopped { agent, incarnation, reason: reason.clone() });
+            self.surroundings.log(Event::AgentStopped {
+                agent,
+                incarnation,
+                reason: reason.clone(),
+            });
             let (cause, message, stopped) = (Cause::AgentLost, reason, true);
             self.tell_scheduler(Input::AgentDown { agent, incarnation, cause, message, stopped });
         }
@@ -369,7 +376,7 @@ impl SupervisorActor {
             return;
         }
         let reason: Box<str> = "its agents have ended, and nothing starts them again".into();
-        self.record(Event::RoleLost { role, reason: reason.clone() });
+        self.surroundings.log(Event::RoleLost { role, reason: reason.clone() });
         self.report_loss(now, role, reason);
         self.tell_scheduler(Input::RoleLost { role });
     }
@@ -404,10 +411,6 @@ impl SupervisorActor {
         self.stopped.is_some()
     }
 
-    fn record(&self, event: Event) {
-        self.surroundings.memory.push(MemoryMessage::Record(event));
-    }
-
     fn child(&mut self, agent: AgentId) -> Option<&mut Child> {
         let crew = self.roles.get_mut(usize::from(agent.role.0))?;
         crew.children.get_mut(agent.index as usize)
@@ -431,10 +434,6 @@ impl SupervisorActor {
         });
         self.timer = Some((at, handle));
     }
-}
-
-fn entity(agent: AgentId) -> u64 {
-    u64::from(agent.role.0) << 32 | u64::from(agent.index)
 }
 
 impl Actor for SupervisorActor {

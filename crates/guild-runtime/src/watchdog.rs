@@ -12,7 +12,7 @@ use guild_core::supervision::{Finding, HoldLimits, HoldWatch};
 
 use crate::beacon::Beacon;
 use crate::context::Surroundings;
-use crate::message::{MemoryMessage, SupervisorMessage};
+use crate::message::SupervisorMessage;
 
 /// How much a thread of agents has to do, and who holds it.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,7 +131,7 @@ fn watch(watched: &Weak<Mutex<Vec<Watched>>>, guild: &Weak<Surroundings>, limits
                 Finding::Slow { agent, held } => {
                     tracing::warn!(agent = agent.index, ?held, "an agent holds its thread");
                     let held_us = guild_core::time::micros(held);
-                    guild.memory.push(MemoryMessage::Record(Event::ThreadHeld { agent, held_us }));
+                    guild.log(Event::ThreadHeld { agent, held_us });
                 }
                 Finding::Hung { agent, held } => {
                     // Whatever it still does, it does without the others: they are moved now.

@@ -29,6 +29,8 @@ pub struct IncidentBook {
     idle: BTreeMap<TaskId, u64>,
     /// Tasks that were taken from a silent agent, whose incident comes when its life has ended.
     revoked: BTreeMap<TaskId, Revoked>,
+    /// The agents that they were taken from, until they are heard of.
+    silent: BTreeMap<AgentId, TaskId>,
     limits: Bounds,
 }
 
@@ -52,6 +54,7 @@ struct Waiting {
 #[derive(Clone, Copy, Debug)]
 struct Revoked {
     attempt: u32,
+    agent: AgentId,
     fate: Fate,
 }
 
@@ -119,6 +122,7 @@ impl IncidentBook {
             down: BTreeSet::new(),
             idle: BTreeMap::new(),
             revoked: BTreeMap::new(),
+            silent: BTreeMap::new(),
             limits: Bounds {
                 incidents_max: limits.incidents_in_memory_max.max(1),
                 groups_max: limits.incident_groups_max.max(1),
@@ -168,6 +172,9 @@ impl IncidentBook {
                 }
                 Fate::Over => waiting.task = None,
             }
+        }
+        if let (IncidentKind::AgentCrashed, Some((agent, _))) = (report.kind, report.agent) {
+            self.heard_of(agent);
         }
         self.watch(number, waiting);
         let is_over =
@@ -232,6 +239,7 @@ impl IncidentBook {
         agent: AgentId,
         incarnation: Incarnation,
     ) -> Vec<Event> {
+        self.heard_of(agent);
         let earlier = |number: &u64| {
             let waiting = self.waiting.get(number).and_then(|waiting| waiting.agent);
             waiting.is_some_and(|(_, failed)| failed < incarnation)
@@ -253,11 +261,13 @@ impl IncidentBook {
     /// ended.
     pub fn task_event(&mut self, at: Timestamp, event: &Event) -> Option<Event> {
         match event {
-            Event::TaskFailed { task, attempt, cause, retry_at, .. } => {
+            Event::TaskFailed { task, attempt, agent, cause, retry_at, .. } => {
                 // The life of such an agent ends later than its lease, and its incident comes then.
                 if matches!(cause, Cause::Timeout | Cause::Heartbeat) {
                     let fate = if retry_at.is_some() { Fate::Waits } else { Fate::Over };
-                    self.revoked.insert(*task, Revoked { attempt: *attempt, fate });
+                    let (attempt, agent) = (*attempt, *agent);
+                    self.revoked.insert(*task, Revoked { attempt, agent, fate });
+                    self.silent.insert(agent, *task);
                 }
                 None
             }
@@ -296,6 +306,16 @@ impl IncidentBook {
         }
         self.acknowledged(at, number, note.into());
         Ok(Event::IncidentAcknowledged { incident: number, note: note.into() })
+    }
+
+    /// Waits no longer for the end of a life from which a task was taken: it has come, or is not told
+    /// (the agent was condemned with its thread).
+    fn heard_of(&mut self, agent: AgentId) {
+        if let Some(task) = self.silent.remove(&agent)
+            && self.revoked.get(&task).is_some_and(|revoked| revoked.agent == agent)
+        {
+            self.revoked.remove(&task);
+        }
     }
 
     fn task_goes_on(

@@ -157,18 +157,16 @@ impl Planner {
         // Tasks whose only idle agent is the one that has just failed them.
         let mut set_aside = Vec::new();
         while self.roles[role].idle_count > 0 {
-            let Some(entry) = self.roles[role].ready.pop() else {
+            let Some(entry) = self.roles[role].ready.peek().copied() else {
                 break;
             };
             let task = entry.task;
-            if self.status(task) != Some(Status::Ready) {
-                continue;
-            }
-            if !self.has_room(&entry) {
-                set_aside.push(entry);
+            let is_ready = self.status(task) == Some(Status::Ready);
+            if is_ready && !self.has_room(&entry) {
                 break;
             }
-            if self.park_if_short(now, entry) {
+            self.roles[role].ready.pop();
+            if !is_ready || self.park_if_short(now, entry) {
                 continue;
             }
             let avoid = self

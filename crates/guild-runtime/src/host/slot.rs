@@ -16,7 +16,7 @@ use crate::context::Subject;
 use crate::failure::Failure;
 use crate::fault::{Fault, Site};
 use crate::life::DIED_IDLE;
-use crate::message::{ChildDown, Ended, MemoryMessage, Revive, SupervisorMessage};
+use crate::message::{ChildDown, Ended, Revive, SupervisorMessage};
 use crate::panics::{PanicReport, caught, poll_caught};
 
 /// The state of one agent's host.
@@ -270,8 +270,7 @@ impl Slot {
             struck.map(|(_, number)| number),
             Action::Nothing,
         );
-        let events = surroundings.incidents.open(surroundings.clock.now(), report);
-        events.for_each(|event| surroundings.memory.push(MemoryMessage::Record(event)));
+        surroundings.open_incident(surroundings.clock.now(), report);
     }
 
     /// Lets an agent end in good order, then drops it; returns what went wrong, if anything.

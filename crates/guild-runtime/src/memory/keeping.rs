@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use guild_core::event::Event;
 use guild_core::incident::{Action, IncidentKind, Report};
 use guild_memory::checkpoint::{CheckpointError, CheckpointInfo};
 use guild_memory::{Memory, Restored};
@@ -10,7 +9,6 @@ use tokio::sync::oneshot;
 
 use super::ignore_absent;
 use crate::context::Surroundings;
-use crate::message::MemoryMessage;
 
 /// Where the result of a checkpoint is awaited.
 pub(crate) type CheckpointReply = oneshot::Sender<Result<CheckpointInfo, CheckpointError>>;
@@ -26,9 +24,13 @@ pub(super) fn report_troubles(
     surroundings: &Surroundings,
     was_in_trouble: bool,
 ) -> bool {
+    let troubles = memory.take_troubles();
+    if troubles.is_empty() && !was_in_trouble {
+        return false;
+    }
     let now = surroundings.clock.now();
     let mut is_in_trouble = was_in_trouble;
-    for error in memory.take_troubles() {
+    for error in troubles {
         is_in_trouble = true;
         let (kind, action) = (IncidentKind::StoreFailed, Action::ReopenStore);
         let report = Report::of_service(kind, error.to_string(), action);
@@ -69,14 +71,16 @@ pub(super) fn checkpoint(
     let surroundings = Arc::clone(surroundings);
     memory.checkpoint(move |result| {
         let (now, kind) = (surroundings.clock.now(), IncidentKind::CheckpointFailed);
-        let events: Vec<Event> = match &result {
-            Ok(_) => surroundings.incidents.mended(now, kind),
+        match &result {
+            Ok(_) => {
+                let mended = surroundings.incidents.mended(now, kind);
+                mended.into_iter().for_each(|event| surroundings.log(event));
+            }
             Err(error) => {
                 let report = Report::of_service(kind, error.to_string(), Action::SkipCheckpoint);
-                surroundings.incidents.open(now, report).collect()
+                surroundings.open_incident(now, report);
             }
-        };
-        events.into_iter().for_each(|event| surroundings.memory.push(MemoryMessage::Record(event)));
+        }
         if let Some(reply) = reply {
             ignore_absent(reply.send(result));
         }

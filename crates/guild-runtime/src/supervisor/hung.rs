@@ -64,7 +64,11 @@ impl SupervisorActor {
         let mut orders = std::mem::take(&mut self.orders);
         let input = TreeInput::Agent { role: agent.role, input };
         if self.tree.step(now, input, 0.0, &mut orders).is_some() {
-            self.record(Event::AgentStopped { agent, incarnation, reason: reason.into() });
+            self.surroundings.log(Event::AgentStopped {
+                agent,
+                incarnation,
+                reason: reason.into(),
+            });
             let (cause, message, stopped) = (Cause::AgentLost, reason.into(), true);
             self.tell_scheduler(Input::AgentDown { agent, incarnation, cause, message, stopped });
         }
@@ -115,7 +119,7 @@ impl SupervisorActor {
             agent: self.child(guilty).map(|child| (guilty, child.incarnation)),
             ..Report::of_service(kind, message.as_str(), Action::StopGuild)
         };
-        self.open(now, report);
+        self.surroundings.open_incident(now, report);
         self.fail(&message);
     }
 }

@@ -26,7 +26,7 @@ impl SupervisorActor {
     pub(super) fn report_crash(&mut self, now: Timestamp, crash: Crash, verdict: Option<Verdict>) {
         let (agent, incarnation) = (crash.agent, crash.incarnation);
         self.surroundings.stats.crashes.fetch_add(1, Ordering::Relaxed);
-        self.record(Event::AgentCrashed {
+        self.surroundings.log(Event::AgentCrashed {
             agent,
             incarnation,
             cause: crash.failure.cause,
@@ -38,7 +38,7 @@ impl SupervisorActor {
                 (Action::Restart { delay_us: micros(at.since(now)) }, Severity::Warning)
             }
             Some(Verdict::Quarantine { until }) => {
-                self.record(Event::AgentQuarantined {
+                self.surroundings.log(Event::AgentQuarantined {
                     agent,
                     reason: "it crashed more often than its restart policy allows".into(),
                     until: Some(until),
@@ -56,7 +56,8 @@ impl SupervisorActor {
         }
         let Crash { failure, attempt, fault, .. } = crash;
         let (kind, of) = (IncidentKind::AgentCrashed, Some((agent, incarnation)));
-        self.open(now, failure.report(kind, severity, of, attempt, fault, action));
+        self.surroundings
+            .open_incident(now, failure.report(kind, severity, of, attempt, fault, action));
     }
 
     /// Opens the incident of supervisors that gave up, with the whole chain of causes.
@@ -103,7 +104,7 @@ impl SupervisorActor {
                 ..report
             };
         }
-        self.open(now, report);
+        self.surroundings.open_incident(now, report);
     }
 
     /// Opens the incident of a role that has lost all its agents.
@@ -112,10 +113,6 @@ impl SupervisorActor {
         let message = format!("the role `{name}` has no agents any more: {reason}");
         let report = Report::of_service(IncidentKind::RoleLost, message, Action::FailTasks);
         let (cause, reason) = (Cause::AgentLost, Reason::AgentLost);
-        self.open(now, Report { cause, reason, ..report });
-    }
-
-    pub(super) fn open(&self, now: Timestamp, report: Report) {
-        self.surroundings.incidents.open(now, report).for_each(|event| self.record(event));
+        self.surroundings.open_incident(now, Report { cause, reason, ..report });
     }
 }
