@@ -13,9 +13,7 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use criterion::{Criterion, criterion_group, criterion_main};
-use guild::{
-    Agent, Drain, Event, Guild, RestartPolicy, RetryPolicy, Storage, Task, TaskContext, TaskError,
-};
+use guild::{Agent, Drain, Guild, Storage, Task, TaskContext, TaskError};
 
 struct Noop;
 
@@ -24,18 +22,6 @@ impl Agent for Noop {
     type Output = ();
 
     async fn perform(&mut self, (): (), _: &mut TaskContext) -> Result<(), TaskError> {
-        Ok(())
-    }
-}
-
-struct CrashesOnce;
-
-impl Agent for CrashesOnce {
-    type Input = ();
-    type Output = ();
-
-    async fn perform(&mut self, (): (), task: &mut TaskContext) -> Result<(), TaskError> {
-        assert!(task.attempt() > 1, "the first attempt goes wrong");
         Ok(())
     }
 }
@@ -248,68 +234,5 @@ fn durable(_: &mut Criterion) {
     );
 }
 
-fn crashes(_: &mut Criterion) {
-    let tasks = sizes().tasks / 100;
-    let guild = Guild::builder()
-        .role("crashes", 100, || CrashesOnce)
-        .restart(RestartPolicy { intensity: u32::MAX, ..RestartPolicy::default() })
-        .start()
-        .unwrap();
-    let mut delays = Vec::new();
-    guild::block_on(async {
-        // One at a time, so that nothing but the crash is waited for.
-        for number in 0..tasks {
-            let mut graph = guild.graph(format!("crash-{number}"));
-            let task = Task::new("only", "crashes");
-            graph.add(task.retry(RetryPolicy::immediately(2)));
-            guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
-        }
-        let mut failed = None;
-        for record in guild.events(1).available().unwrap() {
-            match record.event {
-                Event::TaskFailed { .. } => failed = Some(record.at),
-                Event::TaskAssigned { .. } => {
-                    delays.extend(failed.take().map(|at| record.at.0 - at.0))
-                }
-                _ => {}
-            }
-        }
-        guild.shutdown(Drain::Now).await.unwrap();
-    });
-    delays.sort_unstable();
-    let at = |share: usize| delays[(delays.len() - 1) * share / 100];
-    println!(
-        "\nfrom the record of a crash to the record of the task assigned elsewhere: p50 {} us, p99 {} us",
-        at(50),
-        at(99)
-    );
-}
-
-fn idle_agents(_: &mut Criterion) {
-    let agents = *sizes().agents.last().unwrap();
-    let before = resident_bytes();
-    let start = Instant::now();
-    let bench = Bench::start(agents, 1, Storage::Ram);
-    let mut events = bench.guild.events(1);
-    guild::block_on(async {
-        for _ in 0..agents {
-            events.next().await.unwrap().unwrap();
-        }
-    });
-    let elapsed = start.elapsed();
-    let per_agent = resident_bytes().saturating_sub(before) / u64::from(agents);
-    println!(
-        "\nidle agents: {:.0} started a second, {per_agent} bytes of resident memory each (the log of their start included)",
-        f64::from(agents) / elapsed.as_secs_f64()
-    );
-    bench.stop();
-}
-
-fn resident_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0) * 1_024
-}
-
-criterion_group!(benches, idle_agents, orchestration, durable, crashes);
+criterion_group!(benches, orchestration, durable);
 criterion_main!(benches);

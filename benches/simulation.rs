@@ -9,6 +9,8 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 
+mod status;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -107,15 +109,8 @@ fn measure_here(row: Row, rounds: usize) {
         best.events as f64 / seconds,
         1e9 * seconds / best.events as f64,
         best.virtual_time.as_secs_f64(),
-        peak_mib(),
+        status::kib("VmHWM") / 1_024,
     );
-}
-
-/// Returns the most memory that this process ever had, in MiB.
-fn peak_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-    line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0) / 1_024
 }
 
 fn main() {

@@ -7,6 +7,8 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 
+mod status;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -249,7 +251,7 @@ fn guard(_: &mut Criterion) {
 
 fn idle_agents(_: &mut Criterion) {
     let agents = sizes().agents;
-    let before = resident_bytes();
+    let before = status::kib("VmRSS");
     let start = Instant::now();
     let guild = Guild::builder().role("idle", agents, || Healthy).agent_threads(1).start().unwrap();
     let mut events = guild.events(1);
@@ -259,17 +261,11 @@ fn idle_agents(_: &mut Criterion) {
         }
     });
     let started = f64::from(agents) / start.elapsed().as_secs_f64();
-    let bytes = resident_bytes().saturating_sub(before) / u64::from(agents);
+    let bytes = status::kib("VmRSS").saturating_sub(before) * 1_024 / u64::from(agents);
     println!("\nidle agents: {started:.0} started a second, {bytes} bytes of resident memory each");
     let start = Instant::now();
     guild::block_on(guild.shutdown(Drain::Now)).unwrap();
     println!("all of them stopped in {:.0?}", start.elapsed());
-}
-
-fn resident_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0) * 1_024
 }
 
 criterion_group!(benches, idle_agents, crashes, isolation, guard);

@@ -14,7 +14,7 @@ use guild::{
 use serde_json::{Value, json};
 
 /// A loop that ends when the test says so, and is ended when the test fails.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Loop(Arc<AtomicBool>);
 
 impl Loop {
@@ -25,7 +25,6 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
-        // The clone of the test is dropped with it, also where it fails.
         self.end();
     }
 }
@@ -38,18 +37,17 @@ fn limits(hold_hard: Duration) -> Limits {
 }
 
 /// Agents on one thread; the first attempt of a task with the input "loop" never ends by itself.
-fn loopers(agents: u32, limits: Limits) -> (GuildBuilder, Arc<Loop>) {
-    let endless = Arc::new(Loop::default());
-    let shared = Arc::downgrade(&endless);
+fn loopers(agents: u32, limits: Limits) -> (GuildBuilder, Loop) {
+    let endless = Loop::default();
+    let ended = Arc::clone(&endless.0);
     let guild = Guild::builder().agent_threads(1).limits(limits).validate(true).role(
         "worker",
         agents,
         move || {
-            let endless = shared.upgrade().map(|endless| Arc::clone(&endless.0));
+            let ended = Arc::clone(&ended);
             Acts(async move |input: Value, task: &mut TaskContext| {
                 if input == "loop" && task.attempt() == 1 {
-                    let endless = endless.clone().unwrap_or_default();
-                    while !endless.load(Ordering::Relaxed) {
+                    while !ended.load(Ordering::Relaxed) {
                         std::hint::spin_loop();
                     }
                 }

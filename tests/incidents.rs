@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "common/until.rs"]
+mod until;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,22 +17,7 @@ use guild::{
     Seed, Storage, Task, TaskContext, TaskError,
 };
 use serde_json::{Value, json};
-
-/// Waits until something is so; panics after a minute.
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..12_000 {
-        if is_so() {
-            return;
-        }
-        pause();
-    }
-    panic!("not within a minute: {what}");
-}
-
-#[expect(clippy::disallowed_methods, reason = "the guild has threads of its own")]
-fn pause() {
-    std::thread::sleep(Duration::from_millis(5));
-}
+use until::until;
 
 fn patient() -> RestartPolicy {
     RestartPolicy { intensity: 1_000_000, ..RestartPolicy::default() }

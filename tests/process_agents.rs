@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "common/until.rs"]
+mod until;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -18,6 +20,7 @@ use guild::{
     RetryPolicy, RunReport, Task, TaskContext,
 };
 use serde_json::{Value, json};
+use until::until;
 
 /// Begins every script: greets, takes a task, and keeps its token.
 const TAKE: &str = r#"
@@ -49,22 +52,6 @@ fn living(mark: &str) -> Vec<PathBuf> {
         environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes())
     };
     processes.map(|entry| entry.path()).filter(carries).collect()
-}
-
-/// Waits until something is so; panics after a minute.
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..12_000 {
-        if is_so() {
-            return;
-        }
-        pause();
-    }
-    panic!("not within a minute: {what}");
-}
-
-#[expect(clippy::disallowed_methods, reason = "processes are waited for, no runtime is blocked")]
-fn pause() {
-    std::thread::sleep(Duration::from_millis(5));
 }
 
 /// A role `bad` with one agent, beside a role `good`.

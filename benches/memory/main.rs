@@ -15,6 +15,8 @@ mod clients;
 mod commits;
 mod reads;
 mod size;
+#[path = "../status.rs"]
+mod status;
 mod ycsb;
 
 use std::path::Path;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use guild_memory::{Durability, Transaction, reader};
 
-use super::{NOW, Open, Scale, VALUE, folder, key};
+use super::{NOW, Open, Scale, VALUE, folder, key, status};
 
 /// Names the store that this process opens.
 const STORE: &str = "GUILD_BENCH_STORE";
@@ -25,7 +25,7 @@ pub(super) fn open_here() {
     let open = Open::on_disk(&path, Durability::Disk);
     let seconds = start.elapsed().as_secs_f64();
     let keys = open.memory.snapshots().latest().len();
-    println!("| {keys} keys of 256 bytes | {seconds:.2} | {} |", ram_mib());
+    println!("| {keys} keys of 256 bytes | {seconds:.2} | {} |", status::kib("VmRSS") / 1_024);
 }
 
 pub(super) fn measure(scale: Scale) {
@@ -59,11 +59,4 @@ pub(super) fn measure(scale: Scale) {
         scale.of(OVERWRITES),
         size.disk_per_live_byte(),
     );
-}
-
-/// Returns the memory that this process has now, in MiB.
-fn ram_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0) / 1_024
 }

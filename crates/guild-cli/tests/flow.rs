@@ -3,7 +3,7 @@
 mod support;
 
 use serde_json::json;
-use support::{Desk, Ended, events};
+use support::{Desk, events};
 
 const TOOL: &str =
     "[roles.tool]\nkind = \"exec\"\nagents = 4\n[roles.text]\nkind = \"render\"\nagents = 2\n";
@@ -375,10 +375,7 @@ fn a_dead_letter_is_listed_tried_again_with_its_flow_and_discarded() {
         "#,
     );
     assert_eq!(desk.run(&["--store", "store"]).code, Some(1));
-    let letters = |more: &[&str]| {
-        let mut command = desk.guild();
-        Ended::of(command.arg("letters").args(more).args(["--store", "store"]))
-    };
+    let letters = |more: &[&str]| desk.ask(&[&["letters"], more].concat());
 
     let list = letters(&["--format", "json"]).json();
     assert_eq!(list["letters"][0]["letter"], "work/each[1]");

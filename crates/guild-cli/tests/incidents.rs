@@ -29,33 +29,25 @@ shell = "[ $GUILD_ATTEMPT = 2 ] || sleep 1000"
 timeout = "200ms"
 "#;
 
-fn with_store() -> Desk {
-    let desk = Desk::new();
-    desk.flow(FLOW);
-    let run = desk.run(&["--store", "store", "--events", "events.jsonl"]);
-    assert_eq!(run.code, Some(1), "{}", run.stderr);
-    desk
-}
-
 fn ask(desk: &Desk, arguments: &[&str]) -> Ended {
-    Ended::of(desk.guild().arg("incidents").args(arguments).args(["--store", "store"]))
+    desk.ask(&[&["incidents"], arguments].concat())
 }
 
 fn said(desk: &Desk, arguments: &[&str]) -> String {
-    let ended = ask(desk, arguments);
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    ended.stdout
+    desk.said(&[&["incidents"], arguments].concat())
+}
+
+fn said_json(desk: &Desk, arguments: &[&str]) -> Value {
+    desk.said_json(&[&["incidents"], arguments].concat())
 }
 
 fn rows(desk: &Desk, filter: &[&str]) -> Vec<Value> {
-    let text = said(desk, &[filter, &["--format", "json"]].concat());
-    let value: Value = serde_json::from_str(&text).unwrap();
-    value["incidents"].as_array().unwrap().clone()
+    said_json(desk, filter)["incidents"].as_array().unwrap().clone()
 }
 
 #[test]
 fn incidents_are_listed_with_all_that_is_known_and_filtered_by_each_of_it() {
-    let desk = with_store();
+    let desk = Desk::with_failed_run(FLOW);
     let all = rows(&desk, &[]);
 
     // Two crashes and an end of each of two tasks, the end of the error, and the timeout.
@@ -83,10 +75,9 @@ fn incidents_are_listed_with_all_that_is_known_and_filtered_by_each_of_it() {
 
 #[test]
 fn one_mistake_is_one_group() {
-    let desk = with_store();
+    let desk = Desk::with_failed_run(FLOW);
 
-    let groups: Value =
-        serde_json::from_str(&said(&desk, &["--groups", "--format", "json"])).unwrap();
+    let groups = said_json(&desk, &["--groups"]);
 
     let groups = groups["groups"].as_array().unwrap();
     let counts: Vec<_> =
@@ -98,10 +89,9 @@ fn one_mistake_is_one_group() {
 
 #[test]
 fn the_summary_says_what_fails_most() {
-    let desk = with_store();
+    let desk = Desk::with_failed_run(FLOW);
 
-    let json: Value =
-        serde_json::from_str(&said(&desk, &["--summary", "--format", "json"])).unwrap();
+    let json = said_json(&desk, &["--summary"]);
     let table = said(&desk, &["--summary"]);
 
     assert_eq!(json["total"]["incidents"], 8);
@@ -113,15 +103,13 @@ fn the_summary_says_what_fails_most() {
     assert_eq!(json["causes"][0]["name"], "segfault");
     assert!(json["total"]["mean_time_to_recover_us"].as_u64().is_some());
     assert!(table.contains("8 incidents") && table.contains("mean time to recover"), "{table}");
-    let of_one: Value =
-        serde_json::from_str(&said(&desk, &["--summary", "--role", "other", "--format", "json"]))
-            .unwrap();
+    let of_one = said_json(&desk, &["--summary", "--role", "other"]);
     assert_eq!(of_one["total"]["incidents"], 2);
 }
 
 #[test]
 fn one_incident_is_shown_and_acknowledged_with_a_note_that_stays() {
-    let desk = with_store();
+    let desk = Desk::with_failed_run(FLOW);
     let number = rows(&desk, &["--task", "error"])[0]["incident"].to_string();
 
     let shown = said(&desk, &["show", &number]);
@@ -129,8 +117,7 @@ fn one_incident_is_shown_and_acknowledged_with_a_note_that_stays() {
     said(&desk, &["ack", &number, "--note", "made room"]);
     said(&desk, &["ack", &number, "--note", "made more room"]);
 
-    let row: Value =
-        serde_json::from_str(&said(&desk, &["show", &number, "--format", "json"])).unwrap();
+    let row = said_json(&desk, &["show", &number]);
     assert_eq!((&row["state"], &row["note"]), (&json!("acknowledged"), &json!("made more room")));
     assert_eq!(rows(&desk, &["--state", "acknowledged"]).len(), 1);
     // The store is as good as before: the run that has ended shows what came of it.
@@ -140,7 +127,7 @@ fn one_incident_is_shown_and_acknowledged_with_a_note_that_stays() {
 
 #[test]
 fn wrong_numbers_filters_and_stores_are_refused_and_nothing_is_written() {
-    let desk = with_store();
+    let desk = Desk::with_failed_run(FLOW);
     let before = said(&desk, &[]);
 
     ask(&desk, &["show", "99"]).refused(2, &["no incident 99", "8 were opened"]);

@@ -1,5 +1,4 @@
 //! `guild memory` on a store: values, history, differences, the way back.
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod support;
 
@@ -34,19 +33,15 @@ fn with_store() -> Desk {
 }
 
 fn ask(desk: &Desk, arguments: &[&str]) -> Ended {
-    Ended::of(desk.guild().arg("memory").args(arguments).args(["--store", "store"]))
+    desk.ask(&[&["memory"], arguments].concat())
 }
 
 fn said(desk: &Desk, arguments: &[&str]) -> String {
-    let ended = ask(desk, arguments);
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    ended.stdout
+    desk.said(&[&["memory"], arguments].concat())
 }
 
 fn json_of(desk: &Desk, arguments: &[&str]) -> Value {
-    let mut arguments = arguments.to_vec();
-    arguments.extend(["--format", "json"]);
-    serde_json::from_str(&said(desk, &arguments)).unwrap()
+    desk.said_json(&[&["memory"], arguments].concat())
 }
 
 #[test]

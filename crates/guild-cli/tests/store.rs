@@ -28,32 +28,12 @@ command = ["true"]
 after = ["bad"]
 "#;
 
-/// Returns a desk with a store in which a run has ended.
-fn with_store() -> Desk {
-    let desk = Desk::new();
-    desk.flow(FLOW);
-    let run = desk.run(&["--store", "store", "--events", "events.jsonl"]);
-    assert_eq!(run.code, Some(1), "{}", run.stderr);
-    desk
-}
-
-fn ask(desk: &Desk, arguments: &[&str]) -> Ended {
-    Ended::of(desk.guild().args(arguments).args(["--store", "store"]))
-}
-
-fn said(desk: &Desk, arguments: &[&str]) -> String {
-    let ended = ask(desk, arguments);
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    ended.stdout
-}
-
 #[test]
 fn status_shows_runs_and_their_tasks() {
-    let desk = with_store();
+    let desk = Desk::with_failed_run(FLOW);
 
-    let table = said(&desk, &["status"]);
-    let json: serde_json::Value =
-        serde_json::from_str(&said(&desk, &["status", "--format", "json"])).unwrap();
+    let table = desk.said(&["status"]);
+    let json = desk.said_json(&["status"]);
 
     assert!(table.contains("flow") && table.contains("failed"), "{table}");
     let run = json!({"run": "flow", "state": "failed", "tasks": 3, "completed": 1, "failed": 1, "skipped": 1,
@@ -63,19 +43,19 @@ fn status_shows_runs_and_their_tasks() {
 
 #[test]
 fn events_are_those_of_the_run_from_any_number_on() {
-    let desk = with_store();
+    let desk = Desk::with_failed_run(FLOW);
     let log = desk.read("events.jsonl");
     assert!(!events(&desk.path("events.jsonl")).is_empty());
 
-    assert_eq!(said(&desk, &["events"]), log);
+    assert_eq!(desk.said(&["events"]), log);
     let rest: String = log.lines().skip(4).map(|line| format!("{line}\n")).collect();
-    assert_eq!(said(&desk, &["events", "--since", "5"]), rest);
-    assert_eq!(said(&desk, &["events", "--since", "100000"]), "");
+    assert_eq!(desk.said(&["events", "--since", "5"]), rest);
+    assert_eq!(desk.said(&["events", "--since", "100000"]), "");
 }
 
 #[test]
 fn reader_that_has_seen_enough_is_no_error() {
-    let desk = with_store();
+    let desk = Desk::with_failed_run(FLOW);
     for command in [&["events"][..], &["status"], &["memory", "scan"]] {
         let mut guild = desk.guild();
         guild.args(command).args(["--store", "store"]);
@@ -90,23 +70,20 @@ fn reader_that_has_seen_enough_is_no_error() {
 
 #[test]
 fn memory_is_read_by_key_and_by_prefix() {
-    let desk = with_store();
+    let desk = Desk::with_failed_run(FLOW);
 
-    assert_eq!(said(&desk, &["memory", "get", "totals/sum"]), "1\n");
-    assert_eq!(
-        said(&desk, &["memory", "scan", "totals/"]),
-        "totals/name\t\"one\"\ntotals/sum\t1\n"
-    );
-    let all = said(&desk, &["memory", "scan", "--format", "json"]);
+    assert_eq!(desk.said(&["memory", "get", "totals/sum"]), "1\n");
+    assert_eq!(desk.said(&["memory", "scan", "totals/"]), "totals/name\t\"one\"\ntotals/sum\t1\n");
+    let all = desk.said(&["memory", "scan", "--format", "json"]);
     assert_eq!(all, "{\"other\":[1,2],\"totals/name\":\"one\",\"totals/sum\":1}\n");
-    ask(&desk, &["memory", "get", "absent"]).refused(2, &["no key `absent`", "guild memory scan"]);
+    desk.ask(&["memory", "get", "absent"]).refused(2, &["no key `absent`", "guild memory scan"]);
 }
 
 #[test]
 fn missing_store_is_told() {
     let desk = Desk::new();
     for command in [&["status"][..], &["events"], &["incidents"], &["memory", "scan"]] {
-        ask(&desk, command).refused(4, &["store"]);
+        desk.ask(command).refused(4, &["store"]);
     }
     assert!(!desk.path("store").exists());
 }
@@ -119,7 +96,7 @@ fn store_in_use_is_refused_and_nothing_is_disturbed() {
     wait_until("the task runs", || desk.path("begun").exists());
 
     desk.run(&["--store", "store", "--events", "second"]).refused(4, &["store", "in use"]);
-    ask(&desk, &["status"]).refused(4, &["store", "in use"]);
+    desk.ask(&["status"]).refused(4, &["store", "in use"]);
     assert!(!desk.path("second").exists());
 
     fs::write(desk.path("go"), "").unwrap();
@@ -156,7 +133,7 @@ fn checksum(key: &[u8], content: &[u8]) -> [u8; 4] {
 
 #[test]
 fn corrupt_store_is_refused() {
-    let desk = with_store();
+    let desk = Desk::with_failed_run(FLOW);
     tamper(&desk, b"Dtotals/sum", |_, row| {
         let mut row = row.to_vec();
         *row.last_mut().unwrap() ^= 1;
@@ -164,13 +141,13 @@ fn corrupt_store_is_refused() {
     });
 
     desk.run(&["--store", "store", "--events", "second"]).refused(4, &["store", "corrupt"]);
-    ask(&desk, &["status"]).refused(4, &["store", "corrupt"]);
+    desk.ask(&["status"]).refused(4, &["store", "corrupt"]);
     assert!(!desk.path("second").exists());
 }
 
 #[test]
 fn store_of_another_format_is_refused() {
-    let desk = with_store();
+    let desk = Desk::with_failed_run(FLOW);
     tamper(&desk, b"Mformat", |key, row| {
         assert_eq!(row, [&checksum(key, &[5])[..], &[5]].concat());
         [&checksum(key, &[99])[..], &[99]].concat()

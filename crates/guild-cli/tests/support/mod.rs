@@ -59,6 +59,32 @@ impl Desk {
         Ended::of(&mut command)
     }
 
+    /// Returns a desk with a store in which a run of a flow has ended badly.
+    pub(crate) fn with_failed_run(flow: &str) -> Self {
+        let desk = Self::new();
+        desk.flow(flow);
+        let run = desk.run(&["--store", "store", "--events", "events.jsonl"]);
+        assert_eq!(run.code, Some(1), "{}", run.stderr);
+        desk
+    }
+
+    /// Runs a command on the store.
+    pub(crate) fn ask(&self, command: &[&str]) -> Ended {
+        Ended::of(self.guild().args(command).args(["--store", "store"]))
+    }
+
+    /// Returns what a command on the store says; it must succeed.
+    pub(crate) fn said(&self, command: &[&str]) -> String {
+        let ended = self.ask(command);
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        ended.stdout
+    }
+
+    /// Returns what a command on the store says in JSON.
+    pub(crate) fn said_json(&self, command: &[&str]) -> Value {
+        serde_json::from_str(&self.said(&[command, &["--format", "json"]].concat())).unwrap()
+    }
+
     /// Starts the same and does not wait.
     pub(crate) fn start(&self, more: &[&str]) -> Child {
         self.guild()

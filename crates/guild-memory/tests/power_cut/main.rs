@@ -15,6 +15,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::work::{Work, open};
@@ -64,18 +65,24 @@ fn child_works_until_it_is_done() {
     }
 }
 
-/// Compiles the recorder, once per process that asks.
+/// Puts the recorder into a folder; it is compiled once.
 fn recorder(folder: &Path) -> PathBuf {
+    static COMPILED: OnceLock<Vec<u8>> = OnceLock::new();
     let library = folder.join("recorder.so");
+    fs::write(&library, COMPILED.get_or_init(|| compiled(&library))).unwrap();
+    library
+}
+
+fn compiled(library: &Path) -> Vec<u8> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/power_cut/shim.rs");
     let status = Command::new(rustc)
         .args(["--edition", "2024", "--crate-type", "cdylib", "-O", "-o"])
-        .arg(&library)
+        .arg(library)
         .arg(source)
         .status();
     assert!(status.is_ok_and(|status| status.success()), "the recorder needs `rustc` in the path");
-    library
+    fs::read(library).unwrap()
 }
 
 /// Runs the child under the recorder; `fail` lets a call fail, see `shim.rs`.
