@@ -140,11 +140,7 @@ fn objects(items: &[Value]) -> Table {
     columns.sort_by_key(|key| items.iter().all(|item| item[*key].is_number()));
     let mut table = table(&columns);
     for item in items.iter().take(LIST_SHOWN_MAX) {
-        table.add_row(columns.iter().map(|key| match &item[*key] {
-            Value::String(text) => text.clone(),
-            Value::Null => String::new(),
-            value => value.to_string(),
-        }));
+        table.add_row(columns.iter().map(|key| cell(&item[*key])));
     }
     for (at, key) in columns.iter().enumerate() {
         if items.iter().all(|item| item[*key].is_number())
@@ -154,6 +150,15 @@ fn objects(items: &[Value]) -> Table {
         }
     }
     table
+}
+
+/// Returns a value as the cell of a table: a text as it is, null as nothing.
+pub(crate) fn cell(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        value => value.to_string(),
+    }
 }
 
 /// Returns an empty table with these heads.

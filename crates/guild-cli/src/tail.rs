@@ -103,7 +103,8 @@ impl Tail {
     }
 }
 
-fn create(path: &Path) -> Result<BufWriter<File>, CommandError> {
+/// Creates a file of lines.
+pub(crate) fn create(path: &Path) -> Result<BufWriter<File>, CommandError> {
     let file = File::create(path)
         .map_err(|error| CommandError::EventLog { path: path.to_owned(), error })?;
     Ok(BufWriter::with_capacity(1 << 16, file))

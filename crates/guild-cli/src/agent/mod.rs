@@ -98,7 +98,9 @@ impl Agent for FlowAgent {
                     Some(template) => process::input(template, &variables.to_value())?,
                     None => Value::Object(input),
                 };
-                process::perform(self.process.as_mut(), input, context).await?
+                let process = self.process.as_mut();
+                let process = process.ok_or_else(|| TaskError::fatal("the role has no process"))?;
+                process::perform(process, input, context).await?
             }
         };
         variables.set("output", minijinja::Value::from_serialize(&output));
@@ -122,13 +124,13 @@ impl FlowAgent {
         input: Value,
         context: &mut TaskContext,
     ) -> Result<Value, TaskError> {
-        if self.process.is_none() {
+        let Some(process) = &mut self.process else {
             return Err(TaskError::fatal(format_args!(
                 "the task `{name}` was spawned for a role whose tasks are described by the flow; \
                  spawn tasks for roles of kind \"process\""
             )));
-        }
-        process::perform(self.process.as_mut(), input, context).await
+        };
+        process::perform(process, input, context).await
     }
 }
 

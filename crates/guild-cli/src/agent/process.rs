@@ -58,11 +58,10 @@ pub(crate) fn input(input: &Input, values: &minijinja::Value) -> Result<Value, T
 
 /// Has the process perform a task.
 pub(crate) async fn perform(
-    process: Option<&mut ProcessAgent>,
+    process: &mut ProcessAgent,
     input: Value,
     context: &mut TaskContext,
 ) -> Result<Value, TaskError> {
-    let process = process.ok_or_else(|| TaskError::fatal("the role has no process"))?;
     let input = RawValue::from_string(input.to_string()).map_err(TaskError::fatal)?;
     let output = process.perform(input, context).await?;
     serde_json::from_str(output.get()).map_err(TaskError::fatal)

@@ -33,8 +33,7 @@ struct State {
 impl HistoryFile {
     /// Creates the file.
     pub(crate) fn create(path: &Path) -> Result<Self, CommandError> {
-        let failed = |error| CommandError::EventLog { path: path.to_owned(), error };
-        let file = BufWriter::with_capacity(1 << 16, File::create(path).map_err(failed)?);
+        let file = crate::tail::create(path)?;
         let state = State { file, recorder: Recorder::default(), failed: None };
         Ok(Self { path: path.to_owned(), state: Arc::new(Mutex::new(state)) })
     }

@@ -3,7 +3,7 @@
 //! Everything is folded from the event log. To acknowledge an incident is an event too, so it needs
 //! a store that no guild uses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::command::print;
 use crate::exit_code::CommandError;
 use crate::flow::problem::suggest;
 use crate::flow::quantity;
-use crate::render::{numbers_right, table};
+use crate::render::{cell, numbers_right, table};
 
 /// Incidents that are read from a log; of more, the oldest that are over are not shown.
 const INCIDENTS_MAX: usize = 1_000_000;
@@ -109,53 +109,26 @@ impl<'a> Filter<'a> {
 struct Log {
     view: StoreView,
     /// The place in the event log of each incident.
-    records: BTreeMap<u64, (u64, Timestamp)>,
+    records: Records,
     incidents: Vec<Incident>,
     groups: Vec<Group>,
-    summary: IncidentSummary,
 }
+
+/// Sequence number and time of the record that opened an incident, by its number.
+type Records = BTreeMap<u64, (u64, Timestamp)>;
 
 impl Log {
     fn read(store: &Path, filter: Filter<'_>) -> Result<Self, CommandError> {
         let view = read(store)?;
-        let book = book(&view)?;
+        let (book, records) = fold(&view)?;
         let newest = view.last_at();
         let wanted = |incident: &&Incident| filter.wants(incident, newest, view.names());
         let incidents: Vec<Incident> = book.incidents().filter(wanted).cloned().collect();
-        let mut groups: Vec<Group> = book.groups().cloned().collect();
-        groups.retain(|group| incidents.iter().any(|of| of.fingerprint == group.fingerprint));
+        let shown: BTreeSet<u64> = incidents.iter().map(|incident| incident.fingerprint).collect();
+        let groups = book.groups().filter(|group| shown.contains(&group.fingerprint));
+        let mut groups: Vec<Group> = groups.cloned().collect();
         groups.sort_by_key(|group| std::cmp::Reverse((group.count, group.last)));
-        let mut log = Self {
-            records: BTreeMap::new(),
-            summary: IncidentSummary::default(),
-            incidents,
-            groups,
-            view,
-        };
-        log.locate()?;
-        Ok(log)
-    }
-
-    /// Finds the records of the incidents that are wanted, and sums them up.
-    fn locate(&mut self) -> Result<(), CommandError> {
-        let wanted: std::collections::BTreeSet<u64> =
-            self.incidents.iter().map(|incident| incident.number).collect();
-        for record in self.view.events(1) {
-            let record = record?;
-            let number = match &record.event {
-                Event::IncidentOpened(incident) => {
-                    self.records.insert(incident.number, (record.seq, record.at));
-                    incident.number
-                }
-                Event::IncidentRecovered { incident, .. }
-                | Event::IncidentAcknowledged { incident, .. } => *incident,
-                _ => continue,
-            };
-            if wanted.contains(&number) {
-                self.summary.take(&record, self.view.names());
-            }
-        }
-        Ok(())
+        Ok(Self { view, records, incidents, groups })
     }
 
     /// Returns an incident as its line in the event log, with what became of it.
@@ -201,7 +174,10 @@ impl Log {
     }
 
     fn print_groups(&self, format: Format) -> Result<(), CommandError> {
-        let rows: Vec<Value> = self.groups.iter().map(|group| self.group(group)).collect();
+        let newest: BTreeMap<u64, &Incident> =
+            self.incidents.iter().map(|incident| (incident.fingerprint, incident)).collect();
+        let row = |group: &Group| self.group(group, newest.get(&group.fingerprint).copied());
+        let rows: Vec<Value> = self.groups.iter().map(row).collect();
         if format == Format::Json {
             return print(&format!("{}\n", json!({ "groups": rows })));
         }
@@ -215,10 +191,9 @@ impl Log {
         print(&format!("{table}\n"))
     }
 
-    fn group(&self, group: &Group) -> Value {
-        let of = |incident: &&Incident| incident.fingerprint == group.fingerprint;
-        let example = self.incidents.iter().rev().find(of).map(|incident| self.json(incident));
-        let example = example.unwrap_or_default();
+    /// Returns a group; the example is its newest incident.
+    fn group(&self, group: &Group, example: Option<&Incident>) -> Value {
+        let example = example.map(|incident| self.json(incident)).unwrap_or_default();
         json!({
             "fingerprint": format!("{:016x}", group.fingerprint), "role": example["role"],
             "type": example["type"], "reason": example["reason"], "message": example["message"],
@@ -229,20 +204,22 @@ impl Log {
     }
 
     fn print_summary(&self, format: Format) -> Result<(), CommandError> {
+        let mut summary = IncidentSummary::default();
+        self.incidents.iter().for_each(|incident| summary.add(incident, self.view.names()));
         let sections = [
-            ("agents", "agent", self.summary.agents()),
-            ("roles", "role", self.summary.roles()),
-            ("task_kinds", "task kind", self.summary.task_kinds()),
-            ("causes", "cause", self.summary.causes()),
+            ("agents", "agent", summary.agents()),
+            ("roles", "role", summary.roles()),
+            ("task_kinds", "task kind", summary.task_kinds()),
+            ("causes", "cause", summary.causes()),
         ];
         if format == Format::Json {
-            let mut value = json!({ "total": self.summary.total() });
+            let mut value = json!({ "total": summary.total() });
             for (key, _, rows) in sections {
                 value[key] = json!(rows);
             }
             return print(&format!("{value}\n"));
         }
-        let total = self.summary.total();
+        let total = summary.total();
         let mut text = format!(
             "{} incidents: {} recovered{}, {} acknowledged, {} injected by chaos\n",
             total.incidents,
@@ -286,15 +263,19 @@ fn mean(row: &Row) -> Option<String> {
 }
 
 /// Folds the event log of a store.
-fn book(view: &StoreView) -> Result<IncidentBook, CommandError> {
+fn fold(view: &StoreView) -> Result<(IncidentBook, Records), CommandError> {
     let mut limits = Limits::default();
     limits.incidents_in_memory_max = INCIDENTS_MAX;
     limits.incident_groups_max = INCIDENTS_MAX;
-    let mut book = IncidentBook::new(&limits, 0);
+    let (mut book, mut records) = (IncidentBook::new(&limits, 0), Records::new());
     for record in view.events(1) {
-        book.recall(&record?);
+        let record = record?;
+        book.recall(&record);
+        if let Event::IncidentOpened(incident) = &record.event {
+            records.insert(incident.number, (record.seq, record.at));
+        }
     }
-    Ok(book)
+    Ok((book, records))
 }
 
 fn unknown(number: u64, opened: u64) -> CommandError {
@@ -322,7 +303,7 @@ fn show(store: &Path, number: u64, format: Format) -> Result<(), CommandError> {
             value => std::slice::from_ref(value),
         };
         for item in items {
-            writeln!(text, "{key:20} {}", plain(item)).ok();
+            writeln!(text, "{key:20} {}", cell(item)).ok();
         }
     }
     print(&text)
@@ -330,7 +311,7 @@ fn show(store: &Path, number: u64, format: Format) -> Result<(), CommandError> {
 
 fn acknowledge(store: &Path, number: u64, note: &str) -> Result<(), CommandError> {
     let view = read(store)?;
-    let mut book = book(&view)?;
+    let (mut book, _) = fold(&view)?;
     let (now, opened) = (view.last_at(), book.opened());
     if !book.incidents().any(|incident| incident.number == number) {
         return Err(unknown(number, opened));
@@ -344,12 +325,8 @@ fn acknowledge(store: &Path, number: u64, note: &str) -> Result<(), CommandError
     print(&format!("incident {number} is acknowledged\n"))
 }
 
-fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
 fn short(value: &Value) -> String {
-    let text = if value.is_null() { String::new() } else { plain(value) };
+    let text = cell(value);
     let line = text.lines().next().unwrap_or_default();
     match line.char_indices().nth(MESSAGE_CHARS) {
         Some((end, _)) => format!("{}...", &line[..end]),

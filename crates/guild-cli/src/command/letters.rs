@@ -14,7 +14,7 @@ use crate::args::{Format, LetterCommand, LettersArguments};
 use crate::command::print;
 use crate::exit_code::CommandError;
 use crate::flow::problem::suggest;
-use crate::render::table;
+use crate::render::{cell, table};
 
 /// Does what was asked for.
 pub(crate) fn letters(arguments: &LettersArguments) -> Result<(), CommandError> {
@@ -41,10 +41,7 @@ fn list(store: &Path, format: Format) -> Result<(), CommandError> {
     let heads = ["letter", "at_s", "role", "crashes", "cause", "message", "state"];
     let mut table = table(&heads);
     for row in &rows {
-        table.add_row(heads.map(|head| match &row[head] {
-            Value::String(text) => text.clone(),
-            value => value.to_string(),
-        }));
+        table.add_row(heads.map(|head| cell(&row[head])));
     }
     print(&format!("{table}\n"))
 }
@@ -73,10 +70,7 @@ fn show(store: &Path, name: &str, format: Format) -> Result<(), CommandError> {
     let heads = ["attempt", "at_us", "agent", "cause", "message"];
     let mut table = table(&heads);
     for crash in &crashes {
-        table.add_row(heads.map(|head| match &crash[head] {
-            Value::String(text) => text.clone(),
-            value => value.to_string(),
-        }));
+        table.add_row(heads.map(|head| cell(&crash[head])));
     }
     let state = shown["state"].as_str().unwrap_or_default();
     print(&format!("{name}: given up, for {why}; {state}\n{table}\n"))

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::args::Format;
 use crate::command::print;
 use crate::exit_code::CommandError;
-use crate::render::{numbers_right, table};
+use crate::render::{cell, numbers_right, table};
 
 /// Time between two looks for new events.
 const FOLLOW_PERIOD: std::time::Duration = std::time::Duration::from_millis(500);
@@ -28,11 +28,7 @@ pub(crate) fn status(store: &Path, format: Format) -> Result<(), CommandError> {
         ["run", "state", "tasks", "completed", "failed", "skipped", "cancelled", "attempts"];
     let mut table = table(&heads);
     for row in &rows {
-        table.add_row(
-            heads.map(|head| {
-                row[head].as_str().map_or_else(|| row[head].to_string(), str::to_owned)
-            }),
-        );
+        table.add_row(heads.map(|head| cell(&row[head])));
     }
     numbers_right(&mut table, 2);
     print(&format!("{table}\n"))

@@ -43,8 +43,7 @@ pub(crate) fn verify(path: &Path, format: Format) -> Result<Exit, CommandError> 
             .map_err(|error| bad(format!("cannot read it: {error}")))?;
         return history::verify(&name, &text, format);
     }
-    let verdict =
-        judge(Box::new(source)).map_err(|(line, why)| bad(format!("line {line}: {why}")))?;
+    let verdict = judge(source).map_err(|(line, why)| bad(format!("line {line}: {why}")))?;
     let text = match format {
         Format::Json => format!("{}\n", to_json(&verdict)),
         Format::Table => to_text(&verdict, &name),
@@ -97,8 +96,7 @@ pub(crate) fn judge_simulation(watch: Option<&Watch>, seed: u64) -> Result<(), C
 }
 
 /// Reads a log, which may be compressed; the error is a line and what is wrong with it.
-fn judge(source: Box<dyn Read>) -> Result<Verdict, (u64, String)> {
-    let mut source = BufReader::with_capacity(1 << 16, source);
+fn judge(mut source: BufReader<Box<dyn Read>>) -> Result<Verdict, (u64, String)> {
     let begin = source.fill_buf().map_err(|error| (1, format!("cannot read it: {error}")))?;
     let mut lines: Box<dyn BufRead> = if begin.starts_with(&[0x1f, 0x8b]) {
         Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(source)))

@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 use crate::flow::problem::{FlowError, Problems, suggest};
 use crate::flow::reader::{Located, Raw, Section};
 use crate::flow::template::{Engine, Origin, Template};
-use crate::flow::{Flow, Quota, check, namespace, quantity, role, supervision, task};
+use crate::flow::{FLOW_ROLE, Flow, Quota, check, namespace, quantity, role, supervision, task};
 
 /// What all readers of sections need.
 pub(crate) struct Reading<'a> {
@@ -54,6 +54,29 @@ impl Reading<'_> {
 
     pub(crate) fn wrong<T>(&self, at: &Located<T>, message: impl Into<String>) {
         self.problems.add(at.span.clone(), &at.key, message);
+    }
+
+    /// Returns what one of a few words stands for; another word is reported with what `unknown` says.
+    pub(crate) fn choice<'c, T>(
+        &self,
+        word: &Located<String>,
+        choices: &'c [(&str, T)],
+        unknown: impl FnOnce(&str) -> String,
+    ) -> Option<&'c T> {
+        let found = choices.iter().find(|(name, _)| *name == word.value);
+        if found.is_none() {
+            let hint = suggest(&word.value, choices.iter().map(|(name, _)| *name));
+            self.wrong(word, format!("{}{hint}", unknown(&word.value)));
+        }
+        found.map(|(_, value)| value)
+    }
+
+    /// Reports a name of a role or group that Guild has taken; returns whether it is free.
+    pub(crate) fn is_free(&self, name: &Located<String>) -> bool {
+        if name.value == FLOW_ROLE {
+            self.wrong(name, format!("the name `{FLOW_ROLE}` is taken by Guild; take another"));
+        }
+        name.value != FLOW_ROLE
     }
 
     pub(crate) fn origin<T>(&self, at: &Located<T>) -> Origin {

@@ -71,14 +71,11 @@ fn namespace(
     if let Some(rows) = table.integer("rows_max", 1..=i64::MAX) {
         namespace = namespace.rows_max(rows.value.unsigned_abs());
     }
-    if let Some(policy) = table.text("on_conflict") {
-        match POLICIES.iter().find(|(name, _)| *name == policy.value) {
-            Some((_, policy)) => namespace = namespace.on_conflict(policy.clone()),
-            None => {
-                let hint = suggest(&policy.value, POLICIES.iter().map(|(name, _)| *name));
-                reading.wrong(&policy, format!("unknown policy `{}`{hint}", policy.value));
-            }
-        }
+    if let Some(policy) = table.text("on_conflict")
+        && let Some(policy) =
+            reading.choice(&policy, &POLICIES, |word| format!("unknown policy `{word}`"))
+    {
+        namespace = namespace.on_conflict(policy.clone());
     }
     namespace
 }

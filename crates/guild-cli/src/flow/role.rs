@@ -5,11 +5,10 @@ use std::time::Duration;
 use guild::process::Resources;
 
 use crate::flow::file::Reading;
-use crate::flow::problem::suggest;
 use crate::flow::reader::{Located, Raw, Section};
 use crate::flow::template::Template;
 use crate::flow::work::command_line;
-use crate::flow::{FLOW_ROLE, ProcessRole, Role, RoleKind, duration, quantity, supervision};
+use crate::flow::{ProcessRole, Role, RoleKind, duration, quantity, supervision};
 
 /// Most bytes of output, or of a line of it, that a role may allow.
 const OUTPUT_MAX: usize = 1 << 30;
@@ -48,11 +47,7 @@ fn role(reading: &Reading<'_>, name: &Located<String>, table: &Section<'_, '_>) 
     let (stdout_max, stderr_max) = (size(table, "stdout_max"), size(table, "stderr_max"));
     let resources = resources(table);
     let process = process(reading, name, table, kind);
-    if !reading.name(name, true) {
-        return None;
-    }
-    if name.value == FLOW_ROLE {
-        reading.wrong(name, format!("the name `{FLOW_ROLE}` is taken by Guild; take another"));
+    if !(reading.name(name, true) && reading.is_free(name)) {
         return None;
     }
     let kind = kind?;
@@ -91,7 +86,13 @@ fn role(reading: &Reading<'_>, name: &Located<String>, table: &Section<'_, '_>) 
 const PROCESS_KEYS: &[&str] = &["command", "line_max", "handshake", "grace"];
 const RESOURCE_KEYS: &[&str] = &["memory_max", "cpu_max", "files_max"];
 
-fn refuse(reading: &Reading<'_>, table: &Section<'_, '_>, keys: &[&'static str], why: &str) {
+/// Reports keys that make no sense here.
+pub(super) fn refuse(
+    reading: &Reading<'_>,
+    table: &Section<'_, '_>,
+    keys: &[&'static str],
+    why: &str,
+) {
     for raw in keys.iter().filter_map(|key| table.raw(key)) {
         reading.wrong(&raw, why);
     }
@@ -112,12 +113,7 @@ fn kind(
         }
         return None;
     };
-    let found = KINDS.iter().find(|(known, _)| *known == kind.value);
-    if found.is_none() {
-        let hint = suggest(&kind.value, KINDS.iter().map(|(known, _)| *known));
-        reading.wrong(&kind, format!("unknown kind `{}`{hint}", kind.value));
-    }
-    found.map(|(_, kind)| *kind)
+    reading.choice(&kind, &KINDS, |word| format!("unknown kind `{word}`")).copied()
 }
 
 fn size(table: &Section<'_, '_>, key: &'static str) -> Option<usize> {

@@ -6,10 +6,10 @@ use guild::{
     TreeSpec,
 };
 
+use crate::flow::Role;
 use crate::flow::file::Reading;
 use crate::flow::problem::suggest;
 use crate::flow::reader::{Located, Raw, Section};
-use crate::flow::{FLOW_ROLE, Role};
 
 const STRATEGIES: [(&str, Strategy); 3] = [
     ("one-for-one", Strategy::OneForOne),
@@ -58,8 +58,7 @@ pub(crate) fn groups(
         let members = members(reading, name, &table, &known);
         let supervisor = supervisor(reading, &table);
         table.finish();
-        if reading.name(name, true) && name.value == FLOW_ROLE {
-            reading.wrong(name, format!("the name `{FLOW_ROLE}` is taken by Guild; take another"));
+        if reading.name(name, true) && !reading.is_free(name) {
             return None;
         }
         Some(GroupSpec { name: name.value.as_str().into(), members: members?, supervisor })
@@ -149,10 +148,5 @@ fn choice<T: Copy>(
     choices: &[(&str, T)],
 ) -> Option<T> {
     let word = table.text(key)?;
-    let found = choices.iter().find(|(name, _)| *name == word.value);
-    if found.is_none() {
-        let hint = suggest(&word.value, choices.iter().map(|(name, _)| *name));
-        reading.wrong(&word, format!("`{}` is no {key}{hint}", word.value));
-    }
-    found.map(|(_, value)| *value)
+    reading.choice(&word, choices, |word| format!("`{word}` is no {key}")).copied()
 }

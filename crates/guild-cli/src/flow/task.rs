@@ -10,7 +10,7 @@ use crate::flow::file::Reading;
 use crate::flow::output::Parse;
 use crate::flow::problem::suggest;
 use crate::flow::reader::{Located, Raw, Section};
-use crate::flow::role::environment;
+use crate::flow::role::{environment, refuse};
 use crate::flow::template::Template;
 use crate::flow::work::work;
 use crate::flow::{FlowTask, Quota, Role, RoleKind, duration};
@@ -137,20 +137,24 @@ fn task(
 
 /// Reports what makes no sense for a kind of role.
 fn only_for_kind(reading: &Reading<'_>, table: &Section<'_, '_>, kind: Option<RoleKind>) {
-    let refuse = |key: &'static str, why: &str| {
-        if let Some(raw) = table.raw(key) {
-            reading.wrong(&raw, why);
-        }
-    };
     match kind {
         Some(RoleKind::Process) => {
-            refuse("parse", "is not for a role of kind \"process\": its agents answer in JSON");
-            for key in ["env", "cwd"] {
-                refuse(key, "is not for a role of kind \"process\": set it for the role");
-            }
+            refuse(
+                reading,
+                table,
+                &["parse"],
+                "is not for a role of kind \"process\": its agents answer in JSON",
+            );
+            refuse(
+                reading,
+                table,
+                &["env", "cwd"],
+                "is not for a role of kind \"process\": set it for the role",
+            );
         }
         Some(RoleKind::Exec | RoleKind::Render) => {
-            refuse("heartbeat", "needs a role of kind \"process\": only its agents can send any");
+            let why = "needs a role of kind \"process\": only its agents can send any";
+            refuse(reading, table, &["heartbeat"], why);
         }
         None => {}
     }
@@ -236,12 +240,8 @@ fn parse(reading: &Reading<'_>, table: &Section<'_, '_>) -> Parse {
     let Some(name) = table.text("parse") else {
         return Parse::default();
     };
-    let found = Parse::ALL.iter().find(|(known, _)| *known == name.value);
-    if found.is_none() {
-        let hint = suggest(&name.value, Parse::ALL.iter().map(|(name, _)| *name));
-        reading.wrong(&name, format!("unknown way to read an output `{}`{hint}", name.value));
-    }
-    found.map_or_else(Parse::default, |(_, parse)| *parse)
+    let unknown = |word: &str| format!("unknown way to read an output `{word}`");
+    reading.choice(&name, &Parse::ALL, unknown).copied().unwrap_or_default()
 }
 
 fn memory_writes(

@@ -25,10 +25,11 @@ pub(crate) fn work(
         for raw in [&command, &shell, &args, &stdin, &text] {
             refuse(raw, "is not for a role of kind \"process\": its agents get an `input`");
         }
-        let input = input.map(|raw| process_input(reading, table, &raw));
-        return input.map_or(Some(Work::Process { input: None }), |input| {
-            Some(Work::Process { input: Some(input?) })
-        });
+        let input = match input {
+            Some(raw) => Some(process_input(reading, table, &raw)?),
+            None => None,
+        };
+        return Some(Work::Process { input });
     }
     refuse(&input, "needs a role of kind \"process\"");
     if kind == RoleKind::Render {

@@ -6,14 +6,13 @@ use serde::Serialize;
 
 use super::Incident;
 use super::fingerprint::pattern;
-use crate::event::{Event, EventRecord, Names};
+use crate::event::Names;
+use crate::time::micros;
 
-/// Counts the incidents of an event log.
+/// Counts incidents.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     counts: BTreeMap<(Dimension, String), Count>,
-    /// What each incident counts for.
-    keys: BTreeMap<u64, Vec<(Dimension, String)>>,
 }
 
 /// By what incidents are counted.
@@ -53,20 +52,28 @@ pub struct Row {
 }
 
 impl Summary {
-    /// Takes the next event of the log.
-    pub fn take(&mut self, record: &EventRecord, names: &dyn Names) {
-        match &record.event {
-            Event::IncidentOpened(incident) => self.opened(incident, names),
-            Event::IncidentRecovered { incident, took_us, .. } => {
-                self.count(*incident, |count| {
-                    count.recovered += 1;
-                    count.recovery_us += took_us;
-                });
-            }
-            Event::IncidentAcknowledged { incident, .. } => {
-                self.count(*incident, |count| count.acknowledged += 1);
-            }
-            _ => {}
+    /// Counts an incident, with what has become of it so far.
+    pub fn add(&mut self, incident: &Incident, names: &dyn Names) {
+        let report = &incident.report;
+        let mut keys = vec![
+            (Dimension::All, String::new()),
+            (Dimension::Cause, report.reason.name().to_owned()),
+        ];
+        if let Some((agent, _)) = report.agent {
+            keys.push((Dimension::Agent, names.agent(agent)));
+            keys.push((Dimension::Role, names.role(agent.role).to_owned()));
+        }
+        if let Some(attempt) = &report.attempt {
+            keys.push((Dimension::TaskKind, pattern(&names.task(attempt.task))));
+        }
+        let recovery = incident.time_to_recover();
+        for key in keys {
+            let count = self.counts.entry(key).or_default();
+            count.incidents += 1;
+            count.injected += u64::from(report.fault.is_some());
+            count.recovered += u64::from(recovery.is_some());
+            count.recovery_us += recovery.map_or(0, micros);
+            count.acknowledged += u64::from(incident.acknowledgement.is_some());
         }
     }
 
@@ -94,36 +101,6 @@ impl Summary {
     /// Returns the causes, the most frequent first.
     pub fn causes(&self) -> Vec<Row> {
         self.rows(Dimension::Cause)
-    }
-
-    fn opened(&mut self, incident: &Incident, names: &dyn Names) {
-        let report = &incident.report;
-        let mut keys = vec![
-            (Dimension::All, String::new()),
-            (Dimension::Cause, report.reason.name().to_owned()),
-        ];
-        if let Some((agent, _)) = report.agent {
-            keys.push((Dimension::Agent, names.agent(agent)));
-            keys.push((Dimension::Role, names.role(agent.role).to_owned()));
-        }
-        if let Some(attempt) = &report.attempt {
-            keys.push((Dimension::TaskKind, pattern(&names.task(attempt.task))));
-        }
-        self.keys.insert(incident.number, keys);
-        let injected = u64::from(report.fault.is_some());
-        self.count(incident.number, |count| {
-            count.incidents += 1;
-            count.injected += injected;
-        });
-    }
-
-    fn count(&mut self, incident: u64, change: impl Fn(&mut Count)) {
-        for key in self.keys.get(&incident).into_iter().flatten() {
-            match self.counts.get_mut(key) {
-                Some(count) => change(count),
-                None => change(self.counts.entry(key.clone()).or_default()),
-            }
-        }
     }
 
     fn rows(&self, dimension: Dimension) -> Vec<Row> {

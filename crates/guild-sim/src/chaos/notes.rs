@@ -72,10 +72,12 @@ impl Notes {
                 told.branches.push(line.to_owned());
             }
             Event::IncidentOpened(incident) => {
-                let Some(Names { r#type, .. }) = names(line) else { return };
-                let (event, fault) = (record.seq, incident.report.fault);
-                let incident = incident.number;
-                told.incidents.push(IncidentNote { incident, r#type, event, fault });
+                told.incidents.push(IncidentNote {
+                    incident: incident.number,
+                    r#type: incident.report.kind.name().to_owned(),
+                    event: record.seq,
+                    fault: incident.report.fault,
+                });
             }
             Event::TaskAdded { .. } => told.tasks += 1,
             Event::TaskCompleted { .. } => told.completed += 1,

@@ -9,10 +9,10 @@ use std::collections::VecDeque;
 use super::graph::{Dependency, Edge, Graph};
 use super::{AnomalyKind, EXAMPLES_MAX, Verdict};
 
-const WW: u8 = 1 << Dependency::WriteWrite as u8;
-const WR: u8 = 1 << Dependency::WriteRead as u8;
-const RW: u8 = 1 << Dependency::ReadWrite as u8;
-const RT: u8 = 1 << Dependency::Realtime as u8;
+const WW: u8 = Dependency::WriteWrite.bit();
+const WR: u8 = Dependency::WriteRead.bit();
+const RW: u8 = Dependency::ReadWrite.bit();
+const RT: u8 = Dependency::Realtime.bit();
 
 /// What a kind of cycle is made of: along `path`, closed by one edge of `closing`.
 struct Shape {
@@ -35,18 +35,17 @@ const SHAPES: [Shape; 7] = [
 /// Adds what the cycles of a graph show. `index` names a transaction, `key` a key.
 pub(super) fn add_cycles(
     graph: &Graph,
-    nodes: usize,
     index: &dyn Fn(u32) -> u64,
     key: &dyn Fn(u32) -> String,
     verdict: &mut Verdict,
 ) {
     verdict.dependencies = graph.edges();
-    let all: Vec<u32> = (0..super::graph::number(nodes)).collect();
+    let all: Vec<u32> = (0..super::graph::number(graph.nodes())).collect();
     let suspects = graph.components(&all, Dependency::ALL).concat();
     if suspects.is_empty() {
         return;
     }
-    let mut explained = vec![false; nodes];
+    let mut explained = vec![false; graph.nodes()];
     for shape in &SHAPES {
         let mut found = 0;
         for component in graph.components(&suspects, shape.closing | shape.path) {
@@ -54,10 +53,9 @@ pub(super) fn add_cycles(
             if is_known || found == EXAMPLES_MAX {
                 continue;
             }
-            if let Some(cycle) = cycle_in(graph, &component, shape, nodes) {
+            if let Some(cycle) = cycle_in(graph, &component, shape) {
                 component.iter().for_each(|node| explained[*node as usize] = true);
                 found += 1;
-                let cycle: Vec<Edge> = cycle;
                 let members = cycle.iter().map(|edge| edge.from);
                 let members = members.filter(|node| graph.is_transaction(*node)).map(index);
                 let message = describe(graph, &cycle, index, key);
@@ -68,8 +66,8 @@ pub(super) fn add_cycles(
 }
 
 /// Returns a shortest cycle of this shape through one of the first closing edges of a component.
-fn cycle_in(graph: &Graph, component: &[u32], shape: &Shape, nodes: usize) -> Option<Vec<Edge>> {
-    let mut within = vec![false; nodes];
+fn cycle_in(graph: &Graph, component: &[u32], shape: &Shape) -> Option<Vec<Edge>> {
+    let mut within = vec![false; graph.nodes()];
     component.iter().for_each(|node| within[*node as usize] = true);
     let closing = component
         .iter()

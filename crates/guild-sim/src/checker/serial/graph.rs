@@ -20,7 +20,7 @@ pub(super) enum Dependency {
 impl Dependency {
     pub(super) const ALL: u8 = 0b1111;
 
-    pub(super) fn bit(self) -> u8 {
+    pub(super) const fn bit(self) -> u8 {
         1 << self as u8
     }
 
@@ -117,6 +117,11 @@ impl Graph {
         self.edges.len()
     }
 
+    /// Returns the number of nodes, moments in real time included.
+    pub(super) fn nodes(&self) -> usize {
+        self.first.len() - 1
+    }
+
     pub(super) fn is_transaction(&self, node: u32) -> bool {
         node < self.transactions
     }
@@ -129,7 +134,7 @@ impl Graph {
     /// Returns the components of more than one node, within `nodes` and along the dependencies of
     /// `allowed` (Tarjan 1972, without recursion: a chain may be as long as the history).
     pub(super) fn components(&self, nodes: &[u32], allowed: u8) -> Vec<Vec<u32>> {
-        let count = self.first.len() - 1;
+        let count = self.nodes();
         let mut search = Search {
             index: vec![UNSEEN; count],
             low: vec![0; count],

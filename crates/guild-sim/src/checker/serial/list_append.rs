@@ -94,10 +94,9 @@ pub fn check(history: &History) -> Verdict {
         |place: &u32| history.transactions[*place as usize].outcome == Outcome::Committed;
     let moments = history.moments.iter().copied();
     graph.add_realtime(moments.filter(|(place, is_end)| !is_end || committed(place)));
-    let nodes = graph.helper() as usize;
     let index = |place: u32| history.transactions[place as usize].index;
     let key = |key: u32| history.keys[key as usize].clone();
-    add_cycles(&graph.build(), nodes, &index, &key, &mut verdict);
+    add_cycles(&graph.build(), &index, &key, &mut verdict);
     verdict.anomalies.sort_by_key(|anomaly| anomaly.kind);
     verdict
 }

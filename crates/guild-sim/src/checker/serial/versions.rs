@@ -190,13 +190,12 @@ impl<'a> Checker<'a> {
         }
         moments.sort_unstable();
         self.graph.add_realtime(moments.into_iter().map(|(_, is_end, place)| (place, is_end)));
-        let nodes = self.graph.helper() as usize;
         let index = |place: u32| self.commits[place as usize].version;
         let name = |number: u32| {
             let found = self.keys.iter().find(|(_, (of, _))| *of == number);
             found.map_or_else(String::new, |(key, _)| (*key).to_owned())
         };
-        add_cycles(&self.graph.build(), nodes, &index, &name, &mut self.verdict);
+        add_cycles(&self.graph.build(), &index, &name, &mut self.verdict);
         self.verdict.anomalies.sort_by_key(|anomaly| anomaly.kind);
         self.verdict
     }
