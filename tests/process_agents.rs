@@ -40,7 +40,7 @@ fn marked(mut spec: ProcessSpec) -> (ProcessSpec, String) {
     static TESTS: AtomicU32 = AtomicU32::new(0);
     let number = TESTS.fetch_add(1, Ordering::Relaxed);
     let mark = format!("{}-{number}", std::process::id());
-    spec.env.push(("GUILD_TEST_MARK".into(), mark.clone().into()));
+    spec.program.env.push(("GUILD_TEST_MARK".into(), mark.clone().into()));
     (spec, format!("GUILD_TEST_MARK={mark}"))
 }
 
@@ -139,7 +139,7 @@ fn last_words_are_behind_the_failure() {
 #[test]
 fn process_beyond_its_memory_is_told_from_one_that_exits() {
     let mut spec = script("exec dd if=/dev/zero of=/dev/null bs=2G count=1");
-    spec.resources.memory_bytes_max = Some(512 << 20);
+    spec.program.resources.memory_bytes_max = Some(512 << 20);
 
     fails(spec, Reason::OutOfMemory, "ended with status 1");
 }
@@ -147,7 +147,7 @@ fn process_beyond_its_memory_is_told_from_one_that_exits() {
 #[test]
 fn endless_loop_ends_with_its_processor_time() {
     let mut spec = script("while :; do :; done");
-    spec.resources.cpu_time_max = Some(Duration::from_secs(1));
+    spec.program.resources.cpu_time_max = Some(Duration::from_secs(1));
 
     fails(spec, Reason::CpuTime, "SIGXCPU");
 }
@@ -357,7 +357,7 @@ fn heartbeats_of_a_process_keep_its_lease() {
 #[test]
 fn limits_are_those_that_the_process_sees() {
     let mut spec = script(r#"result "[$(ulimit -n),$(ulimit -v),$(ulimit -t)]"; take"#);
-    spec.resources = Resources {
+    spec.program.resources = Resources {
         memory_bytes_max: Some(300 << 20),
         cpu_time_max: Some(Duration::from_secs(7)),
         open_files_max: Some(33),
@@ -536,7 +536,7 @@ def perform(task):
 guild_agent.serve(perform)
 ";
     let mut spec = ProcessSpec::new("python3").arg("-c").arg(program);
-    spec.env.push(("PYTHONPATH".into(), example("").into()));
+    spec.program.env.push(("PYTHONPATH".into(), example("").into()));
     let guild = guild_of(spec).start().unwrap();
 
     let report = run(&guild, "all", vec![task()]);
@@ -567,8 +567,8 @@ import guild_agent
 guild_agent.serve(lambda task: len(bytearray(1 << 30)))
 ";
     let mut spec = ProcessSpec::new("python3").arg("-c").arg(program);
-    spec.env.push(("PYTHONPATH".into(), example("").into()));
-    spec.resources.memory_bytes_max = Some(512 << 20);
+    spec.program.env.push(("PYTHONPATH".into(), example("").into()));
+    spec.program.resources.memory_bytes_max = Some(512 << 20);
 
     let story = fails(spec, Reason::OutOfMemory, "ended with status 1");
 

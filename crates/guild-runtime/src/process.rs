@@ -13,7 +13,6 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -38,7 +37,8 @@ mod strays;
 pub use agent::{ProcessAgent, ProcessSpec};
 use ending::{Ending, last_words, signal_name};
 pub use error::ProcessError;
-use group::{ExitWatch, Program};
+use group::ExitWatch;
+pub use group::Program;
 pub use protocol::PROTOCOL;
 pub use resources::Resources;
 
@@ -49,22 +49,14 @@ const PIPE_GRACE: Duration = Duration::from_secs(1);
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct ExecSpec {
-    /// The program: a path, or a name that is looked up in `PATH`.
-    pub program: OsString,
-    /// Its arguments; no shell sees them.
-    pub args: Vec<OsString>,
-    /// Variables that are added to the environment.
-    pub env: Vec<(OsString, OsString)>,
-    /// Working directory; none: that of this process.
-    pub cwd: Option<PathBuf>,
+    /// What is run.
+    pub program: Program,
     /// What the process reads from its standard input; a process that does not read it is fine.
     pub stdin: Bytes,
     /// Bytes of standard output. Beyond: the group is killed, the attempt is not retried.
     pub stdout_bytes_max: usize,
     /// Bytes of standard error. Beyond: the group is killed, the attempt is not retried.
     pub stderr_bytes_max: usize,
-    /// What the process may use.
-    pub resources: Resources,
 }
 
 impl ExecSpec {
@@ -72,14 +64,10 @@ impl ExecSpec {
     /// for standard output and 1 MiB for standard error.
     pub fn new(program: impl Into<OsString>) -> Self {
         Self {
-            program: program.into(),
-            args: Vec::new(),
-            env: Vec::new(),
-            cwd: None,
+            program: Program::new(program),
             stdin: Bytes::new(),
             stdout_bytes_max: 16 << 20,
             stderr_bytes_max: 1 << 20,
-            resources: Resources::default(),
         }
     }
 }
@@ -200,16 +188,11 @@ fn quoted(stderr: &str) -> String {
 /// # Cancel safety
 /// Dropping the future kills the whole process group at once.
 pub async fn run(spec: &ExecSpec, observer: &dyn ProcessObserver) -> Result<ExecOutput, ExecError> {
-    let program = Program {
-        program: &spec.program,
-        args: &spec.args,
-        env: &spec.env,
-        cwd: spec.cwd.as_ref(),
-        resources: &spec.resources,
-        has_input: !spec.stdin.is_empty(),
-    };
-    let (mut child, group) =
-        program.start(|group| observer.started(group), |group| observer.ended(group))?;
+    let (mut child, group) = spec.program.start(
+        !spec.stdin.is_empty(),
+        |group| observer.started(group),
+        |group| observer.ended(group),
+    )?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let mut output = ExecOutput::default();
 
@@ -250,7 +233,7 @@ pub async fn run(spec: &ExecSpec, observer: &dyn ProcessObserver) -> Result<Exec
         }
     };
     group.kill();
-    let system = |source| ExecError::System { program: name_of(spec), source };
+    let system = |source| ExecError::System { program: spec.program.name(), source };
     let status = child.wait().await.map_err(system)?;
     group.was_reaped();
     if status.success() && read.is_ok() {
@@ -271,7 +254,7 @@ fn judge(
     status: ExitStatus,
     output: ExecOutput,
 ) -> Result<ExecOutput, ExecError> {
-    let program = name_of(spec);
+    let program = spec.program.name();
     match read {
         Err((ReadEnd::TooMuch, "stdout")) => {
             let (bytes_max, key) = (spec.stdout_bytes_max, "stdout_max");
@@ -291,10 +274,6 @@ fn judge(
             })
         }
     }
-}
-
-fn name_of(spec: &ExecSpec) -> String {
-    spec.program.to_string_lossy().into_owned()
 }
 
 enum ReadEnd {

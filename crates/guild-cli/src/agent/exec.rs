@@ -6,7 +6,7 @@ use guild::{TaskContext, TaskError};
 use serde_json::{Map, Value};
 
 use crate::agent::context::Variables;
-use crate::agent::{Shared, command_words, wrong_output};
+use crate::agent::{Shared, program, wrong_output};
 use crate::flow::template::{Template, TemplateError};
 use crate::flow::{Arg, FlowTask};
 use crate::reaper::MARK;
@@ -40,8 +40,8 @@ impl Spec<'_> {
             ("GUILD_ATTEMPT", context.attempt().to_string()),
             ("GUILD_IDEMPOTENCY_KEY", context.idempotency_key().to_owned()),
         ];
-        spec.env.extend(identity.map(|(name, value)| (name.into(), value.into())));
-        spec.env.extend(self.shared.mark.as_ref().map(|mark| (MARK.into(), mark.into())));
+        spec.program.env.extend(identity.map(|(name, value)| (name.into(), value.into())));
+        spec.program.env.extend(self.shared.mark.as_ref().map(|mark| (MARK.into(), mark.into())));
         match run(&spec, &*self.shared.observer).await {
             Ok(output) => {
                 self.task.parse.read(output.stdout).map_err(|why| wrong_output(self.task, &why))
@@ -58,19 +58,12 @@ impl Spec<'_> {
     }
 
     fn render(&self, values: &minijinja::Value) -> Result<ExecSpec, TemplateError> {
-        let words = command_words(self.command, values)?;
-        let mut words = words.into_iter();
-        let mut spec = ExecSpec::new(words.next().unwrap_or_default());
-        spec.args = words.collect();
         let role = &self.shared.flow.roles[self.task.role];
-        for (name, value) in role.env.iter().chain(&self.task.env) {
-            spec.env.push((name.into(), value.render(values)?.into()));
-        }
-        let cwd = self.task.cwd.as_ref().or(role.cwd.as_ref());
-        spec.cwd = cwd.map(|cwd| cwd.render(values)).transpose()?.map(Into::into);
-        spec.stdout_bytes_max = role.stdout_max;
-        spec.stderr_bytes_max = role.stderr_max;
-        spec.resources = role.resources.clone();
-        Ok(spec)
+        Ok(ExecSpec {
+            program: program(self.command, role, Some(self.task), values)?,
+            stdin: Bytes::new(),
+            stdout_bytes_max: role.stdout_max,
+            stderr_bytes_max: role.stderr_max,
+        })
     }
 }

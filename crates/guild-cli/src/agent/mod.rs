@@ -15,14 +15,14 @@ use std::ffi::OsString;
 use std::fmt;
 use std::sync::Arc;
 
-use guild::process::{ProcessAgent, ProcessObserver};
+use guild::process::{ProcessAgent, ProcessObserver, Program};
 use guild::{Agent, Limits, TaskContext, TaskError};
 use serde_json::{Map, Value};
 
 use crate::agent::context::Variables;
 use crate::flow::output::decode_path;
 use crate::flow::template::{Template, TemplateError};
-use crate::flow::{Arg, Flow, FlowTask, RESULT_TASK, Work};
+use crate::flow::{Arg, Flow, FlowTask, RESULT_TASK, Role, Work};
 
 /// What all agents of a flow share.
 #[derive(Clone)]
@@ -143,16 +143,27 @@ fn task_of<'a>(flow: &'a Flow, name: &str) -> Result<&'a FlowTask, TaskError> {
     })
 }
 
-/// Renders the program and its arguments.
-fn command_words(
+/// Renders what is started for an agent of a role: for one task, or for all of them.
+fn program(
     command: &[Arg],
+    role: &Role,
+    task: Option<&FlowTask>,
     values: &minijinja::Value,
-) -> Result<Vec<OsString>, TemplateError> {
+) -> Result<Program, TemplateError> {
     let word = |Arg { template, is_path }: &Arg| {
         let text = template.render(values)?;
         Ok(if *is_path { decode_path(&text) } else { OsString::from(text) })
     };
-    command.iter().map(word).collect()
+    let mut words = command.iter().map(word);
+    let mut program = Program::new(words.next().transpose()?.unwrap_or_default());
+    program.args = words.collect::<Result<_, TemplateError>>()?;
+    for (name, value) in role.env.iter().chain(task.into_iter().flat_map(|task| &task.env)) {
+        program.env.push((name.into(), value.render(values)?.into()));
+    }
+    let cwd = task.and_then(|task| task.cwd.as_ref()).or(role.cwd.as_ref());
+    program.cwd = cwd.map(|cwd| cwd.render(values)).transpose()?.map(Into::into);
+    program.resources = role.resources.clone();
+    Ok(program)
 }
 
 fn wrong_output(task: &FlowTask, why: &str) -> TaskError {

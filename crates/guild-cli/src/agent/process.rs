@@ -8,7 +8,7 @@ use minijinja::context;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::agent::{Shared, command_words};
+use crate::agent::{Shared, program};
 use crate::flow::template::TemplateError;
 use crate::flow::{Input, Role};
 use crate::reaper::MARK;
@@ -25,19 +25,11 @@ pub(crate) fn spec(
         return Ok(None);
     };
     let values = context! { vars => shared.vars };
-    let mut words = command_words(&process.command, &values)?.into_iter();
-    let mut spec = ProcessSpec::new(words.next().unwrap_or_default());
-    spec.args = words.collect();
-    for (name, value) in &role.env {
-        spec.env.push((name.into(), value.render(&values)?.into()));
-    }
-    spec.env.extend(shared.mark.as_ref().map(|mark| (MARK.into(), mark.into())));
-    spec.cwd = role.cwd.as_ref().map(|cwd| cwd.render(&values)).transpose()?.map(Into::into);
-    spec.resources = role.resources.clone();
-    spec.handshake = process.handshake;
-    spec.grace = process.grace;
-    spec.line_bytes_max = process.line_max;
-    Ok(Some(Arc::new(spec)))
+    let mut program = program(&process.command, role, None, &values)?;
+    program.env.extend(shared.mark.as_ref().map(|mark| (MARK.into(), mark.into())));
+    let (handshake, grace) = (process.handshake, process.grace);
+    let line_bytes_max = process.line_max;
+    Ok(Some(Arc::new(ProcessSpec { program, handshake, grace, line_bytes_max })))
 }
 
 /// Renders what the process gets for a task.

@@ -5,14 +5,13 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
 
 use super::link::{Failed, Link};
-use super::{ProcessObserver, Resources};
+use super::{ProcessObserver, Program};
 use crate::agent::{Agent, TaskError};
 use crate::context::TaskContext;
 use crate::life::Life;
@@ -20,16 +19,8 @@ use crate::life::Life;
 /// What is started for each life of an agent, and within which bounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessSpec {
-    /// The program: a path, or a name that is looked up in `PATH`.
-    pub program: OsString,
-    /// Its arguments; no shell sees them.
-    pub args: Vec<OsString>,
-    /// Variables that are added to the environment.
-    pub env: Vec<(OsString, OsString)>,
-    /// Working directory; none: that of this process.
-    pub cwd: Option<PathBuf>,
-    /// What the process may use.
-    pub resources: Resources,
+    /// What is run.
+    pub program: Program,
     /// How long the process may take to greet. Beyond: it is killed.
     pub handshake: Duration,
     /// How long the process may take to end by itself, and again after SIGTERM. Beyond: it is
@@ -44,11 +35,7 @@ impl ProcessSpec {
     /// lines of 16 MiB, and nothing else bounded.
     pub fn new(program: impl Into<OsString>) -> Self {
         Self {
-            program: program.into(),
-            args: Vec::new(),
-            env: Vec::new(),
-            cwd: None,
-            resources: Resources::default(),
+            program: Program::new(program),
             handshake: Duration::from_secs(10),
             grace: Duration::from_millis(500),
             line_bytes_max: 16 << 20,
@@ -58,12 +45,8 @@ impl ProcessSpec {
     /// Adds an argument.
     #[must_use]
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
-        self.args.push(arg.into());
+        self.program.args.push(arg.into());
         self
-    }
-
-    pub(super) fn name(&self) -> String {
-        self.program.to_string_lossy().into_owned()
     }
 }
 
@@ -79,7 +62,7 @@ pub struct ProcessAgent {
 impl fmt::Debug for ProcessAgent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProcessAgent")
-            .field("program", &self.spec.program)
+            .field("program", &self.spec.program.path)
             .field("life", &self.life)
             .field("is_running", &self.link.is_some())
             .finish_non_exhaustive()

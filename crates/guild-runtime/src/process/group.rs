@@ -14,29 +14,40 @@ use tokio::process::{Child, Command};
 use super::strays::{self, Mark};
 use super::{ExecError, Resources};
 
-/// What is started.
-pub(super) struct Program<'a> {
-    pub(super) program: &'a OsString,
-    pub(super) args: &'a [OsString],
-    pub(super) env: &'a [(OsString, OsString)],
-    pub(super) cwd: Option<&'a PathBuf>,
-    pub(super) resources: &'a Resources,
-    pub(super) has_input: bool,
+/// What is started, where, and within which bounds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Program {
+    /// The program: a path, or a name that is looked up in `PATH`.
+    pub path: OsString,
+    /// Its arguments; no shell sees them.
+    pub args: Vec<OsString>,
+    /// Variables that are added to the environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// Working directory; none: that of this process.
+    pub cwd: Option<PathBuf>,
+    /// What the process may use.
+    pub resources: Resources,
 }
 
-impl Program<'_> {
+impl Program {
+    /// Returns a program without arguments that is bounded by nothing.
+    pub fn new(path: impl Into<OsString>) -> Self {
+        Self { path: path.into(), ..Self::default() }
+    }
+
     pub(super) fn name(&self) -> String {
-        self.program.to_string_lossy().into_owned()
+        self.path.to_string_lossy().into_owned()
     }
 
     /// Starts the process as the leader of a new group, within its bounds.
     pub(super) fn start<F: Fn(i32)>(
         &self,
+        has_input: bool,
         started: impl FnOnce(i32),
         ended: F,
     ) -> Result<(Child, Group<F>), ExecError> {
         let mark = Mark::new();
-        let child = self.spawn(&mark)?;
+        let child = self.spawn(has_input, &mark)?;
         let system = |source| ExecError::System { program: self.name(), source };
         let group = Group::of(&child, mark, started, ended).map_err(system)?;
         Ok((child, group))
@@ -44,9 +55,9 @@ impl Program<'_> {
 
     /// Checks that there is something to run, which a shell in between would tell less well.
     fn check(&self) -> Result<(), ExecError> {
-        let program = Path::new(self.program);
+        let program = Path::new(&self.path);
         let found: Vec<PathBuf> = if program.components().count() > 1 {
-            vec![self.cwd.map_or_else(|| program.into(), |cwd| cwd.join(program))]
+            vec![self.cwd.as_ref().map_or_else(|| program.into(), |cwd| cwd.join(program))]
         } else {
             let of_child = self.env.iter().rev().find(|(name, _)| name == "PATH");
             let path = of_child.map(|(_, path)| path.clone()).or_else(|| std::env::var_os("PATH"));
@@ -65,25 +76,25 @@ impl Program<'_> {
         }
     }
 
-    fn spawn(&self, mark: &Mark) -> Result<Child, ExecError> {
+    fn spawn(&self, has_input: bool, mark: &Mark) -> Result<Child, ExecError> {
         let mut command = match self.resources.script() {
-            None => Command::new(self.program),
+            None => Command::new(&self.path),
             Some(script) => {
                 self.check()?;
                 let mut shell = Command::new("/bin/sh");
-                shell.arg("-c").arg(script).arg("sh").arg(self.program);
+                shell.arg("-c").arg(script).arg("sh").arg(&self.path);
                 shell
             }
         };
         command
-            .args(self.args)
+            .args(&self.args)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .env(strays::VARIABLE, mark.value())
             .process_group(0)
-            .stdin(if self.has_input { Stdio::piped() } else { Stdio::null() })
+            .stdin(if has_input { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        if let Some(cwd) = self.cwd {
+        if let Some(cwd) = &self.cwd {
             // Otherwise a missing directory would be reported as a missing program.
             if !cwd.is_dir() {
                 return Err(ExecError::WorkingDirectory(cwd.display().to_string()));

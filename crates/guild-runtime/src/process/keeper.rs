@@ -84,11 +84,11 @@ impl<F: Fn(i32)> Keeper<F> {
                 },
                 Event::Line(Ok(None)) => self.closed(&watch).await,
                 Event::Line(Err(LineError::TooLong)) => {
-                    let (program, bytes_max) = (self.spec.name(), self.spec.line_bytes_max);
+                    let (program, bytes_max) = (self.spec.program.name(), self.spec.line_bytes_max);
                     ProcessError::LineTooLong { program, bytes_max }
                 }
                 Event::Line(Err(LineError::Failed(source))) => {
-                    ProcessError::System { program: self.spec.name(), source }
+                    ProcessError::System { program: self.spec.program.name(), source }
                 }
                 Event::Exited => match self.exited().await {
                     Some(End::Order(order)) => return self.obey(order, &watch).await,
@@ -107,14 +107,14 @@ impl<F: Fn(i32)> Keeper<F> {
             Err(why) => {
                 let text = String::from_utf8_lossy(line);
                 let quote: String = text.chars().take(QUOTE_CHARS).collect();
-                let (program, line) = (self.spec.name(), format!("{quote:?}"));
+                let (program, line) = (self.spec.program.name(), format!("{quote:?}"));
                 return Some(End::Error(ProcessError::Garbage { program, why, line }));
             }
         };
         if self.is_busy.get() {
             return self.tell(Told::Message(message)).await.map(End::Order);
         }
-        judge_idle(self.spec.name(), message).map(End::Error)
+        judge_idle(self.spec.program.name(), message).map(End::Error)
     }
 
     /// Tells the link something, unless it has an order instead.
@@ -132,7 +132,7 @@ impl<F: Fn(i32)> Keeper<F> {
         if tokio::time::timeout(PIPE_GRACE, watch.exited(&mut self.child)).await.is_ok() {
             return self.ended().await;
         }
-        ProcessError::Closed { program: self.spec.name(), pipe: "output" }
+        ProcessError::Closed { program: self.spec.program.name(), pipe: "output" }
     }
 
     /// The process has exited: hears what it had said before.
@@ -153,7 +153,7 @@ impl<F: Fn(i32)> Keeper<F> {
     /// Returns how a process ended that has exited.
     async fn ended(&mut self) -> ProcessError {
         self.group.kill();
-        let program = self.spec.name();
+        let program = self.spec.program.name();
         let status = match self.child.wait().await {
             Ok(status) => status,
             Err(source) => return ProcessError::System { program, source },
@@ -193,7 +193,7 @@ impl<F: Fn(i32)> Keeper<F> {
         if order.as_ref().is_some_and(|order| order.graceful) && !self.ends(watch).await {
             self.group.signal(Signal::TERM);
             if !self.ends(watch).await {
-                let (program, grace) = (self.spec.name(), self.spec.grace);
+                let (program, grace) = (self.spec.program.name(), self.spec.grace);
                 wrong = Some(ProcessError::IgnoredSigterm { program, grace });
             }
         } else if order.is_some() && !self.is_busy.get() {

@@ -17,7 +17,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::error::ProcessError;
-use super::group::Program;
 use super::keeper::{Keeper, LastWords, Order, Told, judge_idle};
 use super::lines::Lines;
 use super::protocol::{FromProcess, PROTOCOL, Say, Spawn, ToProcess, Write, millis};
@@ -68,19 +67,14 @@ impl Link {
         observer: Arc<dyn ProcessObserver>,
         life: Life,
     ) -> Result<Self, ProcessError> {
-        let program = Program {
-            program: &spec.program,
-            args: &spec.args,
-            env: &spec.env,
-            cwd: spec.cwd.as_ref(),
-            resources: &spec.resources,
-            has_input: true,
-        };
         let ended = Arc::clone(&observer);
-        let (mut child, group) =
-            program.start(|group| observer.started(group), move |group| ended.ended(group))?;
+        let (mut child, group) = spec.program.start(
+            true,
+            |group| observer.started(group),
+            move |group| ended.ended(group),
+        )?;
         let missing = || ExecError::System {
-            program: spec.name(),
+            program: spec.program.name(),
             source: std::io::Error::other("it has no pipes"),
         };
         let stdin = child.stdin.take().ok_or_else(missing)?;
@@ -148,7 +142,7 @@ impl Link {
                     return self.life.end_after_task(None);
                 }
                 Told::Ended(error) => Some(error),
-                Told::Message(message) => judge_idle(self.spec.name(), message),
+                Told::Message(message) => judge_idle(self.spec.program.name(), message),
             };
             if let Some(error) = error {
                 return self.life.end_after_task(Some(error.into()));
@@ -180,12 +174,13 @@ impl Link {
                     continue;
                 }
                 FromProcess::Ready { .. } => {
-                    let (program, when) = (self.spec.name(), "a second time");
+                    let (program, when) = (self.spec.program.name(), "a second time");
                     return Err(ProcessError::Unexpected { program, kind, when }.into());
                 }
             };
             if token != self.token {
-                let (program, instead) = (self.spec.name(), "which is not that of its task");
+                let (program, instead) =
+                    (self.spec.program.name(), "which is not that of its task");
                 return Err(ProcessError::StaleToken { program, kind, token, instead }.into());
             }
             self.has_begun = true;
@@ -224,7 +219,7 @@ impl Link {
             line_bytes_max: self.spec.line_bytes_max,
         };
         let line = hello.line();
-        let (program, limit) = (self.spec.name(), self.spec.handshake);
+        let (program, limit) = (self.spec.program.name(), self.spec.handshake);
         let greeted = tokio::time::timeout(limit, async {
             self.write(&line).await?;
             self.next().await
@@ -248,8 +243,8 @@ impl Link {
         input: &RawValue,
         context: &mut TaskContext,
     ) -> Result<(), ProcessError> {
-        let system = |source| ProcessError::System { program: self.spec.name(), source };
-        self.spec.resources.grant_cpu_time(self.pid).map_err(system)?;
+        let system = |source| ProcessError::System { program: self.spec.program.name(), source };
+        self.spec.program.resources.grant_cpu_time(self.pid).map_err(system)?;
         self.token = context.token().0.to_string();
         self.has_begun = false;
         let (run, name) = (context.run(), context.task());
@@ -351,7 +346,7 @@ impl Link {
                 }
             }
         };
-        let program = self.spec.name();
+        let program = self.spec.program.name();
         match tokio::time::timeout(PIPE_GRACE, ended).await {
             Ok(Some(ended)) => Err(ended),
             Ok(None) => Err(ProcessError::System { program, source: error }),
@@ -365,7 +360,7 @@ impl Link {
             Some(Told::Ended(error)) => Err(error),
             None => {
                 let source = std::io::Error::other("nobody watches it any more");
-                Err(ProcessError::System { program: self.spec.name(), source })
+                Err(ProcessError::System { program: self.spec.program.name(), source })
             }
         }
     }

@@ -7,7 +7,9 @@ use rustix::process::Pid;
 use super::*;
 
 fn shell(script: &str) -> ExecSpec {
-    ExecSpec { args: vec!["-c".into(), script.into()], ..ExecSpec::new("sh") }
+    let mut spec = ExecSpec::new("sh");
+    spec.program.args = vec!["-c".into(), script.into()];
+    spec
 }
 
 fn on_runtime<T>(future: impl Future<Output = T>) -> T {
@@ -86,7 +88,8 @@ fn signal_is_told_from_a_status() {
 fn missing_and_unexecutable_programs_and_directories_are_not_retried() {
     let missing = run_now(&ExecSpec::new("guild-no-such-program")).unwrap_err();
     let unexecutable = run_now(&ExecSpec::new("/etc/hostname")).unwrap_err();
-    let homeless = ExecSpec { cwd: Some("/no/such/directory".into()), ..shell("true") };
+    let mut homeless = shell("true");
+    homeless.program.cwd = Some("/no/such/directory".into());
     let homeless = run_now(&homeless).unwrap_err();
 
     assert!(matches!(missing, ExecError::NotFound(_)), "{missing}");
