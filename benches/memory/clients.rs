@@ -5,30 +5,33 @@ use std::time::{Duration, Instant};
 
 use guild_memory::Transaction;
 
-use super::{NOW, Open, percentile};
+use super::open::{NOW, Open, Scale, VALUE, key, percentile};
+
+/// Keys of the memory that transactions are measured on.
+pub(crate) const KEYS: usize = 100_000;
 
 /// What was measured.
-pub(super) struct Measured {
-    pub(super) elapsed: Duration,
-    pub(super) p50: Duration,
-    pub(super) p99: Duration,
-    pub(super) committed: usize,
+pub(crate) struct Measured {
+    pub(crate) elapsed: Duration,
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
+    pub(crate) committed: usize,
     /// Commits that were refused, and tried again.
-    pub(super) conflicts: usize,
+    pub(crate) conflicts: usize,
     /// Times that commits were acknowledged together.
-    pub(super) groups: usize,
+    pub(crate) groups: usize,
 }
 
 impl Measured {
-    pub(super) fn per_second(&self) -> f64 {
+    pub(crate) fn per_second(&self) -> f64 {
         self.committed as f64 / self.elapsed.as_secs_f64()
     }
 
-    pub(super) fn per_group(&self) -> f64 {
+    pub(crate) fn per_group(&self) -> f64 {
         self.committed as f64 / self.groups.max(1) as f64
     }
 
-    pub(super) fn conflict_percent(&self) -> f64 {
+    pub(crate) fn conflict_percent(&self) -> f64 {
         100.0 * self.conflicts as f64 / (self.committed + self.conflicts) as f64
     }
 }
@@ -38,7 +41,7 @@ type Begun = (usize, Instant);
 
 /// Commits `total` transactions of `clients` clients. Those that are free begin at the same snapshot,
 /// as they would side by side; one that is refused begins anew at the next one.
-pub(super) fn run(
+pub(crate) fn run(
     open: &mut Open,
     clients: usize,
     total: usize,
@@ -93,4 +96,27 @@ pub(super) fn run(
     latencies.sort_unstable();
     let (p50, p99) = (percentile(&latencies, 50), percentile(&latencies, 99));
     Measured { elapsed, p50, p99, committed: total, conflicts, groups }
+}
+
+/// Four reads and two writes of 256 bytes.
+pub(crate) fn four_and_two(scale: Scale) -> impl FnMut(usize, &mut Transaction) {
+    let keys = scale.of(KEYS);
+    move |number, transaction| {
+        for read in read_keys(number, keys) {
+            transaction.get_bytes(key(read)).unwrap();
+        }
+        for written in written_keys(number, keys) {
+            transaction.put(key(written), &VALUE).unwrap();
+        }
+    }
+}
+
+/// Returns which keys a transaction reads.
+pub(crate) fn read_keys(number: usize, keys: usize) -> [usize; 4] {
+    [0, 1, 2, 3].map(|read| (number * 7_919 + read * 1_117) % keys)
+}
+
+/// Returns which keys a transaction writes.
+pub(crate) fn written_keys(number: usize, keys: usize) -> [usize; 2] {
+    [number * 7_919 % keys, (number * 104_729 + 3) % keys]
 }

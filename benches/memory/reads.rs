@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use guild_memory::{Durability, Snapshots, Transaction};
 
 use super::clients::run;
-use super::{Open, Scale, VALUE, folder, key};
+use super::open::{Open, Scale, VALUE, folder, key};
 
 const KEYS: usize = 100_000;
 

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use guild_memory::{Durability, Transaction, reader};
 
-use super::{NOW, Open, Scale, VALUE, folder, key, status};
+use super::open::{NOW, Open, Scale, VALUE, folder, key};
+use super::status;
 
 /// Names the store that this process opens.
 const STORE: &str = "GUILD_BENCH_STORE";

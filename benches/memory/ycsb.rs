@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, Zipf};
 
 use super::clients::run;
-use super::{Open, Scale, VALUE, key};
+use super::open::{Open, Scale, VALUE, key};
 
 const KEYS: usize = 100_000;
 const CLIENTS: usize = 64;
