@@ -1,8 +1,8 @@
 //! Makes a workload of a flow, which is what `guild simulate` runs.
 //!
 //! Nothing a flow would do is done: no process is started, no template of a command rendered, no
-//! memory written. What decides is as in the flow: who waits for whom, roles with their agents,
-//! quotas, priorities, retries, time limits. Lists that depend on outputs are as long as the flow
+//! memory written. What decides is as in the flow: who waits for whom, roles with their agents and
+//! supervisors, quotas, priorities, retries, time limits. Lists that depend on outputs are as long as the flow
 //! says, because the outputs do not exist.
 
 use std::time::Duration;
@@ -33,8 +33,11 @@ pub(crate) fn workload(flow: &Flow) -> Result<FlowWorkload, FlowError> {
     let mut workload = Workload { name: flow.name.clone(), ..Workload::default() };
     for role in &flow.roles {
         let (name, agents) = (role.name.clone(), Some(role.agents));
-        workload.roles.push(Role { name, agents, is_inner: false });
+        let supervision = role.supervision.clone();
+        workload.roles.push(Role { name, agents, is_inner: false, supervision });
     }
+    workload.groups.clone_from(&flow.groups);
+    workload.root.clone_from(&flow.supervision);
     workload.quotas =
         flow.quotas.iter().map(|quota| (quota.name.clone(), quota.spec.clone())).collect();
     workload.tasks = flow.tasks.iter().map(|task| maker.task(task)).collect();
@@ -44,7 +47,8 @@ pub(crate) fn workload(flow: &Flow) -> Result<FlowWorkload, FlowError> {
     // Only where it has anything to do, so that the log names no role that does nothing.
     if workload.tasks.iter().any(|task| task.role == flow.roles.len()) {
         let agents = Some(INNER_AGENTS);
-        workload.roles.push(Role { name: FLOW_ROLE.to_owned(), agents, is_inner: true });
+        let (name, supervision) = (FLOW_ROLE.to_owned(), None);
+        workload.roles.push(Role { name, agents, is_inner: true, supervision });
     }
     let (problems, without_duration) = (maker.problems, maker.without_duration);
     if problems.is_empty() {

@@ -202,6 +202,43 @@ fn time_limits_and_retries_are_those_of_the_flow() {
 }
 
 #[test]
+fn agents_are_supervised_as_the_flow_says() {
+    let desk = Desk::new();
+    let flow = |supervision: &str| {
+        format!(
+            "[roles.r]\nkind = \"exec\"\nagents = 4\n[roles.r.supervision]\n{supervision}\n\
+             [tasks.t]\nrole = \"r\"\nfor_each = \"{{{{ range(40) }}}}\"\ncommand = [\"x\"]\nduration = \"1s\"\n\
+             retry = {{ attempts = 1000, backoff = \"0s\" }}\n"
+        )
+    };
+    let simulate = |supervision: &str| {
+        desk.flow(&flow(supervision));
+        let more = ["--chaos", "crash=0.3", "--seed", "1", "--events", "events.jsonl"];
+        let ended = simulate(&desk, "flow.toml", &more);
+        let log = events(&desk.path("events.jsonl"));
+        let is_of_role =
+            |event: &&Value| event["agent"].as_str().is_some_and(|agent| agent.starts_with("r-"));
+        let of_role: Vec<&Value> = log.iter().filter(is_of_role).collect();
+        let count = |kind| of_role.iter().filter(|event| event["kind"] == kind).count();
+        (ended.code, count("agent_restarted"), count("agent_stopped"), count("agent_quarantined"))
+    };
+
+    let (code, restarted, stopped, quarantined) = simulate("intensity = 1000");
+    assert_eq!((code, stopped, quarantined), (Some(0), 0, 0));
+    assert!(restarted > 5);
+
+    let (code, restarted, _, _) = simulate("restart = \"temporary\"");
+    assert_eq!((code, restarted), (Some(1), 0), "its agents are not started again");
+
+    let (_, _, stopped, _) = simulate("strategy = \"one-for-all\"\nintensity = 1000");
+    assert!(stopped > 5, "the others are restarted too");
+
+    let (code, _, _, quarantined) = simulate("intensity = 0\nquarantine = \"1m\"");
+    assert_eq!(code, Some(0));
+    assert!(quarantined > 5);
+}
+
+#[test]
 fn durations_are_drawn_by_the_seed() {
     let desk = Desk::new();
     write(&desk, "samples.csv", "n,ms\n1,250\n2,500\n");

@@ -9,13 +9,14 @@ use guild_core::graph::{GraphBuilder, GraphError};
 use guild_core::limits::Limits;
 use guild_core::planner::ReadyOrder;
 use guild_core::restart::RestartPolicy;
+use guild_core::supervision::GroupSpec;
 use guild_core::time::Timestamp;
 use guild_runtime::{FaultPoint, StartError};
 
 use crate::plan::Scene;
 use crate::workload::{DURATION_MAX, Role, SimulatedAgent, Workload, WorkloadError};
 use crate::world::{Counts, LogReader, Resolution};
-use crate::{World, WorldError};
+use crate::{World, WorldBuilder, WorldError};
 
 /// How a workload is simulated.
 #[derive(Clone)]
@@ -132,8 +133,10 @@ impl Simulation {
         }
         if let Some(faults) = &self.faults {
             // Injected crashes say nothing about an agent: it is restarted as often as it takes.
+            // What the workload says of a role comes first.
             builder = builder.faults(Arc::clone(faults)).restart(tireless());
         }
+        builder = supervised(builder, workload);
         for reader in readers {
             builder = builder.boxed_reader(reader);
         }
@@ -209,6 +212,23 @@ fn limits(workload: &Workload) -> Limits {
     limits.name_chars_max = limits.name_chars_max.max(workload.name.chars().count());
     limits.events_in_memory_max = 1;
     limits
+}
+
+/// Has the roles supervised as the workload says.
+fn supervised(mut builder: WorldBuilder, workload: &Workload) -> WorldBuilder {
+    for role in &workload.roles {
+        if let Some(spec) = &role.supervision {
+            builder = builder.supervise(&role.name, spec.clone());
+        }
+    }
+    for GroupSpec { name, members, supervisor } in &workload.groups {
+        let members: Vec<&str> = members.iter().map(|member| &**member).collect();
+        builder = builder.group(&**name, &members, supervisor.clone());
+    }
+    match &workload.root {
+        Some(spec) => builder.root(spec.clone()),
+        None => builder,
+    }
 }
 
 fn counted_agents(workload: &Workload, agents: &[u32]) -> u64 {

@@ -15,6 +15,7 @@ use guild_core::draw::{Seed, Stream};
 use guild_core::graph::{Graph, GraphBuilder, GraphError, Task};
 use guild_core::quota::QuotaSpec;
 use guild_core::retry::RetryPolicy;
+use guild_core::supervision::{GroupSpec, SupervisorSpec};
 
 pub use self::agent::{COUNTER, Effects, Ledger, SimulatedAgent};
 use self::agent::{MapInput, TaskInput};
@@ -32,6 +33,8 @@ pub struct Role {
     /// the `agents` of a [`Simulation`](crate::Simulation) does not change it and its agents are not
     /// counted.
     pub is_inner: bool,
+    /// How its agents are supervised, where the workload says so.
+    pub supervision: Option<SupervisorSpec>,
 }
 
 /// Tasks to be simulated.
@@ -45,6 +48,10 @@ pub struct Workload {
     pub quotas: Vec<(String, QuotaSpec)>,
     /// The tasks; they refer to each other by their places.
     pub tasks: Vec<WorkTask>,
+    /// Roles and groups that belong together.
+    pub groups: Vec<GroupSpec>,
+    /// How the root treats what gives up, where the workload says so.
+    pub root: Option<SupervisorSpec>,
 }
 
 /// A task of a workload.
@@ -163,7 +170,8 @@ pub enum WorkloadError {
 impl Workload {
     /// Returns an empty workload of one role.
     pub fn new(name: impl Into<String>, role: impl Into<String>) -> Self {
-        let roles = vec![Role { name: role.into(), agents: None, is_inner: false }];
+        let role = Role { name: role.into(), agents: None, is_inner: false, supervision: None };
+        let roles = vec![role];
         Self { name: name.into(), roles, ..Self::default() }
     }
 
