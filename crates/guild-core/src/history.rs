@@ -26,6 +26,8 @@ pub struct TaskHistory {
     pub kills: u32,
     /// Attempts that were lost otherwise.
     pub interruptions: u32,
+    /// When it may be tried again, after its last attempt has failed.
+    pub retry_at: Option<Timestamp>,
     /// Who performs it, if anybody did when the log ends.
     pub in_flight: Option<(AgentId, Incarnation)>,
     /// How it ended.
@@ -67,6 +69,7 @@ impl RunHistory {
                 if let Some(history) = self.task(*task) {
                     history.attempts = history.attempts.max(*attempt);
                     history.in_flight = Some((*agent, *incarnation));
+                    history.retry_at = None;
                 }
             }
             Event::TaskReturned { task, attempt, .. } => {
@@ -75,9 +78,10 @@ impl RunHistory {
                     history.in_flight = None;
                 }
             }
-            Event::TaskFailed { task, cause, .. } => {
+            Event::TaskFailed { task, cause, retry_at, .. } => {
                 if let Some(history) = self.task(*task) {
                     history.in_flight = None;
+                    history.retry_at = *retry_at;
                     match cause {
                         Cause::AgentLost | Cause::Conflict => history.interruptions += 1,
                         Cause::Error => history.failures += 1,

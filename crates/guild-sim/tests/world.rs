@@ -11,6 +11,7 @@ use guild_core::retry::RetryPolicy;
 use guild_memory::Durability;
 use guild_memory::store::Crash;
 use guild_runtime::{Agent, TaskContext, TaskError};
+use guild_sim::checker::{Knowledge, Watch};
 use guild_sim::world::{DiskFault, Medium, Perturbation, Resolution};
 use guild_sim::{World, WorldBuilder, WorldError};
 
@@ -157,6 +158,50 @@ fn run_goes_on_after_a_kill_at_any_event_and_counts_every_task_once() {
         assert_eq!(world.value::<i64>("done").unwrap(), Some(8), "killed at {seq}");
         check_order(&world.log());
     }
+}
+
+/// Fails the first attempt and asks for a long break.
+struct Fails;
+
+impl Agent for Fails {
+    type Input = ();
+    type Output = ();
+
+    async fn perform(&mut self, (): (), task: &mut TaskContext) -> Result<(), TaskError> {
+        match task.attempt() {
+            1 => Err(TaskError::retryable("not now").with_retry_after(Duration::from_secs(100))),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[test]
+fn a_kill_does_not_end_the_backoff_of_a_task_that_failed() {
+    let watch = Watch::default();
+    let mut world = World::with_seed(1)
+        .role("fails", 2, || Fails)
+        .medium(Medium::Disk { durability: Durability::Disk, sync: <_>::default() })
+        .validate(true)
+        .reader(watch.clone())
+        .start()
+        .unwrap();
+    let mut graph = world.graph("once more");
+    graph.add(Task::new("only", "fails").input(&()));
+    let graph = graph.build().unwrap();
+    let run = world.submit(graph).unwrap();
+    for _ in 0..2 {
+        world.run_for(Duration::from_secs(30));
+        world.crash(Crash::PowerCut { batches_kept: 0 }).unwrap();
+    }
+
+    let report = world.run_until_ended(&run).unwrap();
+
+    assert_eq!(report.outcome(), Outcome::Completed);
+    let makespan = Duration::from_micros(report.makespan_us());
+    assert!((100..102).contains(&makespan.as_secs()), "{makespan:?}");
+    world.end();
+    let verdict = watch.finish_with(&Knowledge { is_complete: true, ..Knowledge::default() });
+    assert!(verdict.is_clean(), "{:?}", verdict.first_violation());
 }
 
 fn check_order(log: &[String]) {

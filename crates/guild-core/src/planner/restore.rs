@@ -1,16 +1,18 @@
 //! Goes on with a run from before a restart.
 
+use std::cmp::Reverse;
+
 use crate::event::{Cause, EndState, Event};
 use crate::history::{TaskEnd, TaskHistory};
 use crate::id::{RunId, TaskId, TaskIndex};
 use crate::time::Timestamp;
 
 use super::run::{Run, Status, Victims};
-use super::{Decisions, Planner, RestoredRun};
+use super::{Decisions, Planner, RestoredRun, Timer};
 
 impl Planner {
     /// Takes up a run where its log ends: what ended stays ended, attempts that were under way are
-    /// recorded as lost, and everything else goes on.
+    /// recorded as lost, backoffs last as long as they would have, and everything else goes on.
     pub fn restore(&mut self, now: Timestamp, restored: RestoredRun, out: &mut Decisions) {
         let id = restored.run;
         let place = id.0 as usize;
@@ -24,13 +26,16 @@ impl Planner {
         }
         run.cancelled = restored.history.cancelled;
         for (index, history) in (0..).map(TaskIndex).zip(&restored.history.tasks) {
-            take_up(&mut run, index, history);
+            take_up(now, &mut run, index, history);
         }
         close_scopes(&mut run);
         let cancelled = run.cancelled;
         self.runs[place] = Some(Box::new(run));
         for (index, history) in (0..).map(TaskIndex).zip(restored.history.tasks) {
             let task = TaskId { run: id, index };
+            if let Some(Status::Backoff(at)) = self.status(task) {
+                self.timers.push(Reverse((at, Timer::Backoff(task))));
+            }
             if let (None, Some((agent, incarnation))) = (history.end, history.in_flight) {
                 out.events.push(Event::TaskFailed {
                     task,
@@ -82,7 +87,7 @@ impl Planner {
     }
 }
 
-fn take_up(run: &mut Run, index: TaskIndex, history: &TaskHistory) {
+fn take_up(now: Timestamp, run: &mut Run, index: TaskIndex, history: &TaskHistory) {
     let Some(state) = run.tasks.get_mut(index.at()) else {
         return;
     };
@@ -94,7 +99,11 @@ fn take_up(run: &mut Run, index: TaskIndex, history: &TaskHistory) {
         state.interruptions += 1;
     }
     match history.end {
-        None => {}
+        None => {
+            if let Some(at) = history.retry_at.filter(|at| *at > now) {
+                run.set(index, Status::Backoff(at));
+            }
+        }
         Some(TaskEnd::Completed(_)) => run.set(index, Status::Completed),
         Some(TaskEnd::Ended(end)) => {
             state.tainted = true;

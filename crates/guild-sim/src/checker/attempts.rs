@@ -46,12 +46,12 @@ impl Check for Attempts {
     }
 }
 
-/// It may be tried again, and not too early. A restart of the process forgets the backoff.
+/// It may be tried again, and not too early; a restart of the process ends no backoff.
 fn waits(seen: &Seen<'_>, task: &Task, findings: &mut Findings) {
     match task.status {
         Status::Backoff(None) => findings
             .violate(I6, || format!("{} is tried again after it was given up", seen.task_name())),
-        Status::Backoff(Some(at)) if seen.at_us < at && !task.is_recovered => {
+        Status::Backoff(Some(at)) if seen.at_us < at => {
             let early = at - seen.at_us;
             findings.violate(I6, || {
                 format!("{} is tried again {early} us before its backoff is over", seen.task_name())
