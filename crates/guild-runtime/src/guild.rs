@@ -125,6 +125,12 @@ pub struct UnderWay {
     pub commits: usize,
     /// Messages that are held back.
     pub messages: usize,
+    /// Timers that would do something for a task.
+    pub timers: usize,
+    /// Tasks that wait for an agent or a quota.
+    pub waiting: usize,
+    /// Failures of which something is kept until it is known what becomes of their tasks.
+    pub failures: usize,
 }
 
 impl Guild {

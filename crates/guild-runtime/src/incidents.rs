@@ -118,6 +118,12 @@ impl Incidents {
         self.desk().failed.remove(&(task, attempt))
     }
 
+    /// Returns how many failed attempts and revoked leases are kept until more is known of them.
+    pub(crate) fn undecided(&self) -> usize {
+        let desk = self.desk();
+        desk.failed.len() + desk.book.undecided()
+    }
+
     /// Notes what a person says; the event that this returns belongs into the log.
     pub(crate) fn acknowledge(
         &self,

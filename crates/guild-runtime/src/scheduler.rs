@@ -173,11 +173,15 @@ impl Scheduler {
                 panic!("injected crash {fault}");
             }
             SchedulerMessage::Census { reply } => {
+                let census = self.planner.census();
                 let under_way = UnderWay {
-                    runs: self.books.len(),
+                    runs: self.books.len().max(census.runs),
                     attempts: self.planner.tasks_in_flight(),
                     commits: self.planner.open_commits(),
                     messages: self.post.held() + self.late.len(),
+                    timers: census.timers,
+                    waiting: census.waiting,
+                    failures: self.surroundings.incidents.undecided(),
                 };
                 if reply.send(under_way).is_err() {
                     tracing::debug!("nobody waits for the census any more");

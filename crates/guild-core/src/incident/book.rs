@@ -151,6 +151,11 @@ impl IncidentBook {
         !(self.idle.is_empty() && self.revoked.is_empty())
     }
 
+    /// Returns how many tasks are kept that nobody performs, or whose agents have to be heard of.
+    pub fn undecided(&self) -> usize {
+        self.idle.len() + self.revoked.len()
+    }
+
     /// Opens an incident; returns its event, and that of its end where nothing is left to wait for.
     pub fn open(&mut self, at: Timestamp, mut report: Report) -> (Event, Option<Event>) {
         self.shorten(&mut report);

@@ -16,6 +16,7 @@ use crate::time::Timestamp;
 
 mod agents;
 mod attempt;
+mod census;
 mod dispatch;
 mod input;
 mod restore;
@@ -25,6 +26,7 @@ mod validate;
 
 use agents::RolePool;
 use attempt::Failure;
+pub use census::Census;
 use dispatch::QuotaPool;
 pub use dispatch::ReadyOrder;
 pub use input::{AttemptResult, Command, Decisions, Input, Progress, Refusal, RestoredRun};

@@ -100,12 +100,15 @@ impl<'a> Drive<'a> {
         let guild = self.world.guild().clone();
         let under_way = self.world.block_on(async move { guild.under_way().await });
         self.world.end();
-        let leftovers = under_way.map(|UnderWay { runs, attempts, commits, messages }| {
+        let leftovers = under_way.map(|left: UnderWay| {
             let counts = [
-                ("runs", runs),
-                ("attempts", attempts),
-                ("commits", commits),
-                ("messages", messages),
+                ("runs", left.runs),
+                ("attempts", left.attempts),
+                ("commits", left.commits),
+                ("messages", left.messages),
+                ("timers", left.timers),
+                ("waiting tasks", left.waiting),
+                ("undecided failures", left.failures),
             ];
             counts.into_iter().map(|(what, count)| (what.to_owned(), count as u64)).collect()
         });
