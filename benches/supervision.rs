@@ -7,6 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 
+mod cpu;
 mod status;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -66,13 +67,17 @@ struct Sizes {
     tasks: u32,
     agents: u32,
     messages: u32,
+    /// How long a storm is watched alone.
+    storm: Duration,
 }
 
 fn sizes() -> Sizes {
     if std::env::args().any(|argument| argument == "--bench") {
-        Sizes { crashes: 20_000, tasks: 200_000, agents: 100_000, messages: 5_000_000 }
+        let storm = Duration::from_secs(3);
+        Sizes { crashes: 20_000, tasks: 200_000, agents: 100_000, messages: 5_000_000, storm }
     } else {
-        Sizes { crashes: 20, tasks: 50, agents: 10, messages: 100 }
+        let storm = Duration::from_millis(20);
+        Sizes { crashes: 20, tasks: 50, agents: 10, messages: 100, storm }
     }
 }
 
@@ -143,31 +148,60 @@ fn crashes(_: &mut Criterion) {
     println!("restarts a second, sustained, each with its incident: {sustained:.0}");
 }
 
-/// A role that works beside one whose agents crash without end, on threads of its own.
+/// What a guild did in a while, and the processor time that it took for that.
+#[derive(Clone, Copy)]
+struct Seen {
+    tasks: f64,
+    crashes: f64,
+    seconds: f64,
+    cpu: f64,
+}
+
+impl Seen {
+    /// Returns what happens while `work` is under way, in which so many healthy tasks are done.
+    async fn during(guild: &Guild, tasks: u32, work: impl Future<Output = ()>) -> Self {
+        let (crashes, cpu, start) = (guild.stats().crashes, cpu::taken(), Instant::now());
+        work.await;
+        Self {
+            tasks: f64::from(tasks),
+            crashes: (guild.stats().crashes - crashes) as f64,
+            seconds: start.elapsed().as_secs_f64(),
+            cpu: (cpu::taken() - cpu).as_secs_f64(),
+        }
+    }
+
+    fn tasks_per_s(self) -> f64 {
+        self.tasks / self.seconds
+    }
+}
+
+/// A role that works beside one whose agents crash as fast as they can: no backoff, no quarantine, and
+/// the task that kills them is tried again at once.
 fn isolation(_: &mut Criterion) {
-    let tasks = sizes().tasks;
+    let Sizes { tasks, storm, .. } = sizes();
     let calm = Arc::new(AtomicBool::new(false));
     let stormy = Arc::clone(&calm);
+    let mut limits = limits();
+    limits.events_in_memory_max = 1 << 16;
     let guild = Guild::builder()
         .role("healthy", 100, || Healthy)
         .role("stormy", 10, move || Stormy(Arc::clone(&stormy)))
         .bulkhead("stormy", 1)
         .agent_threads(1)
-        .restart(RestartPolicy { backoff_first: Duration::from_millis(1), ..tireless() })
-        .limits(limits())
+        .restart(tireless())
+        .limits(limits)
         .start()
         .unwrap();
+    let healthy = async |name: &str| {
+        let mut graph = guild.graph(name);
+        for number in 0..tasks {
+            graph.add(Task::numbered(number, "healthy"));
+        }
+        let run = guild.submit(graph.build().unwrap()).await.unwrap();
+        let work = async { drop(run.wait().await.unwrap()) };
+        Seen::during(&guild, tasks, work).await
+    };
     guild::block_on(async {
-        let healthy = async |name: &str| {
-            let mut graph = guild.graph(name);
-            for number in 0..tasks {
-                graph.add(Task::numbered(number, "healthy"));
-            }
-            let graph = graph.build().unwrap();
-            let start = Instant::now();
-            guild.submit(graph).await.unwrap().wait().await.unwrap();
-            f64::from(tasks) / start.elapsed().as_secs_f64()
-        };
         healthy("warm up").await;
         let alone = healthy("alone").await;
         let mut graph = guild.graph("storm");
@@ -175,18 +209,46 @@ fn isolation(_: &mut Criterion) {
             let retry = RetryPolicy { attempts_max: u32::MAX, ..RetryPolicy::immediately(1) };
             graph.add(Task::numbered(number, "stormy").retry(retry));
         }
-        let storm = guild.submit(graph.build().unwrap()).await.unwrap();
-        let before = (guild.stats().crashes, Instant::now());
+        let run = guild.submit(graph.build().unwrap()).await.unwrap();
+        let storm = Seen::during(&guild, 0, until(storm)).await;
         let beside = healthy("beside").await;
-        let crashes = (guild.stats().crashes - before.0) as f64 / before.1.elapsed().as_secs_f64();
         calm.store(true, Ordering::Relaxed);
-        storm.wait().await.unwrap();
+        run.wait().await.unwrap();
         guild.shutdown(Drain::Now).await.unwrap();
-        println!(
-            "\nhealthy tasks a second: alone {alone:.0}, beside a storm of {crashes:.0} crashes a second {beside:.0} ({:.1} %)",
-            100.0 * beside / alone
-        );
+        tell_isolation(alone, storm, beside);
     });
+}
+
+/// Waits without a runtime: the storm needs none of this thread's time.
+async fn until(lasts: Duration) {
+    std::thread::sleep(lasts);
+}
+
+/// Takes what the storm burns off the processor time, as it burns alone, and compares what is left for
+/// each healthy task.
+fn tell_isolation(alone: Seen, storm: Seen, beside: Seen) {
+    let of_crash = storm.cpu / storm.crashes.max(1.0);
+    let of_task = |seen: Seen| (seen.cpu - seen.crashes * of_crash) / seen.tasks.max(1.0);
+    let share = |of: f64, whole: f64| 100.0 * of / whole;
+    println!(
+        "\na storm alone: {:.0} crashes a second, {:.1} us of processor time each",
+        storm.crashes / storm.seconds,
+        of_crash * 1e6
+    );
+    println!(
+        "healthy tasks a second: alone {:.0}, beside {:.0} crashes a second {:.0} ({:.1} %); the storm \
+         burns {:.1} % of the processor time",
+        alone.tasks_per_s(),
+        beside.crashes / beside.seconds,
+        beside.tasks_per_s(),
+        share(beside.tasks_per_s(), alone.tasks_per_s()),
+        share(beside.crashes * of_crash, beside.cpu),
+    );
+    println!(
+        "healthy tasks per second of the processor time that the storm leaves: {:.1} % of what they are \
+         alone",
+        share(of_task(alone), of_task(beside))
+    );
 }
 
 struct Bare(u32);

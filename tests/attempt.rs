@@ -64,6 +64,30 @@ fn the_idempotency_key_is_that_of_the_task_over_attempts_and_starts() {
 }
 
 #[test]
+fn tasks_whose_names_share_their_slashes_do_not_share_an_idempotency_key() {
+    let keys = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&keys);
+    let worker = move || {
+        let keys = Arc::clone(&noted);
+        Acts(async move |_, task: &mut TaskContext| {
+            keys.lock().unwrap().push(task.idempotency_key().to_owned());
+            Ok(json!(1))
+        })
+    };
+    let guild = Guild::builder().role("worker", 1, worker).start().unwrap();
+    guild::block_on(async {
+        for (run, task) in [("a/b", "c"), ("a", "b/c"), ("a%2Fb", "c")] {
+            let mut graph = guild.graph(run);
+            graph.add(Task::new(task, "worker"));
+            guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
+        }
+        guild.shutdown(Drain::Now).await.unwrap();
+    });
+
+    assert_eq!(*keys.lock().unwrap(), ["a%2Fb/c", "a/b/c", "a%252Fb/c"]);
+}
+
+#[test]
 fn a_run_is_submitted_once_also_after_a_restart_on_its_store() {
     let directory = tempfile::tempdir().unwrap();
     let attempts = Arc::new(AtomicU32::new(0));

@@ -2,14 +2,15 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use common::{Acts, Echo, count, events};
 use guild::{
-    Drain, Event, Guild, GuildBuilder, Limits, Outcome, RetryPolicy, RunError, Task, TaskContext,
+    Agent, Cause, Drain, Event, Fault, FaultPoint, Guild, GuildBuilder, Hit, Limits, Outcome,
+    RestartPolicy, RetryPolicy, RunError, Site, Strike, Task, TaskContext, TaskError,
 };
 use serde_json::{Value, json};
 
@@ -91,8 +92,11 @@ fn ninety_nine_neighbours_of_an_endless_loop_complete_elsewhere_and_its_late_res
             of("agent_restarted").map(|event| event["agent"].as_str()).collect();
         assert_eq!(restarted, moved, "all of them live again, and the guilty one does not");
         assert!(of("task_completed").all(|event| event["agent"] != guilty));
-        let incidents = guild.incidents();
-        assert_eq!(incidents.len(), 1);
+        let [incident] = &guild.incidents()[..] else { panic!("one incident") };
+        let attempt = incident.report.attempt.unwrap();
+        assert_eq!((attempt.task.index.0, attempt.number), (0, 1), "it says what was performed");
+        let assigned = of("task_assigned").find(|event| event["task"] == "hog").unwrap();
+        assert_eq!(assigned["token"].as_u64(), attempt.token.map(|token| token.0));
 
         endless.end();
         let mut news = guild.events(1);
@@ -108,6 +112,178 @@ fn ninety_nine_neighbours_of_an_endless_loop_complete_elsewhere_and_its_late_res
         let log = events(&guild);
         let hogs = log.iter().filter(|event| event["task"] == "hog");
         assert_eq!(hogs.filter(|event| event["kind"] == "task_completed").count(), 1);
+    });
+}
+
+/// Blocks its thread in its end, once, until the test says so.
+struct BlocksAtTheEnd {
+    ended: Arc<AtomicBool>,
+    has_blocked: Arc<AtomicBool>,
+}
+
+impl Agent for BlocksAtTheEnd {
+    type Input = Value;
+    type Output = Value;
+
+    async fn perform(&mut self, input: Value, task: &mut TaskContext) -> Result<Value, TaskError> {
+        if input == "hang" && task.attempt() == 1 {
+            std::future::pending::<()>().await;
+        }
+        Ok(input)
+    }
+
+    async fn end(&mut self) -> Result<(), TaskError> {
+        tokio::task::yield_now().await;
+        if !self.has_blocked.swap(true, Ordering::Relaxed) {
+            while !self.ended.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn an_agent_that_blocks_its_thread_in_its_end_is_seen_and_the_others_live_on_elsewhere() {
+    let endless = Loop::default();
+    let (ended, has_blocked) = (Arc::clone(&endless.0), Arc::default());
+    let guild = Guild::builder()
+        .agent_threads(1)
+        .limits(limits(Duration::from_millis(500)))
+        .validate(true)
+        .role("worker", 5, move || BlocksAtTheEnd {
+            ended: Arc::clone(&ended),
+            has_blocked: Arc::clone(&has_blocked),
+        })
+        .start()
+        .unwrap();
+    guild::block_on(async {
+        let mut graph = guild.graph("end");
+        let hang = Task::new("hang", "worker").input("hang").timeout(Duration::from_millis(100));
+        let hang = graph.add(hang.retry(RetryPolicy::immediately(1_000)));
+        for number in 0..20 {
+            graph.add(Task::new(format!("task-{number}"), "worker").after(hang));
+        }
+        let report = guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
+
+        assert_eq!(report.outcome(), Outcome::Completed);
+        let log = events(&guild);
+        let of = |kind: &'static str| log.iter().find(move |event| event["kind"] == kind);
+        let first = of("task_assigned").unwrap();
+        let crashed = of("agent_crashed").unwrap();
+        assert_eq!(crashed["agent"], first["agent"], "who hung is who blocks");
+        let message = crashed["message"].as_str().unwrap();
+        assert!(message.starts_with("it held its thread for"), "{message}");
+        assert_eq!((count(&log, "agent_quarantined"), guild.stats().threads_hung), (1, 1));
+        let [incident] = &guild.incidents()[..] else { panic!("one incident") };
+        assert_eq!(incident.report.attempt.unwrap().number, 1);
+        endless.end();
+        guild.shutdown(Drain::Now).await.unwrap();
+    });
+}
+
+/// Stalls the thread of the first attempt.
+struct StallsOnce(AtomicBool);
+
+impl FaultPoint for StallsOnce {
+    fn strike(&self, hit: &Hit<'_>) -> Option<Strike> {
+        let strikes = hit.site == Site::BeforePerform && !self.0.swap(true, Ordering::Relaxed);
+        strikes.then(|| Strike::new(Fault::Stall(Duration::from_secs(2)), "stall"))
+    }
+}
+
+#[test]
+fn a_stall_that_chaos_did_is_named_by_the_incident_of_the_blocked_thread() {
+    let guild = Guild::builder()
+        .agent_threads(1)
+        .limits(limits(Duration::from_millis(500)))
+        .role("worker", 3, || Echo)
+        .faults(Arc::new(StallsOnce(AtomicBool::new(false))))
+        .start()
+        .unwrap();
+    guild::block_on(async {
+        let mut graph = guild.graph("stall");
+        for number in 0..10 {
+            graph.add(Task::new(format!("task-{number}"), "worker"));
+        }
+        let report = guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
+
+        assert_eq!(report.outcome(), Outcome::Completed);
+        let [incident] = &guild.incidents()[..] else { panic!("one incident") };
+        assert_eq!((incident.report.fault, incident.report.cause), (Some(1), Cause::Timeout));
+        guild.shutdown(Drain::Now).await.unwrap();
+    });
+}
+
+/// Tells on which thread it lives; dies of a first attempt.
+struct Tells;
+
+impl Agent for Tells {
+    type Input = ();
+    type Output = (String, String);
+
+    async fn perform(
+        &mut self,
+        (): (),
+        task: &mut TaskContext,
+    ) -> Result<(String, String), TaskError> {
+        assert!(task.attempt() > 1, "it moves only between two lives");
+        Ok((task.agent(), format!("{:?}", std::thread::current().id())))
+    }
+}
+
+#[test]
+fn agents_that_are_restarted_leave_a_thread_that_another_one_keeps_busy() {
+    let endless = Loop::default();
+    let ended = Arc::clone(&endless.0);
+    let hog = move || {
+        let ended = Arc::clone(&ended);
+        Acts(async move |_: Value, task: &mut TaskContext| {
+            task.memory().put("busy", &format!("{:?}", std::thread::current().id()))?;
+            while !ended.load(Ordering::Relaxed) {
+                for _ in 0..100_000 {
+                    std::hint::spin_loop();
+                }
+                tokio::task::yield_now().await;
+            }
+            Ok(json!(format!("{:?}", std::thread::current().id())))
+        })
+    };
+    let guild = Guild::builder()
+        .agent_threads(2)
+        .role("hog", 1, hog)
+        .role("worker", 4, || Tells)
+        .restart(RestartPolicy { intensity: 1_000_000, ..RestartPolicy::default() })
+        .start()
+        .unwrap();
+    guild::block_on(async {
+        let mut graph = guild.graph("hog");
+        graph.add(Task::new("hog", "hog"));
+        let hog = guild.submit(graph.build().unwrap()).await.unwrap();
+        let (mut lives_on, mut before) = (BTreeMap::new(), BTreeMap::new());
+        for round in 0.. {
+            let mut graph = guild.graph(format!("round-{round}"));
+            for number in 0..8 {
+                let task = Task::numbered(number, "worker").input(&());
+                graph.add(task.retry(RetryPolicy::immediately(10)));
+            }
+            let report = guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
+            for number in 0..8_usize {
+                let output = report.payloads()[number].as_ref().unwrap();
+                let (agent, thread): (String, String) = output.decode().unwrap();
+                before.entry(agent.clone()).or_insert_with(|| thread.clone());
+                lives_on.insert(agent, thread);
+            }
+            let threads: BTreeSet<&String> = lives_on.values().collect();
+            if lives_on.len() == 4 && threads.len() == 1 {
+                break;
+            }
+        }
+        assert_eq!(before.values().collect::<BTreeSet<_>>().len(), 2, "they began on both");
+        endless.end();
+        let hog = hog.wait().await.unwrap().output::<String>("hog").unwrap();
+        assert!(lives_on.values().all(|thread| *thread != hog), "not where the hog lives");
+        guild.shutdown(Drain::Now).await.unwrap();
     });
 }
 

@@ -3,33 +3,27 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "common/faulty.rs"]
+mod faulty;
 #[path = "common/until.rs"]
 mod until;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use common::{Acts, Echo, count, events};
+use faulty::{Bomb, HangsOnce, patient};
 use guild::{
     AcknowledgeError, Action, Agent, Cause, Drain, EndState, Guild, GuildBuilder, Incident,
-    IncidentKind, IncidentState, Life, RandomFaults, Reason, RestartPolicy, RetryPolicy, RunReport,
-    Seed, Storage, Task, TaskContext, TaskError,
+    IncidentKind, IncidentState, Life, RandomFaults, Reason, RetryPolicy, RunReport, Seed, Storage,
+    Task, TaskContext, TaskError,
 };
 use serde_json::{Value, json};
 use until::until;
 
-fn patient() -> RestartPolicy {
-    RestartPolicy { intensity: 1_000_000, ..RestartPolicy::default() }
-}
-
+/// Runs tasks, and waits for them outside of any runtime.
 fn run(guild: &Guild, tasks: impl IntoIterator<Item = Task>) -> Arc<RunReport> {
-    let mut graph = guild.graph("run");
-    for task in tasks {
-        graph.add(task);
-    }
-    let graph = graph.build().unwrap();
-    guild::block_on(async { guild.submit(graph).await.unwrap().wait().await.unwrap() })
+    guild::block_on(faulty::run(guild, tasks))
 }
 
 /// Runs one task and returns the only incident, once it is over.
@@ -84,17 +78,7 @@ fn a_panic_tells_what_was_lost_and_who_took_over() {
 
 #[test]
 fn a_timeout_tells_who_took_over_although_that_was_known_before() {
-    let hung = Arc::new(AtomicU32::new(0));
-    let counted = Arc::clone(&hung);
-    let builder = Guild::builder().role("worker", 2, move || {
-        let hung = Arc::clone(&counted);
-        Acts(async move |input, _: &mut TaskContext| {
-            if hung.fetch_add(1, Ordering::Relaxed) == 0 {
-                std::future::pending::<()>().await;
-            }
-            Ok(input)
-        })
-    });
+    let builder = Guild::builder().role("worker", 2, HangsOnce::factory());
 
     let task = Task::new("only", "worker").timeout(Duration::from_millis(30));
     let incident = incident_of(builder, task.retry(RetryPolicy::immediately(2)));
@@ -178,28 +162,9 @@ fn every_incident_of_a_storm_recovers_and_one_mistake_is_one_group() {
     assert_eq!((groups[0].count, groups[0].recovered), (opened as u64, opened as u64));
 }
 
-/// Panics while it is dropped.
-struct Bomb;
-
-impl Drop for Bomb {
-    fn drop(&mut self) {
-        panic!("panic in drop");
-    }
-}
-
-impl Agent for Bomb {
-    type Input = Value;
-    type Output = Value;
-
-    async fn perform(&mut self, input: Value, task: &mut TaskContext) -> Result<Value, TaskError> {
-        assert!(task.attempt() > 1, "panic in perform");
-        Ok(input)
-    }
-}
-
 #[test]
 fn a_panic_in_drop_is_an_incident_of_its_own() {
-    let guild = Guild::builder().role("bomb", 2, || Bomb).restart(patient()).start().unwrap();
+    let guild = Guild::builder().role("bomb", 2, Bomb::default).restart(patient()).start().unwrap();
     run(&guild, [Task::new("only", "bomb")]);
     until("both are over", || {
         let incidents = guild.incidents();

@@ -1,21 +1,22 @@
 //! A failure stays in its agent: what is promised of crashes, hangs and panicking destructors.
 
 mod common;
+#[path = "common/faulty.rs"]
+mod faulty;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use common::{Acts, count, events};
+use faulty::{Bomb, HangsOnce, patient, run};
 use guild::{
-    Agent, Drain, Guild, Outcome, RandomFaults, RestartPolicy, RetryPolicy, Seed, Task,
-    TaskContext, TaskError,
+    Agent, Drain, Fault, FaultPoint, Guild, Hit, Limits, Outcome, RandomFaults, RestartPolicy,
+    RetryPolicy, Seed, Site, Strategy, Strike, SupervisorSpec, Task, TaskContext, TaskError,
 };
+use guild_sim::World;
 use serde_json::{Value, json};
-
-fn patient() -> RestartPolicy {
-    RestartPolicy { intensity: 1_000_000, ..RestartPolicy::default() }
-}
 
 #[test]
 fn every_task_completes_once_while_agents_crash_before_and_after_the_effect() {
@@ -61,25 +62,11 @@ fn every_task_completes_once_while_agents_crash_before_and_after_the_effect() {
 
 #[test]
 fn an_agent_that_hangs_at_an_await_loses_its_task_to_another_one() {
-    let hangs = Arc::new(AtomicU32::new(0));
-    let counted = Arc::clone(&hangs);
-    let guild = Guild::builder()
-        .role("worker", 2, move || {
-            let hangs = Arc::clone(&counted);
-            Acts(async move |input, _: &mut TaskContext| {
-                if hangs.fetch_add(1, Ordering::Relaxed) == 0 {
-                    std::future::pending::<()>().await;
-                }
-                Ok(input)
-            })
-        })
-        .validate(true)
-        .start()
-        .unwrap();
+    let guild =
+        Guild::builder().role("worker", 2, HangsOnce::factory()).validate(true).start().unwrap();
     guild::block_on(async {
-        let mut graph = guild.graph("hang");
-        graph.add(Task::new("only", "worker").timeout(Duration::from_millis(30)));
-        let report = guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
+        let task = Task::new("only", "worker").timeout(Duration::from_millis(30));
+        let report = run(&guild, [task]).await;
         assert_eq!(report.outcome(), Outcome::Completed);
         guild.shutdown(Drain::Now).await.unwrap();
 
@@ -119,9 +106,8 @@ fn heartbeats_keep_a_lease_and_silence_loses_it() {
         .start()
         .unwrap();
     guild::block_on(async {
-        let mut graph = guild.graph("heartbeats");
-        graph.add(Task::new("only", "worker").heartbeat(Duration::from_millis(250)));
-        let report = guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
+        let task = Task::new("only", "worker").heartbeat(Duration::from_millis(250));
+        let report = run(&guild, [task]).await;
         assert_eq!(report.outcome(), Outcome::Completed);
         guild.shutdown(Drain::Now).await.unwrap();
 
@@ -132,46 +118,18 @@ fn heartbeats_keep_a_lease_and_silence_loses_it() {
     });
 }
 
-/// Panics when it is dropped, after a panic while it performed.
-struct Bomb {
-    armed: bool,
-}
-
-impl Drop for Bomb {
-    fn drop(&mut self) {
-        assert!(!self.armed, "panic in drop");
-    }
-}
-
-impl Agent for Bomb {
-    type Input = Value;
-    type Output = Value;
-
-    async fn perform(&mut self, input: Value, task: &mut TaskContext) -> Result<Value, TaskError> {
-        self.armed = true;
-        if task.attempt() == 1 {
-            panic!("panic in perform");
-        }
-        self.armed = false;
-        Ok(input)
-    }
-}
-
 #[test]
 fn an_agent_that_panics_in_drop_after_a_panic_does_not_take_the_process_down() {
     let guild = Guild::builder()
-        .role("bomb", 2, || Bomb { armed: false })
+        .role("bomb", 2, Bomb::default)
         .restart(patient())
         .validate(true)
         .start()
         .unwrap();
     guild::block_on(async {
-        let mut graph = guild.graph("bombs");
-        for number in 0..20 {
-            let task = Task::new(format!("bomb-{number}"), "bomb");
-            graph.add(task.retry(RetryPolicy::immediately(5)));
-        }
-        let report = guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
+        let task = |number| Task::new(format!("bomb-{number}"), "bomb");
+        let tasks = (0..20).map(|number| task(number).retry(RetryPolicy::immediately(5)));
+        let report = run(&guild, tasks).await;
         assert_eq!(report.tally().completed, 20);
         guild.shutdown(Drain::Now).await.unwrap();
         assert_eq!(count(&events(&guild), "agent_crashed"), 20);
@@ -191,9 +149,7 @@ fn a_factory_that_panics_is_tried_again_and_its_incident_says_where() {
         .start()
         .unwrap();
     guild::block_on(async {
-        let mut graph = guild.graph("late");
-        graph.add(Task::new("only", "late"));
-        let report = guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
+        let report = run(&guild, [Task::new("only", "late")]).await;
         assert_eq!(report.outcome(), Outcome::Completed);
         let incidents = guild.incidents();
         assert_eq!(incidents.len(), 3);
@@ -221,9 +177,8 @@ fn an_agent_that_exceeds_its_restart_intensity_is_quarantined_and_released_later
         .start()
         .unwrap();
     guild::block_on(async {
-        let mut graph = guild.graph("flaky");
-        graph.add(Task::new("only", "flaky").retry(RetryPolicy::immediately(10)));
-        let report = guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
+        let task = Task::new("only", "flaky").retry(RetryPolicy::immediately(10));
+        let report = run(&guild, [task]).await;
         assert_eq!(report.outcome(), Outcome::Completed);
         guild.shutdown(Drain::Now).await.unwrap();
 
@@ -298,4 +253,159 @@ fn messages_per_task_are_the_same_for_ten_agents_and_for_ten_thousand() {
 
     assert!(few < 12.0, "{few} messages per task");
     assert!((many - few).abs() < 2.5, "{few} messages per task with 10 agents, {many} with 10,000");
+}
+
+/// Panics once, and takes a second to end.
+struct SlowToEnd;
+
+impl Agent for SlowToEnd {
+    type Input = Value;
+    type Output = Value;
+
+    async fn perform(&mut self, input: Value, task: &mut TaskContext) -> Result<Value, TaskError> {
+        assert!(task.task() != "first" || task.attempt() > 1, "panic in perform");
+        Ok(input)
+    }
+
+    async fn end(&mut self) -> Result<(), TaskError> {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok(())
+    }
+}
+
+/// Makes the host panic in front of the second assignment.
+struct SecondBlow(AtomicU32);
+
+impl FaultPoint for SecondBlow {
+    fn strike(&self, hit: &Hit<'_>) -> Option<Strike> {
+        let is_due = hit.site == Site::Assign && self.0.fetch_add(1, Ordering::Relaxed) == 1;
+        is_due.then(|| Strike::new(Fault::CrashQueued, "crash_queued"))
+    }
+}
+
+#[test]
+fn a_host_that_panics_while_its_agent_has_no_life_goes_on_and_is_told() {
+    // The other agent is ending, with the one that it belongs to, when it is given the task.
+    let strategy = Strategy::OneForAll;
+    let spec = SupervisorSpec { strategy, restart: patient(), ..SupervisorSpec::default() };
+    let mut world = World::with_seed(1)
+        .role("pair", 2, || SlowToEnd)
+        .supervise("pair", spec)
+        .validate(true)
+        .faults(Arc::new(SecondBlow(AtomicU32::new(0))))
+        .keep_log()
+        .start()
+        .unwrap();
+    let mut graph = world.graph("work");
+    let first = Task::new("first", "pair").retry(RetryPolicy::immediately(10));
+    let first = graph.add(first);
+    for number in 0..6 {
+        graph.add(Task::new(format!("later-{number}"), "pair").after(first));
+    }
+    let graph = graph.build().unwrap();
+    let report = world.run(graph).unwrap();
+
+    assert_eq!(report.tally().completed, 7);
+    let lines = world.log().into_iter();
+    let log: Vec<Value> = lines.map(|line| serde_json::from_str(&line).unwrap()).collect();
+    let told = log.iter().filter(|event| event["kind"] == "incident_opened");
+    let told: Vec<_> =
+        told.map(|event| (event["type"].as_str().unwrap(), &event["fault"])).collect();
+    assert_eq!(told, [("agent_crashed", &Value::Null), ("host_panicked", &json!(1))]);
+    let done = log.iter().filter(|event| event["kind"] == "task_completed");
+    let by: BTreeSet<_> = done.map(|event| event["agent"].as_str().unwrap()).collect();
+    assert_eq!(by, BTreeSet::from(["pair-0", "pair-1"]), "both live on");
+    world.end();
+}
+
+/// Panics before it returns the future by which it ends.
+struct BadEnd;
+
+impl Agent for BadEnd {
+    type Input = Value;
+    type Output = Value;
+
+    async fn perform(&mut self, input: Value, task: &mut TaskContext) -> Result<Value, TaskError> {
+        if task.attempt() == 1 {
+            std::future::pending::<()>().await;
+        }
+        Ok(input)
+    }
+
+    fn end(&mut self) -> impl Future<Output = Result<(), TaskError>> {
+        assert!(std::hint::black_box(false), "panic in end");
+        std::future::ready(Ok(()))
+    }
+}
+
+#[test]
+fn an_agent_that_panics_when_it_is_to_end_is_told_and_lives_again() {
+    let mut world =
+        World::with_seed(1).role("bad", 1, || BadEnd).validate(true).keep_log().start().unwrap();
+    let mut graph = world.graph("bad");
+    graph.add(Task::new("only", "bad").timeout(Duration::from_secs(5)));
+    let graph = graph.build().unwrap();
+
+    assert_eq!(world.run(graph).unwrap().outcome(), Outcome::Completed);
+
+    let [incident] = &world.incidents()[..] else { panic!("one incident") };
+    assert_eq!(incident.report.causes, ["it panicked while it ended: panic in end".into()]);
+    world.end();
+}
+
+#[test]
+fn agents_beside_a_storm_without_pause_are_not_restarted_and_lose_no_attempt() {
+    let calm = Arc::new(AtomicBool::new(false));
+    let is_calm = Arc::clone(&calm);
+    let mut limits = Limits::default();
+    limits.kills_max = u32::MAX;
+    let guild = Guild::builder()
+        .role("stormy", 4, move || {
+            let is_calm = Arc::clone(&is_calm);
+            Acts(async move |input, _: &mut TaskContext| {
+                assert!(is_calm.load(Ordering::Relaxed), "the storm goes on");
+                Ok(input)
+            })
+        })
+        .role("healthy", 8, || common::Echo)
+        .agent_threads(1)
+        .restart(patient())
+        .limits(limits)
+        .start()
+        .unwrap();
+    guild::block_on(async {
+        let mut graph = guild.graph("storm");
+        for number in 0..4 {
+            graph.add(Task::numbered(number, "stormy").retry(RetryPolicy::immediately(u32::MAX)));
+        }
+        let storm = guild.submit(graph.build().unwrap()).await.unwrap();
+        let mut crashes = 0;
+        while crashes < 1_000 {
+            let tasks = (0..200).map(|number| Task::numbered(number, "healthy"));
+            let mut graph = guild.graph(format!("healthy-{crashes}"));
+            for task in tasks {
+                graph.add(task);
+            }
+            let run = guild.submit(graph.build().unwrap()).await.unwrap();
+            assert_eq!(run.wait().await.unwrap().tally().completed, 200);
+            crashes = guild.stats().crashes;
+        }
+        calm.store(true, Ordering::Relaxed);
+        storm.wait().await.unwrap();
+        guild.shutdown(Drain::Now).await.unwrap();
+
+        let log = events(&guild);
+        let of_healthy = |event: &&Value| {
+            event["agent"].as_str().is_some_and(|agent| agent.starts_with("healthy"))
+        };
+        let kinds: BTreeSet<_> =
+            log.iter().filter(of_healthy).map(|event| event["kind"].as_str().unwrap()).collect();
+        let expected = ["agent_started", "task_assigned", "task_completed"];
+        assert_eq!(kinds, BTreeSet::from(expected), "nothing else happens to the others");
+        let first = log.iter().filter(of_healthy).all(|event| match &event["attempt"] {
+            Value::Null => true,
+            attempt => *attempt == 1,
+        });
+        assert!(first, "each is done with its first attempt");
+    });
 }

@@ -97,6 +97,8 @@ pub enum IncidentKind {
     StoreRestored,
     /// A checkpoint could not be written.
     CheckpointFailed,
+    /// The host of an agent panicked while the agent had no life to lose.
+    HostPanicked,
 }
 
 /// The attempt that failed, and what was lost with it.
@@ -281,6 +283,7 @@ impl IncidentKind {
             Self::StoreFailed => "store_failed",
             Self::StoreRestored => "store_restored",
             Self::CheckpointFailed => "checkpoint_failed",
+            Self::HostPanicked => "host_panicked",
         }
     }
 }

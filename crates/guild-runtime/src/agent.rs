@@ -217,7 +217,8 @@ impl<A: Agent> Behaviour for Typed<A> {
     }
 
     fn end(&mut self) -> LocalBoxFuture<'_, Result<(), TaskError>> {
-        Box::pin(self.0.end())
+        // Also what it does before its first await is polled, under the catch that polls it.
+        Box::pin(async move { self.0.end().await })
     }
 }
 

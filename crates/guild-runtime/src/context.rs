@@ -336,12 +336,17 @@ impl TaskContext {
     }
 
     /// Returns a key that is the same for every attempt of this task, also after a restart of the
-    /// process: give it to outside services so that they do a thing only once.
+    /// process, and of no other task: give it to outside services so that they do a thing only once.
+    /// It is `RUN/TASK`, where a slash in the name of the run is `%2F` and a percent sign `%25`.
     pub fn idempotency_key(&mut self) -> &str {
         let (surroundings, task) = (&self.surroundings, self.task);
         self.idempotency_key.get_or_insert_with(|| {
             surroundings
-                .named(|names| format!("{}/{}", names.run(task.run), names.task(task)))
+                .named(|names| {
+                    // What stands before the first slash is the run, so that no two tasks share a key.
+                    let run = names.run(task.run).replace('%', "%25").replace('/', "%2F");
+                    format!("{run}/{}", names.task(task))
+                })
                 .into()
         })
     }

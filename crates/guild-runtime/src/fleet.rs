@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use actix::Context;
 use guild_core::id::{AgentId, Incarnation, RoleId};
+use guild_core::time::Timestamp;
 
 use crate::agent::Factory;
 use crate::context::Surroundings;
-use crate::host::{AgentHost, HostShared, Hosts, host_channel};
+use crate::host::{AgentHost, HostAddr, HostShared, Hosts, host_channel};
 use crate::threads::{Place, Threads};
 
 /// All agents, where they live, and where they are reached.
@@ -36,8 +37,8 @@ impl Fleet {
         Self { hosts, threads, roles, mailbox_messages_max }
     }
 
-    /// Spawns the agents of a role, each on the thread with the fewest. They begin their first life
-    /// at once, or wait to be told.
+    /// Spawns the agents of a role, spread over its threads. They begin their first life at once, or
+    /// wait to be told.
     pub(crate) fn recruit(
         &mut self,
         role: RoleId,
@@ -50,8 +51,10 @@ impl Fleet {
         let shared = Arc::new(HostShared { factory, surroundings });
         let mut housing = Housing { shared: Arc::clone(&shared), places: Vec::new() };
         let mut movers = Movers::new();
+        let mut places = self.threads.places(role);
         for index in 0..agents {
-            let (agent, place) = (AgentId { role, index }, self.threads.place(role));
+            let agent = AgentId { role, index };
+            let place = self.threads.place(&mut places, agent, None);
             let (host, receiver) = host_channel(self.mailbox_messages_max);
             self.hosts.add(role, host);
             housing.places.push(place);
@@ -69,12 +72,13 @@ impl Fleet {
         let mut moves = Vec::new();
         for (role, housing) in &mut self.roles {
             let mut movers = Movers::new();
+            let mut places = self.threads.places(*role);
             for (index, place) in (0..).zip(&mut housing.places) {
                 if *place != Some(hung) {
                     continue;
                 }
                 let agent = AgentId { role: *role, index };
-                *place = self.threads.place(*role);
+                *place = self.threads.place(&mut places, agent, Some(hung));
                 let (host, receiver) = host_channel(self.mailbox_messages_max);
                 self.hosts.set(agent, host);
                 movers.entry(*place).or_default().push((agent, receiver));
@@ -86,6 +90,21 @@ impl Fleet {
             self.move_in(&shared, movers, None);
         }
         moved
+    }
+
+    /// Gives an agent that begins another life another host, where a thread has so much less to do that
+    /// it is worth it; returns the host that it leaves.
+    pub(crate) fn move_on(&mut self, now: Timestamp, agent: AgentId) -> Option<HostAddr> {
+        let housing = self.roles.get_mut(&agent.role)?;
+        let place = housing.places.get_mut(agent.index as usize)?;
+        let moved = self.threads.move_on(now, agent, (*place)?)?;
+        *place = Some(moved);
+        let left = self.hosts.get(agent)?;
+        let (host, receiver) = host_channel(self.mailbox_messages_max);
+        self.hosts.set(agent, host);
+        let shared = Arc::clone(&housing.shared);
+        self.move_in(&shared, Movers::from([(Some(moved), vec![(agent, receiver)])]), None);
+        Some(left)
     }
 
     fn move_in(&self, shared: &Arc<HostShared>, movers: Movers, first: Option<Incarnation>) {

@@ -81,7 +81,7 @@ where
         let Some(agent) = this.agent else {
             return this.poll_cell(cx);
         };
-        match beacon::during(agent, || this.poll_cell(cx)) {
+        match beacon::during(agent, None, || this.poll_cell(cx)) {
             Some(poll) => poll,
             None => this.end(),
         }

@@ -19,8 +19,8 @@ use tokio::sync::oneshot;
 mod attempt;
 mod slot;
 
-pub(crate) use slot::Slot;
-use slot::{Interruption, Revoked, Revoker, Running, Struck};
+use slot::{Interruption, Revoked, Revoker, Struck};
+pub(crate) use slot::{Running, Slot};
 
 use crate::agent::{Behaviour, Factory};
 use crate::context::{Subject, Surroundings};
@@ -104,7 +104,10 @@ fn cell_crashed(
     report: PanicReport,
 ) -> LocalBoxFuture<'static, Verdict> {
     let (resume, parked) = oneshot::channel();
-    slot.crash(report, resume);
+    if !slot.crash(report, resume) {
+        // Its mailbox goes on; in there comes its next life, when its supervisor has decided so.
+        return Box::pin(std::future::ready(Verdict::Restart));
+    }
     let next = Rc::clone(next);
     Box::pin(async move {
         match parked.await {

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::failure::Failure;
 use crate::guild::SubmitError;
 use crate::handle::TransactError;
+use crate::host::Running;
 use crate::lease::Lease;
 use crate::run::RunReport;
 
@@ -196,11 +197,23 @@ pub(crate) enum SupervisorMessage {
     /// From an agent: its life ended.
     ChildDown(Box<ChildDown>),
     /// From the watchdog: this agent has held its thread so long that it was fenced.
-    Hung { thread: u16, agent: AgentId, held: Duration },
+    Hung(Box<Hang>),
     /// From the watchdog: a thread that was fenced runs again.
     Awake { thread: u16 },
     /// From the controller: end all agents, and answer with what is left.
     Stop { stopped: oneshot::Sender<Left> },
+}
+
+/// An agent that has held its thread so long that it was given up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hang {
+    pub(crate) thread: u16,
+    pub(crate) agent: AgentId,
+    pub(crate) held: Duration,
+    /// The attempt that it performs; none: it was starting or ending.
+    pub(crate) attempt: Option<Running>,
+    /// Number of the fault that made it hang.
+    pub(crate) fault: Option<u64>,
 }
 
 /// What is left when all agents have ended.

@@ -142,9 +142,7 @@ impl SupervisorActor {
                         self.tell(now, agent, ChildInput::Passed { child: agent.index });
                     }
                 }
-                SupervisorMessage::Hung { thread, agent, held } => {
-                    self.thread_hung(now, thread, agent, held);
-                }
+                SupervisorMessage::Hung(hang) => self.thread_hung(now, &hang),
                 SupervisorMessage::Awake { thread } => self.thread_awake(thread),
                 SupervisorMessage::Forgive { victims } => {
                     for agent in victims {
@@ -246,9 +244,10 @@ impl SupervisorActor {
             return;
         };
         if child.incarnation != incarnation {
-            // A life that was given up before it could say so. Its cell goes on with the next one.
-            let next = Revive { incarnation: child.incarnation, probe: false };
-            if parked.is_some_and(|parked| parked.send(next).is_err()) {
+            // A life that was given up before it could say so. Its cell goes on and begins none, for
+            // this one is over; the next comes by its mailbox, when the tree has decided so.
+            let over = Revive { incarnation, probe: false };
+            if parked.is_some_and(|parked| parked.send(over).is_err()) {
                 tracing::debug!(agent = agent.index, "a cell that was given up has ended");
             }
             return;
@@ -301,7 +300,7 @@ impl SupervisorActor {
     }
 
     /// Keeps what the planner is not told of an attempt until it has decided about its task.
-    fn keep_details(&self, failure: &Failure, attempt: Option<Attempt>) {
+    pub(super) fn keep_details(&self, failure: &Failure, attempt: Option<Attempt>) {
         if let Some(attempt) = attempt {
             let (reason, causes) = (failure.reason, failure.causes.clone());
             let details = Details { attempt, reason, causes };
@@ -326,13 +325,20 @@ impl SupervisorActor {
         };
         let (parked, revive) =
             (child.parked.take(), Revive { incarnation: child.incarnation, probe });
+        let is_restart = child.lives > 0;
         if released {
             let reason = "its quarantine is over".into();
             self.surroundings.log(Event::AgentReleased { agent, reason });
         }
         let delivered = match parked {
             Some(parked) => parked.send(revive).is_ok(),
-            None => self.fleet.hosts.get(agent).is_some_and(|host| order(&host, revive)),
+            None => {
+                // Between two lives an agent has nothing that would be lost on its way.
+                if is_restart && let Some(left) = self.fleet.move_on(now, agent) {
+                    order(&left, Retire);
+                }
+                self.fleet.hosts.get(agent).is_some_and(|host| order(&host, revive))
+            }
         };
         if !delivered {
             tracing::warn!(agent = agent.index, "agent's host is gone; it is not restarted");

@@ -3,9 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_rt::Arbiter;
-use guild_core::id::RoleId;
+use guild_core::id::{AgentId, RoleId};
+use guild_core::supervision::{Placement, ThreadUse};
+use guild_core::time::Timestamp;
 
 use crate::beacon::Beacon;
 use crate::watchdog::Watchdog;
@@ -14,6 +17,8 @@ use crate::watchdog::Watchdog;
 pub(crate) struct Threads {
     list: Vec<Thread>,
     watchdog: Watchdog,
+    /// When an agent may be moved again.
+    next_move_at: Timestamp,
     /// Whether panics have their stack captured.
     backtraces: bool,
 }
@@ -29,6 +34,15 @@ struct Thread {
 /// A place among the threads; none: the control thread.
 pub(crate) type Place = Option<u16>;
 
+/// The threads that a role may use.
+pub(crate) struct Places {
+    usable: Vec<u16>,
+    placement: Placement,
+}
+
+/// Time between two moves: until one shows in what was measured.
+const MOVES_APART: Duration = Duration::from_millis(250);
+
 impl Threads {
     /// Starts threads that all agents share, and those that a role has for itself.
     pub(crate) fn start(
@@ -37,7 +51,8 @@ impl Threads {
         watchdog: Watchdog,
         backtraces: bool,
     ) -> Self {
-        let mut threads = Self { list: Vec::new(), watchdog, backtraces };
+        let next_move_at = Timestamp::default();
+        let mut threads = Self { list: Vec::new(), watchdog, next_move_at, backtraces };
         for _ in 0..shared {
             threads.add(None);
         }
@@ -54,17 +69,53 @@ impl Threads {
         self.list.is_empty()
     }
 
-    /// Gives an agent a place: where the fewest live of the threads that its role may use.
-    pub(crate) fn place(&mut self, role: RoleId) -> Place {
+    /// Returns the threads that a role may use, with what they have to do.
+    pub(crate) fn places(&self, role: RoleId) -> Places {
+        let usable = self.usable(role);
+        let uses = if usable.is_empty() { Vec::new() } else { self.watchdog.uses() };
+        let of = |place: &u16| {
+            let of = uses.get(usize::from(*place)).copied().unwrap_or_default();
+            ThreadUse { agents: self.list[usize::from(*place)].agents, ..of }
+        };
+        let placement = Placement::new(usable.iter().map(of).collect());
+        Places { usable, placement }
+    }
+
+    /// Gives an agent a place among those of its role; it does as much as it has done `before`.
+    pub(crate) fn place(
+        &mut self,
+        places: &mut Places,
+        agent: AgentId,
+        before: Option<u16>,
+    ) -> Place {
+        let share = before.and_then(|before| self.watchdog.share_of(before, agent));
+        let place = places.placement.place(share)?;
+        let place = *places.usable.get(place)?;
+        self.list[usize::from(place)].agents += 1;
+        Some(place)
+    }
+
+    /// Moves an agent that begins another life to a thread that has so much less to do that this is
+    /// worth it. Returns where it lives then; none: where it was.
+    pub(crate) fn move_on(&mut self, now: Timestamp, agent: AgentId, from: u16) -> Place {
+        if now < self.next_move_at || self.usable(agent.role).len() < 2 {
+            return None;
+        }
+        let places = self.places(agent.role);
+        let at = places.usable.iter().position(|place| *place == from)?;
+        let share = self.watchdog.share_of(from, agent);
+        let place = *places.usable.get(places.placement.better(at, share)?)?;
+        self.next_move_at = now.after(MOVES_APART);
+        self.list[usize::from(from)].agents -= 1;
+        self.list[usize::from(place)].agents += 1;
+        Some(place)
+    }
+
+    fn usable(&self, role: RoleId) -> Vec<u16> {
         let has_own = self.list.iter().any(|thread| thread.role == Some(role));
         let wanted = has_own.then_some(role);
         let usable = |thread: &Thread| !thread.is_hung && thread.role == wanted;
-        let (place, thread) = (0..)
-            .zip(&mut self.list)
-            .filter(|(_, thread)| usable(thread))
-            .min_by_key(|(_, thread)| thread.agents)?;
-        thread.agents += 1;
-        Some(place)
+        (0..).zip(&self.list).filter(|(_, thread)| usable(thread)).map(|(place, _)| place).collect()
     }
 
     /// Starts a thread in the place of one that is blocked; its agents are placed anew.

@@ -8,17 +8,21 @@ use std::time::Duration;
 
 use guild_core::event::Event;
 use guild_core::id::AgentId;
-use guild_core::supervision::{Finding, HoldLimits, HoldWatch};
+use guild_core::supervision::{Finding, HoldLimits, HoldWatch, ThreadUse};
 
-use crate::beacon::Beacon;
+use crate::beacon::{Beacon, Held};
 use crate::context::Surroundings;
-use crate::message::SupervisorMessage;
+use crate::message::{Hang, SupervisorMessage};
 
 /// How much a thread of agents has to do, and who holds it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ThreadLoad {
-    /// Share of the time in which some agent was at work, 0 to 1; sampled.
+    /// Share of the time in which some agent was at work, 0 to 1; sampled since the start.
     pub busy: f64,
+    /// The same of the last second or so.
+    pub busy_now: f64,
+    /// Attempts under way there: those that run, wait for something, or wait for the thread.
+    pub attempts: u32,
     /// Whether an agent has held it so long that it was given up.
     pub is_hung: bool,
     /// Who holds it most, the worst first.
@@ -79,6 +83,22 @@ impl Watchdog {
         self.watched().iter().map(Watched::load).collect()
     }
 
+    /// Returns what all threads have to do, in the order in which they were started; how many agents
+    /// live there is not known here.
+    pub(crate) fn uses(&self) -> Vec<ThreadUse> {
+        let of = |thread: &Watched| ThreadUse {
+            busy: thread.watch.recent_load(),
+            attempts: thread.beacon.attempts(),
+            agents: 0,
+        };
+        self.watched().iter().map(of).collect()
+    }
+
+    /// Returns the share of a thread that an agent has taken there; none: it was never seen at work.
+    pub(crate) fn share_of(&self, thread: u16, agent: AgentId) -> Option<f64> {
+        self.watched().get(usize::from(thread))?.watch.share_of(agent)
+    }
+
     fn watched(&self) -> MutexGuard<'_, Vec<Watched>> {
         // The list is whole after every operation on it, so a poisoned lock holds good data.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -96,7 +116,13 @@ impl Watched {
         let mut hogs: Vec<Hog> = self.watch.holders().map(hog).collect();
         hogs.sort_by(|a, b| b.share.total_cmp(&a.share).then(b.longest.cmp(&a.longest)));
         hogs.truncate(HOGS_MAX);
-        ThreadLoad { busy: self.watch.load(), is_hung: self.is_hung, hogs }
+        ThreadLoad {
+            busy: self.watch.load(),
+            busy_now: self.watch.recent_load(),
+            attempts: self.beacon.attempts(),
+            is_hung: self.is_hung,
+            hogs,
+        }
     }
 }
 
@@ -124,7 +150,8 @@ fn watch(watched: &Weak<Mutex<Vec<Watched>>>, guild: &Weak<Surroundings>, limits
         }
         let now = guild.clock.now();
         for (thread, of) in (0..).zip(watched.iter_mut()) {
-            let Some(finding) = of.watch.look(now, of.beacon.look(), limits) else {
+            let look = of.beacon.look();
+            let Some(finding) = of.watch.look(now, look, limits) else {
                 continue;
             };
             match finding {
@@ -137,7 +164,9 @@ fn watch(watched: &Weak<Mutex<Vec<Watched>>>, guild: &Weak<Surroundings>, limits
                     // Whatever it still does, it does without the others: they are moved now.
                     of.beacon.fence();
                     of.is_hung = true;
-                    guild.supervisor.push(SupervisorMessage::Hung { thread, agent, held });
+                    let Held { attempt, fault } = of.beacon.held(look.poll);
+                    let hang = Box::new(Hang { thread, agent, held, attempt, fault });
+                    guild.supervisor.push(SupervisorMessage::Hung(hang));
                 }
                 Finding::Awake => {
                     of.is_hung = false;

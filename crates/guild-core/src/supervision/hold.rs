@@ -15,6 +15,9 @@ use crate::time::Timestamp;
 /// Agents of one thread whose holds are kept: those that were seen most.
 const HOLDERS_MAX: usize = 256;
 
+/// What counts as recent.
+const RECENT: Duration = Duration::from_secs(1);
+
 /// How long an agent may hold its thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HoldLimits {
@@ -67,6 +70,8 @@ pub struct HoldWatch {
     is_given_up: bool,
     looks: u64,
     busy: u64,
+    /// Share of the looks that have seen somebody work, those of the last second above all.
+    recent: f64,
     holders: BTreeMap<AgentId, Holder>,
 }
 
@@ -84,6 +89,10 @@ impl HoldWatch {
     pub fn look(&mut self, now: Timestamp, look: Look, limits: &HoldLimits) -> Option<Finding> {
         let last = self.last.replace((now, look));
         self.looks += 1;
+        let elapsed = last.map_or(limits.period, |(before, _)| now.since(before));
+        let weight = elapsed.min(limits.period * 2).as_secs_f64() / RECENT.as_secs_f64();
+        let is_busy = if look.agent.is_some() { 1.0 } else { 0.0 };
+        self.recent += (is_busy - self.recent) * weight.min(1.0);
         let Some(agent) = look.agent else {
             self.begin();
             return self.awake();
@@ -115,6 +124,18 @@ impl HoldWatch {
     /// Returns the share of the looks that have seen somebody work, 0 to 1.
     pub fn load(&self) -> f64 {
         self.busy as f64 / self.looks.max(1) as f64
+    }
+
+    /// Returns the share of the looks that have seen somebody work, 0 to 1, where older ones count less
+    /// and less: by how much the last second has gone.
+    pub fn recent_load(&self) -> f64 {
+        self.recent
+    }
+
+    /// Returns the share of the looks that have seen this agent, 0 to 1; none: it was never seen.
+    pub fn share_of(&self, agent: AgentId) -> Option<f64> {
+        let holder = self.holders.get(&agent)?;
+        Some(holder.seen as f64 / self.looks.max(1) as f64)
     }
 
     /// Returns how often the thread was looked at.
@@ -192,6 +213,18 @@ mod tests {
         assert!((watch.load() - 0.75).abs() < 0.01);
         let (hog, holder) = watch.holders().next().unwrap();
         assert_eq!((hog, holder.seen), (agent(1), 75));
+    }
+
+    #[test]
+    fn the_recent_load_follows_what_happens_now() {
+        let mut watch = HoldWatch::default();
+        let polls = |agent| -> Vec<_> { (0..100).map(|poll| (poll, agent)).collect() };
+        looks(&mut watch, 0, &polls(Some(1)));
+        assert!(watch.recent_load() > 0.95, "{}", watch.recent_load());
+        looks(&mut watch, 5_000, &polls(None));
+        assert!(watch.recent_load() < 0.05, "{}", watch.recent_load());
+        assert_eq!((watch.load(), watch.share_of(agent(1))), (0.5, Some(0.5)));
+        assert_eq!(watch.share_of(agent(2)), None);
     }
 
     #[test]

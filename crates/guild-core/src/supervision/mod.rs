@@ -18,6 +18,7 @@ use crate::time::Timestamp;
 mod ceiling;
 mod fingerprint;
 mod hold;
+mod placement;
 mod supervisor;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ mod tree;
 
 pub use fingerprint::fingerprint;
 pub use hold::{Finding, HoldLimits, HoldWatch, Holder, Look};
+pub use placement::{Placement, ThreadUse};
 pub use supervisor::Supervisor;
 pub use tree::{
     Escalation, GroupSpec, Link, RoleSpec, Tree, TreeError, TreeInput, TreeOrder, TreeSpec,

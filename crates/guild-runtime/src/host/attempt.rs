@@ -13,7 +13,7 @@ use guild_core::payload::Payload;
 use guild_core::planner::AttemptResult;
 use tracing::Instrument;
 
-use super::slot::{Interruption, Revoked, Revoker, Slot, Struck};
+use super::slot::{Interruption, Revoked, Revoker, Running, Slot, Struck};
 use crate::agent::{Behaviour, TaskError};
 use crate::beacon;
 use crate::context::{Subject, TaskContext};
@@ -43,10 +43,12 @@ pub(super) async fn perform(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, a
         deadline,
     );
     slot.fault.set(None);
+    let running = Running { token: lease.token, task: lease.task, number: lease.attempt };
+    let _under_way = beacon::UnderWay::begin();
     let end = {
         let span = context.span();
         let work = work(&mut *behaviour, input, &mut context, &slot).instrument(span);
-        run_until_interrupted(&slot, lease.token, work).await
+        run_until_interrupted(&slot, running, work).await
     };
     let (incarnation, token) = (lease.incarnation, lease.token);
     match end {
@@ -208,6 +210,7 @@ async fn strike(site: Site, subject: Subject, slot: &Slot) -> Result<(), TaskErr
 async fn suffer(fault: Fault, number: u64, site: Site, slot: &Slot) -> Result<(), TaskError> {
     let surroundings = &slot.shared.surroundings;
     slot.fault.set(Some(number));
+    beacon::strike(number);
     match fault {
         Fault::Crash => panic!("injected crash {number}"),
         Fault::Exit => return Err(TaskError::gone(format_args!("injected exit {number}"))),
@@ -281,18 +284,19 @@ fn wrong(result: SchedulerMessage) -> SchedulerMessage {
 /// Polls the work under a catch until it ends or is interrupted; drops it under a catch too.
 async fn run_until_interrupted(
     slot: &Slot,
-    token: FencingToken,
+    running: Running,
     work: impl Future<Output = Result<Payload, TaskError>>,
 ) -> End {
+    let token = running.token;
     let mut work = pin!(Some(work));
     let end = poll_fn(|cx| {
         if let Some(end) = interrupted(slot, token) {
             return Poll::Ready(end);
         }
-        let Some(running) = work.as_mut().as_pin_mut() else {
+        let Some(work) = work.as_mut().as_pin_mut() else {
             return Poll::Pending;
         };
-        let Some(poll) = beacon::during(slot.agent, || poll_caught(running, cx)) else {
+        let Some(poll) = beacon::during(slot.agent, Some(running), || poll_caught(work, cx)) else {
             return Poll::Ready(End::Fenced);
         };
         match poll {
@@ -310,7 +314,8 @@ async fn run_until_interrupted(
         }
     })
     .await;
-    if let Err(report) = caught(|| work.set(None)) {
+    let dropped = beacon::always(slot.agent, Some(running), || caught(|| work.set(None)));
+    if let Err(report) = dropped {
         tracing::warn!(message = %report.message, "an attempt panicked while it was dropped");
     }
     end

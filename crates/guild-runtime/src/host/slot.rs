@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 
 use guild_core::event::{Cause, Severity};
 use guild_core::id::{AgentId, FencingToken, Incarnation, TaskId};
@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::HostShared;
 use crate::agent::{Behaviour, TaskError};
+use crate::beacon;
 use crate::context::Subject;
 use crate::failure::Failure;
 use crate::fault::{Fault, Site};
@@ -41,7 +42,7 @@ pub(crate) struct Slot {
 }
 
 /// The attempt under way.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Running {
     pub(crate) token: FencingToken,
     pub(crate) task: TaskId,
@@ -188,8 +189,9 @@ impl Slot {
         }
     }
 
-    /// Ends the life of an agent whose host panicked.
-    pub(crate) fn crash(&self, report: PanicReport, parked: oneshot::Sender<Revive>) {
+    /// Ends the life of an agent whose host panicked, and parks the host until somebody has decided.
+    /// Returns whether it had one; else there is nothing to decide.
+    pub(crate) fn crash(&self, report: PanicReport, parked: oneshot::Sender<Revive>) -> bool {
         let running = self.running.get();
         if let Some(Running { token, .. }) = running {
             let revoked = Revoked { token, cause: None, by: Revoker::Host };
@@ -197,10 +199,28 @@ impl Slot {
         }
         let attempt = running.map(Running::attempt);
         let struck = Struck { attempt, fault: self.fault.take(), revoked: false };
-        if let Some(incarnation) = self.incarnation.get() {
-            let ended = Ended::Failed(Failure::panicked(Cause::AgentLost, report));
-            self.end_life(incarnation, ended, struck, Some(parked));
-        }
+        let Some(incarnation) = self.incarnation.get() else {
+            self.tell_crash(report, struck.fault);
+            return false;
+        };
+        let ended = Ended::Failed(Failure::panicked(Cause::AgentLost, report));
+        self.end_life(incarnation, ended, struck, Some(parked));
+        true
+    }
+
+    /// Tells a person of a host that panicked while its agent had no life to lose.
+    fn tell_crash(&self, report: PanicReport, fault: Option<u64>) {
+        let surroundings = &self.shared.surroundings;
+        let of = self.newest.get().map(|incarnation| (self.agent, incarnation));
+        let report = Failure::panicked(Cause::Panic, report).report(
+            IncidentKind::HostPanicked,
+            Severity::Warning,
+            of,
+            None,
+            fault,
+            Action::RestartActor,
+        );
+        surroundings.open_incident(surroundings.clock.now(), report);
     }
 
     /// Ends a life unless it is over; the supervisor decides about the next one.
@@ -254,11 +274,13 @@ impl Slot {
         let task = attempt.map(|attempt| (attempt.task, attempt.number));
         let subject = Subject { agent: Some(self.agent), task };
         let struck = surroundings.strike(Site::Dropped, subject);
-        let dropped = caught(move || {
-            drop(behaviour);
-            if let Some((Fault::Crash, number)) = struck {
-                panic!("injected crash {number}");
-            }
+        let dropped = beacon::always(self.agent, attempt.and_then(running), || {
+            caught(move || {
+                drop(behaviour);
+                if let Some((Fault::Crash, number)) = struck {
+                    panic!("injected crash {number}");
+                }
+            })
         });
         let Err(report) = dropped else { return };
         tracing::warn!(agent = self.agent.index, message = %report.message, "agent panicked while it was dropped");
@@ -284,17 +306,32 @@ impl Slot {
         let limit = surroundings.clock.delay(surroundings.catalog.limits.end_time_max);
         let wrong = {
             let mut end = std::pin::pin!(tokio::time::timeout(limit, behaviour.end()));
-            match std::future::poll_fn(|cx| poll_caught(end.as_mut(), cx)).await {
-                Ok(Ok(Ok(()))) => None,
-                Ok(Ok(Err(error))) => Some(error),
-                Ok(Err(_)) => Some(TaskError::crashed("it took too long to end, and was dropped")),
-                Err(report) => Some(TaskError::crashed(format_args!(
+            let running = attempt.and_then(running);
+            let ended = std::future::poll_fn(|cx| {
+                let poll = beacon::during(self.agent, running, || poll_caught(end.as_mut(), cx));
+                poll.map_or(Poll::Ready(None), |poll| poll.map(Some))
+            });
+            match ended.await {
+                Some(Ok(Ok(Ok(())))) => None,
+                Some(Ok(Ok(Err(error)))) => Some(error),
+                Some(Ok(Err(_))) => {
+                    Some(TaskError::crashed("it took too long to end, and was dropped"))
+                }
+                Some(Err(report)) => Some(TaskError::crashed(format_args!(
                     "it panicked while it ended: {}",
                     report.message
                 ))),
+                // Its thread was given up: everybody knows, and it lives on elsewhere.
+                None => None,
             }
         };
         self.drop_behaviour(incarnation, behaviour, attempt);
         wrong
     }
+}
+
+/// Returns the attempt that a record is about.
+fn running(attempt: Attempt) -> Option<Running> {
+    let token = attempt.token?;
+    Some(Running { token, task: attempt.task, number: attempt.number })
 }

@@ -1,7 +1,6 @@
 //! Goes on after an agent has blocked its thread: the others on it live on elsewhere.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use guild_core::event::{Cause, Event, Names};
 use guild_core::id::{AgentId, Incarnation};
@@ -13,18 +12,15 @@ use guild_core::time::Timestamp;
 use super::SupervisorActor;
 use super::report::Crash;
 use crate::failure::Failure;
+use crate::host::Running;
+use crate::message::Hang;
 
 impl SupervisorActor {
     /// A thread was fenced, because an agent has held it for so long. It cannot be ended, and what is
     /// in its mailboxes cannot be had back: all its agents get hosts on another thread and a life
     /// after the one that was lost there; the one who is to blame is quarantined.
-    pub(super) fn thread_hung(
-        &mut self,
-        now: Timestamp,
-        thread: u16,
-        guilty: AgentId,
-        held: Duration,
-    ) {
+    pub(super) fn thread_hung(&mut self, now: Timestamp, hang: &Hang) {
+        let Hang { thread, agent: guilty, held, .. } = *hang;
         if self.is_ending() {
             return;
         }
@@ -43,7 +39,7 @@ impl SupervisorActor {
         let reason: Box<str> = format!("its thread is blocked by `{name}`").into();
         for agent in moved {
             match agent == guilty {
-                true => self.condemn(now, agent, message.as_str().into()),
+                true => self.condemn(now, hang, message.as_str().into()),
                 false => self.displace(now, agent, &reason),
             }
         }
@@ -76,7 +72,8 @@ impl SupervisorActor {
     }
 
     /// Ends the life of the agent that blocks its thread, and puts it into quarantine.
-    fn condemn(&mut self, now: Timestamp, agent: AgentId, message: Box<str>) {
+    fn condemn(&mut self, now: Timestamp, hang: &Hang, message: Box<str>) {
+        let (agent, fault) = (hang.agent, hang.fault);
         let Some(incarnation) = self.lose_life(now, agent) else {
             return;
         };
@@ -88,7 +85,8 @@ impl SupervisorActor {
         let verdict: Option<Verdict> = self.tree.step(now, input, 0.0, &mut orders);
         if verdict.is_some() {
             let failure = Failure { message: message.clone(), ..Failure::revoked(cause) };
-            let (attempt, fault) = (None, None);
+            let attempt = hang.attempt.map(Running::attempt);
+            self.keep_details(&failure, attempt);
             let crash = Crash { agent, incarnation, failure, attempt, fault };
             self.report_crash(now, crash, verdict);
             let stopped = false;
