@@ -27,7 +27,9 @@ impl Check for Recovery {
             }
             (LineEvent::GuildStarted { epoch, .. }, None) if *epoch > 1 => {
                 findings.violate(I9, || {
-                    format!("the process starts for the {epoch}th time, and the log knows no start before")
+                    format!(
+                        "the process starts in epoch {epoch}, and the log knows no start before"
+                    )
                 });
             }
             (

@@ -55,6 +55,30 @@ fn task_that_nobody_added_is_seen() {
 }
 
 #[test]
+fn task_of_a_run_that_nobody_submitted_and_task_that_is_added_twice_are_seen() {
+    let log = calm_log();
+    let submitted = log.find("run_submitted", |_| true);
+    let unknown = log.clone().without(submitted);
+    unknown.violates(I1, submitted, "of run `garden`: the run was never submitted");
+
+    let added = log.of_task("task_added", "leaf-3");
+    let log = log.repeated(added, added + 1);
+    log.violates(I1, added + 1, "task `leaf-3` of run `garden` is added a second time");
+}
+
+#[test]
+fn end_of_a_run_that_is_over_or_never_began_is_seen() {
+    let log = calm_log();
+    let ended = log.find("run_ended", |_| true);
+    let twice = log.repeated(ended, ended + 1);
+    twice.violates(I2, ended + 1, "run `garden` ends a second time");
+    let cancelled = twice.clone().with(ended + 1, "kind", json!("run_cancelled"));
+    cancelled.violates(I2, ended + 1, "run `garden` is cancelled after its end");
+    let unknown = twice.with(ended + 1, "run", json!("meadow"));
+    unknown.violates(I1, ended + 1, "run `meadow` ends and never began");
+}
+
+#[test]
 fn run_that_does_not_end_in_the_log_is_lost_only_for_whoever_knows_that_it_is_complete() {
     let mut log = calm_log();
     log.0.truncate(log.find("run_ended", |_| true));
@@ -95,4 +119,13 @@ fn second_run_of_one_name_is_seen() {
     let end = log.find("run_ended", |_| true);
     let log = log.repeated(submitted, end + 1);
     log.violates(I17, end + 1, "run `garden` is submitted a second time");
+}
+
+#[test]
+fn run_that_is_joined_and_was_never_submitted_is_seen() {
+    let log = calm_log();
+    let end = log.find("run_ended", |_| true);
+    let log = log.with_event(end, json!({"kind": "run_joined", "run": "meadow"}));
+
+    log.violates(I17, end, "run `meadow` is joined and was never submitted");
 }

@@ -44,6 +44,15 @@ fn permits_that_nobody_counts_are_seen() {
 }
 
 #[test]
+fn quota_that_was_never_declared_is_seen() {
+    let log = calm_log();
+    let change = log.find("quota_changed", |event| event["quota"] == "api" && event["in_use"] == 1);
+    let log = log.with(change, "quota", json!("gate"));
+
+    log.violates(I7, change, "quota `gate` changes and was never declared");
+}
+
+#[test]
 fn rate_that_is_exceeded_is_seen() {
     let log = calm_log();
     let mut quotas = log.event(0)["quotas"].clone();
@@ -117,6 +126,13 @@ fn epoch_that_does_not_grow_and_version_that_was_promised_are_seen() {
 
     let promised = Knowledge { acknowledged_version: Some(1_000), ..Knowledge::default() };
     assert!(message(&log, &promised, I9).contains("version 1000 was acknowledged"));
+}
+
+#[test]
+fn later_start_without_a_first_one_is_seen() {
+    let log = calm_log().with(0, "epoch", json!(2));
+
+    log.violates(I9, 0, "the process starts in epoch 2, and the log knows no start before");
 }
 
 fn stormy_log() -> Log {

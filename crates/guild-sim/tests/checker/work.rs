@@ -89,6 +89,29 @@ fn task_that_reads_an_old_memory_is_seen() {
 }
 
 #[test]
+fn task_that_commits_before_what_it_waits_for_is_seen() {
+    let log = calm_log();
+    let end = log.of_task("task_completed", "leaf-2");
+    let log = log.with(end, "version", json!(1));
+
+    log.violates(I4, end, "task `leaf-2` of run `garden` commits version 1, before version");
+}
+
+#[test]
+fn task_that_is_tried_again_after_it_was_given_up_is_seen() {
+    let log = calm_log();
+    let failed = log.of_task("task_failed", "flaky");
+    let again = log.find("task_ready", |event| event["task"] == "flaky" && event["at_us"] != 0);
+    let given_up =
+        log.clone().with(failed, "cause", json!("error")).with(failed, "retry_at_us", json!(null));
+    given_up.violates(I6, again, "is tried again after it was given up");
+
+    let poisoned = json!({"kind": "task_poisoned", "run": "garden", "task": "flaky", "kills": 2});
+    let log = log.with_event(failed, poisoned);
+    log.violates(I6, failed + 1, "task `flaky` of run `garden` is poison and tried again");
+}
+
+#[test]
 fn task_that_is_tried_too_often_is_seen() {
     let log = calm_log();
     let added = log.of_task("task_added", "flaky");
@@ -157,6 +180,25 @@ fn read_of_another_version_is_seen() {
     let log = log.with(place, "reads", reads);
 
     log.violates(I8, place, "and at its commit");
+}
+
+#[test]
+fn commit_that_reads_its_own_future_is_seen() {
+    let log = calm_log();
+    let place = reading(&log);
+    let version = log.event(place)["version"].clone();
+    let log = log.with(place, "snapshot", version.clone());
+
+    log.violates(I8, place, &format!("commits version {version} and has read {version}"));
+}
+
+#[test]
+fn change_that_does_not_say_whether_it_wrote_or_removed_is_seen() {
+    let log = calm_log();
+    let wrote = log.of_task("memory_committed", "root-2");
+    let log = log.with(wrote, "keys", json!(["count"]));
+
+    log.violates(I8, wrote, "changes `count`, without a sign");
 }
 
 #[test]
