@@ -13,7 +13,8 @@ use guild_core::payload::Payload;
 use guild_core::planner::Input;
 use guild_core::time::Timestamp;
 use guild_memory::{
-    Access, KeyRange, NameTable, Namespaces, Pins, Snapshots, Transaction, TransactionError,
+    Access, Completion, KeyRange, NameTable, Namespaces, Pins, Snapshots, Transaction,
+    TransactionError,
 };
 use tokio::time::Instant;
 
@@ -23,9 +24,10 @@ use crate::cancellation::{AttemptEnd, Cancellation, Cancellations};
 use crate::clock::Clock;
 use crate::fault::{Fault, FaultPoint, Hit, Site, Strike};
 use crate::incidents::Incidents;
+use crate::lease::Lease;
 use crate::letters::LetterBox;
 use crate::mailbox::Inbox;
-use crate::message::{HandedIn, MemoryMessage, SchedulerMessage, SupervisorMessage};
+use crate::message::{MemoryMessage, SchedulerMessage, SupervisorMessage};
 use crate::scheduler::RunBook;
 use crate::watch::{self, Acknowledged};
 use crate::watchdog::Watchdog;
@@ -416,8 +418,12 @@ impl TaskContext {
         }
     }
 
-    /// Packs up what is committed with the completion.
-    pub(crate) fn into_work(self, output: Payload) -> Result<HandedIn, TaskError> {
+    /// Packs up what is committed.
+    pub(crate) fn into_completion(
+        self,
+        lease: &Lease,
+        output: Payload,
+    ) -> Result<Box<Completion>, TaskError> {
         let limits = &self.surroundings.catalog.limits;
         if output.size_bytes() > limits.payload_bytes_max {
             return Err(TaskError::fatal(format_args!(
@@ -434,7 +440,16 @@ impl TaskContext {
                 Some((Arc::new(graph), bindings))
             }
         };
-        Ok(HandedIn { output, transaction: self.transaction.into_parts(), spawned })
+        Ok(Box::new(Completion {
+            task: lease.task,
+            attempt: lease.attempt,
+            agent: lease.agent,
+            incarnation: lease.incarnation,
+            token: lease.token,
+            output,
+            transaction: self.transaction.into_parts(),
+            spawned,
+        }))
     }
 }
 

@@ -17,8 +17,10 @@ use guild_core::id::{AgentId, Incarnation, RoleId};
 use tokio::sync::oneshot;
 
 mod attempt;
+mod household;
 mod slot;
 
+use household::Household;
 use slot::{Interruption, Revoked, Revoker, Struck};
 pub(crate) use slot::{Running, Slot};
 
@@ -58,7 +60,9 @@ impl AgentHost {
         let next = Rc::new(Cell::new(first));
         let host = Self { slot: Rc::clone(&slot), next: Rc::clone(&next) };
         let on_crash = move |report| cell_crashed(&slot, &next, report);
-        actix_rt::spawn(Guard::of_agent(agent, context.into_future(host), on_crash));
+        let at_home = Rc::clone(&host.slot);
+        let guard = Guard::of_agent(agent, context.into_future(host), on_crash);
+        actix_rt::spawn(Household::new(guard, at_home));
     }
 
     fn begin(&self, Revive { incarnation, probe }: Revive) {
@@ -247,7 +251,7 @@ impl Handler<Assign> for AgentHost {
         slot.taken.set(lease.token);
         let running = Running { token: lease.token, task: lease.task, number: lease.attempt };
         slot.running.set(Some(running));
-        actix_rt::spawn(attempt::perform(Rc::clone(slot), behaviour, assign));
+        slot.begun.set(Some(Box::pin(attempt::perform(Rc::clone(slot), behaviour, assign))));
     }
 }
 
@@ -272,9 +276,15 @@ impl Hosts {
         }
     }
 
+    /// Does something with the host of an agent; its address is not cheap to clone.
+    pub(crate) fn with<R>(&self, agent: AgentId, work: impl FnOnce(&HostAddr) -> R) -> Option<R> {
+        let hosts = self.0.borrow();
+        hosts.get(usize::from(agent.role.0))?.get(agent.index as usize).map(work)
+    }
+
     /// Returns the host of an agent.
     pub(crate) fn get(&self, agent: AgentId) -> Option<HostAddr> {
-        self.0.borrow().get(usize::from(agent.role.0))?.get(agent.index as usize).cloned()
+        self.with(agent, Clone::clone)
     }
 
     /// Gives an agent another host.

@@ -3,9 +3,10 @@
 use guild_core::event::Cause;
 use guild_core::id::{AgentId, FencingToken, Incarnation, TaskId};
 use guild_core::planner::{AttemptResult, Input};
+use guild_memory::Completion;
 
 use crate::mailbox::Inbox;
-use crate::message::{HandedIn, SchedulerMessage};
+use crate::message::SchedulerMessage;
 
 /// A lease on a task; it accounts for the task wherever it is dropped.
 ///
@@ -39,16 +40,10 @@ impl Lease {
         Self { agent, incarnation, task, attempt, token, scheduler: None }
     }
 
-    /// Returns what hands in the work of this lease.
-    pub(crate) fn result(&self, work: HandedIn) -> SchedulerMessage {
-        let Self { agent, incarnation, task, token, .. } = *self;
-        SchedulerMessage::HandIn { agent, incarnation, task, token, work: Box::new(work) }
-    }
-
     /// Hands in a copy; the lease goes on.
-    pub(crate) fn repeat(&self, work: HandedIn) {
+    pub(crate) fn repeat(&self, work: Box<Completion>) {
         if let Some(scheduler) = &self.scheduler {
-            scheduler.push(self.result(work));
+            scheduler.push(SchedulerMessage::HandIn(work));
         }
     }
 

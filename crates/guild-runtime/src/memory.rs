@@ -137,14 +137,16 @@ impl MemoryActor {
     fn turn(&mut self) {
         let mut batch = std::mem::take(&mut self.batch);
         self.inbox.take(&mut batch);
+        // Everything that one turn does happens at one time.
+        let now = self.clock.now();
         // After the close there is no memory: requests are dropped, and who asked is told so.
         if let Some(mut memory) = self.memory.take() {
             self.is_in_trouble =
-                report_troubles(&mut memory, &self.surroundings, self.is_in_trouble);
+                report_troubles(now, &mut memory, &self.surroundings, self.is_in_trouble);
             for message in batch.drain(..) {
-                self.receive(&mut memory, message);
+                self.receive(now, &mut memory, message);
             }
-            self.unpark(&mut memory);
+            self.unpark(now, &mut memory);
             self.memory = Some(memory);
             self.end_turn();
         }
@@ -203,8 +205,7 @@ impl MemoryActor {
         }
     }
 
-    fn receive(&mut self, memory: &mut Memory, message: MemoryMessage) {
-        let now = self.clock.now();
+    fn receive(&mut self, now: Timestamp, memory: &mut Memory, message: MemoryMessage) {
         match message {
             MemoryMessage::Submit { reply, .. } if memory.is_suspended() => {
                 ignore_absent(reply.send(Err(SubmitError::Unavailable(SUSPENDED.to_owned()))));
@@ -220,21 +221,22 @@ impl MemoryActor {
             MemoryMessage::Complete(completion) => {
                 let owner = Owner::Task(completion.task);
                 match memory.must_wait(now, owner, &completion.transaction) {
-                    Some(until) => self.park(until, MemoryMessage::Complete(completion)),
-                    None => self.complete(memory, *completion),
+                    Some(until) => self.park(now, until, MemoryMessage::Complete(completion)),
+                    None => self.complete(now, memory, *completion),
                 }
             }
             MemoryMessage::Ended(report) => self.turn.ended.push(*report),
             MemoryMessage::Submit { graph, bindings, reply } => {
-                let answer = self.submit(memory, graph, bindings);
+                let answer = self.submit(now, memory, graph, bindings);
                 self.answer(answer, SubmitError::Unavailable, reply);
             }
             MemoryMessage::Transact { caller, parts, reply } => {
                 match memory.must_wait(now, Owner::Caller(caller), &parts) {
                     Some(until) => {
-                        self.park(until, MemoryMessage::Transact { caller, parts, reply });
+                        let message = MemoryMessage::Transact { caller, parts, reply };
+                        self.park(now, until, message);
                     }
-                    None => self.transact(memory, caller, *parts, reply),
+                    None => self.transact(now, memory, caller, *parts, reply),
                 }
             }
             MemoryMessage::Forget { run } => {
@@ -277,26 +279,27 @@ impl MemoryActor {
 
     fn transact(
         &mut self,
+        now: Timestamp,
         memory: &mut Memory,
         caller: u64,
         parts: TransactionParts,
         reply: oneshot::Sender<Result<CommitVersion, TransactError>>,
     ) {
-        let now = self.clock.now();
         let answer = memory.transact_as(now, Some(Owner::Caller(caller)), parts);
         if let Err(error) = &answer {
-            self.escalate(memory, error, None, None);
+            self.escalate(now, memory, error, None, None);
         }
         self.answer(answer.map_err(TransactError::from), TransactError::Unavailable, reply);
     }
 
     fn submit(
         &mut self,
+        now: Timestamp,
         memory: &mut Memory,
         graph: Arc<Graph>,
         bindings: Bindings,
     ) -> Result<RunId, SubmitError> {
-        let (now, name) = (self.clock.now(), graph.name.clone());
+        let name = graph.name.clone();
         match memory.submit(now, &name, Arc::clone(&graph), &bindings, self.seed) {
             Ok(Submitted::New(run)) => {
                 self.write_names(|names| names.add_run(run, name, Arc::clone(&graph)));
@@ -323,9 +326,9 @@ impl MemoryActor {
     }
 
     /// Puts a commit aside that has to wait for a reservation.
-    fn park(&mut self, until: Timestamp, message: MemoryMessage) {
+    fn park(&mut self, now: Timestamp, until: Timestamp, message: MemoryMessage) {
         if self.parked.push(message) {
-            let delay = self.clock.delay(until.since(self.clock.now()));
+            let delay = self.clock.delay(until.since(now));
             let inbox = self.inbox.inbox();
             actix_rt::spawn(async move {
                 tokio::time::sleep(delay).await;
@@ -335,13 +338,13 @@ impl MemoryActor {
     }
 
     /// Looks again at the commits that wait, as long as some of them may go on.
-    fn unpark(&mut self, memory: &mut Memory) {
+    fn unpark(&mut self, now: Timestamp, memory: &mut Memory) {
         while let Some(waiting) = self.parked.take(memory.reservation_epoch()) {
-            waiting.into_iter().for_each(|message| self.receive(memory, message));
+            waiting.into_iter().for_each(|message| self.receive(now, memory, message));
         }
     }
 
-    fn complete(&mut self, memory: &mut Memory, completion: Completion) {
+    fn complete(&mut self, now: Timestamp, memory: &mut Memory, completion: Completion) {
         let (task, token) = (completion.task, completion.token);
         let output = completion.output.clone();
         let spawned = completion.spawned.clone();
@@ -355,7 +358,7 @@ impl MemoryActor {
             return self.turn.to_scheduler.push(SchedulerMessage::Tell(input));
         }
         let record = attempt_of(&completion);
-        let answer = match memory.complete(self.clock.now(), completion) {
+        let answer = match memory.complete(now, completion) {
             Ok(version) => {
                 if let Some((graph, _)) = &spawned
                     && !graph.tasks.is_empty()
@@ -368,7 +371,7 @@ impl MemoryActor {
                 SchedulerMessage::Committed { task, token, version, output, spawned }
             }
             Err(error) => {
-                self.escalate(memory, &error, Some((agent, incarnation)), Some(record));
+                self.escalate(now, memory, &error, Some((agent, incarnation)), Some(record));
                 let refusal = self.refusal(error);
                 SchedulerMessage::Tell(Input::CommitRefused { task, token, refusal })
             }

@@ -25,27 +25,13 @@ use crate::run::RunReport;
 /// Tasks that an attempt spawned, with their places in the guild.
 pub(crate) type Spawned = Option<(Arc<Graph>, Bindings)>;
 
-/// What an attempt hands in for its commit.
-#[derive(Clone, Debug)]
-pub(crate) struct HandedIn {
-    pub(crate) output: Payload,
-    pub(crate) transaction: TransactionParts,
-    pub(crate) spawned: Spawned,
-}
-
 /// To the scheduler.
 #[derive(Debug)]
 pub(crate) enum SchedulerMessage {
     /// From an agent, its supervisor, the memory or the handle: an input of the planner.
     Tell(Input),
     /// From an agent: its attempt is done and wants to be committed.
-    HandIn {
-        agent: AgentId,
-        incarnation: Incarnation,
-        task: TaskId,
-        token: FencingToken,
-        work: Box<HandedIn>,
-    },
+    HandIn(Box<Completion>),
     /// From the memory: a completion is durable.
     Committed {
         task: TaskId,
@@ -55,7 +41,7 @@ pub(crate) enum SchedulerMessage {
         spawned: Spawned,
     },
     /// From an agent that chaos has struck: a result that arrives behind so many later ones.
-    Late { behind: u32, result: Box<SchedulerMessage> },
+    Late { behind: u32, result: Box<Completion> },
     /// From a timer: what was to arrive behind later messages has waited long enough.
     Release,
     /// From the handle: panic, for that is the fault of this number.

@@ -25,9 +25,7 @@ use crate::guild::UnderWay;
 use crate::host::{Hosts, order};
 use crate::lease::Lease;
 use crate::mailbox::{Outlet, Wake, recycled};
-use crate::message::{
-    Assign, HandedIn, MemoryMessage, Revoke, SchedulerMessage, SupervisorMessage,
-};
+use crate::message::{Assign, MemoryMessage, Revoke, SchedulerMessage, SupervisorMessage};
 use crate::run::RunBoard;
 
 mod book;
@@ -47,7 +45,7 @@ pub(crate) struct Scheduler {
     hosts: Hosts,
     books: BTreeMap<RunId, RunBook>,
     /// What an attempt handed in, while the planner decides about it.
-    handed_in: Option<Box<HandedIn>>,
+    handed_in: Option<Box<Completion>>,
     /// Messages of this turn to the memory.
     to_memory: Vec<MemoryMessage>,
     batch: Vec<SchedulerMessage>,
@@ -105,7 +103,7 @@ impl Scheduler {
         self.inbox.take(&mut batch);
         self.count(batch.len());
         for message in batch.drain(..) {
-            let is_result = matches!(message, SchedulerMessage::HandIn { .. });
+            let is_result = matches!(message, SchedulerMessage::HandIn(_));
             self.receive(now, message);
             self.obey(now);
             if is_result && !self.late.is_empty() {
@@ -145,9 +143,10 @@ impl Scheduler {
                 }
                 self.take(now, input);
             }
-            SchedulerMessage::HandIn { agent, incarnation, task, token, work } => {
+            SchedulerMessage::HandIn(work) => {
+                let (agent, incarnation) = (work.agent, work.incarnation);
+                let (task, token, result) = (work.task, work.token, AttemptResult::Done);
                 self.handed_in = Some(work);
-                let result = AttemptResult::Done;
                 self.take(now, Input::Finished { agent, incarnation, task, token, result });
             }
             SchedulerMessage::Committed { task, token, version, output, spawned } => {
@@ -158,7 +157,7 @@ impl Scheduler {
                 self.take(now, Input::Committed { task, token, version, spawned });
             }
             SchedulerMessage::Late { behind, result } => {
-                self.late.hold(behind, *result);
+                self.late.hold(behind, SchedulerMessage::HandIn(result));
                 self.release_later();
             }
             SchedulerMessage::Release => {
@@ -233,7 +232,7 @@ impl Scheduler {
                 }
             }
             for command in decisions.commands.drain(..) {
-                self.carry_out(command, &mut refused);
+                self.carry_out(now, command, &mut refused);
             }
             self.decisions = decisions;
             if refused.is_empty() {
@@ -247,13 +246,13 @@ impl Scheduler {
         self.handed_in = None;
     }
 
-    fn carry_out(&mut self, command: Command, refused: &mut Vec<Input>) {
+    fn carry_out(&mut self, now: Timestamp, command: Command, refused: &mut Vec<Input>) {
         match command {
             Command::Assign { task, attempt, agent, incarnation, token, timeout } => {
                 let inbox = self.inbox.inbox();
                 let lease = Lease::new(agent, incarnation, task, attempt, token, inbox);
                 match self.input_of(task) {
-                    Ok(input) => self.assign(lease, input, timeout),
+                    Ok(input) => self.assign(now, lease, input, timeout),
                     Err(message) => {
                         lease.void();
                         let (cause, retryable, retry_after) = (Cause::Error, false, None);
@@ -268,27 +267,16 @@ impl Scheduler {
                 self.surroundings.cancellations.cancel(agent, token);
                 let fault = self.post.struck(agent, token);
                 let revoke = Revoke { task, attempt, token, incarnation, cause, fault };
-                if let Some(host) = self.hosts.get(agent)
-                    && !order(&host, revoke)
-                {
+                if self.hosts.with(agent, |host| order(host, revoke)) == Some(false) {
                     tracing::warn!(agent = agent.index, "the host of a revoked attempt has ended");
                 }
             }
-            Command::Commit { task, attempt, agent, incarnation, token } => {
+            // What was handed in has the numbers of the lease that the planner has found it to hold.
+            Command::Commit { .. } => {
                 let Some(work) = self.handed_in.take() else {
                     unreachable!("the planner commits only what was just handed in");
                 };
-                let HandedIn { output, transaction, spawned } = *work;
-                self.to_memory.push(MemoryMessage::Complete(Box::new(Completion {
-                    task,
-                    attempt,
-                    agent,
-                    incarnation,
-                    token,
-                    output,
-                    transaction,
-                    spawned,
-                })));
+                self.to_memory.push(MemoryMessage::Complete(work));
             }
             Command::Discard { .. } => self.handed_in = None,
             Command::Forgive { victims } => {
@@ -308,21 +296,20 @@ impl Scheduler {
         }
     }
 
-    fn assign(&mut self, lease: Lease, input: Payload, timeout: Duration) {
+    fn assign(&mut self, now: Timestamp, lease: Lease, input: Payload, timeout: Duration) {
         let (task, token) = (lease.task, lease.token);
         self.to_memory.push(MemoryMessage::Grant { task, token });
-        let deadline = self.clock.instant(self.clock.now().after(timeout));
+        let deadline = self.clock.instant(now.after(timeout));
         self.surroundings.stats.attempts.fetch_add(1, Ordering::Relaxed);
         self.count(1);
         let subject = Subject::attempt(lease.agent, lease.task, lease.attempt);
         let fault = self.surroundings.strike(Site::Assign, subject);
-        let Some(host) = self.hosts.get(lease.agent) else {
-            return;
-        };
         let latency = self.surroundings.latency(Site::Assign, subject);
         let latency = self.clock.delay(latency);
-        let assign = Assign { lease, input, deadline };
-        if self.post.send(host, assign, fault, latency, self.clock) {
+        let (agent, assign) = (lease.agent, Assign { lease, input, deadline });
+        let (post, clock) = (&mut self.post, self.clock);
+        let is_held = self.hosts.with(agent, |host| post.send(host, assign, fault, latency, clock));
+        if is_held == Some(true) {
             self.release_later();
         }
     }

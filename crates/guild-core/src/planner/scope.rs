@@ -101,8 +101,8 @@ impl Planner {
 
     /// Closes the scope of a task, and all scopes that close with it.
     pub(super) fn close_if_over(&mut self, task: TaskId, out: &mut Decisions) {
-        let mut over = vec![task.index];
-        while let Some(index) = over.pop() {
+        let (mut next, mut over) = (Some(task.index), Vec::new());
+        while let Some(index) = next.take().or_else(|| over.pop()) {
             let Some(run) = self.run_mut(task.run) else {
                 return;
             };

@@ -6,22 +6,24 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
+use futures_util::future::LocalBoxFuture;
 use guild_core::event::Cause;
 use guild_core::id::{FencingToken, TaskIndex};
 use guild_core::incident::Attempt;
 use guild_core::payload::Payload;
 use guild_core::planner::AttemptResult;
-use tracing::Instrument;
+use guild_memory::Completion;
+use tracing::Span;
 
 use super::slot::{Interruption, Revoked, Revoker, Running, Slot, Struck};
 use crate::agent::{Behaviour, TaskError};
 use crate::beacon;
 use crate::context::{Subject, TaskContext};
 use crate::failure::Failure;
-use crate::fault::{Fault, Site};
+use crate::fault::{Fault, Site, Strike};
 use crate::incidents::Details;
 use crate::lease::Lease;
-use crate::message::{Assign, Ended, HandedIn, SchedulerMessage};
+use crate::message::{Assign, Ended, SchedulerMessage};
 use crate::panics::{PanicReport, caught, poll_caught};
 
 /// How the guarded future of an attempt ended.
@@ -47,8 +49,8 @@ pub(super) async fn perform(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, a
     let _under_way = beacon::UnderWay::begin();
     let end = {
         let span = context.span();
-        let work = work(&mut *behaviour, input, &mut context, &slot).instrument(span);
-        run_until_interrupted(&slot, running, work).await
+        let work = work(&mut *behaviour, input, &mut context, &slot);
+        run_until_interrupted(&slot, running, &span, work).await
     };
     let (incarnation, token) = (lease.incarnation, lease.token);
     match end {
@@ -57,7 +59,7 @@ pub(super) async fn perform(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, a
             *slot.behaviour.borrow_mut() = Some(behaviour);
             // What happens from here on is the consequence of a fault that is still under way.
             let (record, retires) = (record(&lease, &context), context.retires());
-            match context.into_work(output) {
+            match context.into_completion(&lease, output) {
                 Ok(work) => hand_in(&slot, lease, work),
                 Err(error) => fail(&slot, lease, record, &error),
             }
@@ -80,7 +82,10 @@ pub(super) async fn perform(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, a
             crash(&slot, lease, &context, behaviour, failure);
         }
         End::Fenced => fence(&slot, lease, &context, behaviour),
-        End::Revoked(revoked) => revoke(&slot, lease, &context, behaviour, revoked).await,
+        // Seldom, and large: the room for it is not kept in every attempt.
+        End::Revoked(revoked) => {
+            Box::pin(revoke(&slot, lease, &context, behaviour, revoked)).await;
+        }
     }
 }
 
@@ -176,34 +181,38 @@ async fn work(
     slot: &Slot,
 ) -> Result<Payload, TaskError> {
     let subject = Subject::attempt(slot.agent, context.task_id(), context.attempt());
-    strike(Site::BeforePerform, subject, slot).await?;
-    let surroundings = Arc::clone(&slot.shared.surroundings);
+    let surroundings = &slot.shared.surroundings;
+    // What chaos does is boxed: the room for it is not kept in every attempt.
+    if let Some((fault, number)) = surroundings.strike(Site::BeforePerform, subject) {
+        Box::pin(suffer(fault, number, Site::BeforePerform, slot)).await?;
+    }
     let blow = surroundings.decide(Site::InPerform, subject);
-    let mut work = pin!(behaviour.perform(input, context));
+    let work = behaviour.perform(input, context);
     let output = match blow {
         None => work.await?,
-        Some(blow) => {
-            let delay = surroundings.clock.delay(blow.after);
-            match tokio::time::timeout(delay, work.as_mut()).await {
-                Ok(output) => output?,
-                Err(_) => {
-                    let number = surroundings.record(&blow, Site::InPerform, subject);
-                    suffer(blow.fault, number, Site::InPerform, slot).await?;
-                    work.await?
-                }
-            }
-        }
+        Some(blow) => Box::pin(struck(work, blow, subject, slot)).await?,
     };
-    strike(Site::AfterPerform, subject, slot).await?;
+    if let Some((fault, number)) = surroundings.strike(Site::AfterPerform, subject) {
+        Box::pin(suffer(fault, number, Site::AfterPerform, slot)).await?;
+    }
     Ok(output)
 }
 
-/// Carries out the fault that strikes an attempt here, if any.
-async fn strike(site: Site, subject: Subject, slot: &Slot) -> Result<(), TaskError> {
-    match slot.shared.surroundings.strike(site, subject) {
-        None => Ok(()),
-        Some((fault, number)) => suffer(fault, number, site, slot).await,
+/// The agent's work, in the middle of which a fault strikes.
+async fn struck(
+    mut work: LocalBoxFuture<'_, Result<Payload, TaskError>>,
+    blow: Strike,
+    subject: Subject,
+    slot: &Slot,
+) -> Result<Payload, TaskError> {
+    let surroundings = &slot.shared.surroundings;
+    let delay = surroundings.clock.delay(blow.after);
+    if let Ok(output) = tokio::time::timeout(delay, work.as_mut()).await {
+        return output;
     }
+    let number = surroundings.record(&blow, Site::InPerform, subject);
+    suffer(blow.fault, number, Site::InPerform, slot).await?;
+    work.await
 }
 
 /// Carries out a fault on the attempt under way.
@@ -235,7 +244,7 @@ async fn suffer(fault: Fault, number: u64, site: Site, slot: &Slot) -> Result<()
 }
 
 /// Sends the result of an attempt on its way, through what chaos does to messages.
-fn hand_in(slot: &Slot, mut lease: Lease, work: HandedIn) {
+fn hand_in(slot: &Slot, mut lease: Lease, mut work: Box<Completion>) {
     let surroundings = &slot.shared.surroundings;
     let subject = Subject::attempt(slot.agent, lease.task, lease.attempt);
     let mut latency = surroundings.latency(Site::HandIn, subject);
@@ -245,18 +254,17 @@ fn hand_in(slot: &Slot, mut lease: Lease, work: HandedIn) {
             Fault::Lose => return lease.settle(),
             Fault::Repeat => lease.repeat(work.clone()),
             Fault::WrongResult => {
-                let result = wrong(lease.result(work));
-                return lease.end_with(result);
+                mistake(&mut work);
+                return lease.end_with(SchedulerMessage::HandIn(work));
             }
             Fault::Reorder(behind) => {
-                let result = Box::new(lease.result(work));
-                return lease.end_with(SchedulerMessage::Late { behind, result });
+                return lease.end_with(SchedulerMessage::Late { behind, result: work });
             }
             Fault::Delay(delay) => latency = delay,
             _ => tracing::debug!("fault strikes where it can do nothing"),
         }
     }
-    let result = lease.result(work);
+    let result = SchedulerMessage::HandIn(work);
     if latency.is_zero() {
         return lease.end_with(result);
     }
@@ -267,17 +275,11 @@ fn hand_in(slot: &Slot, mut lease: Lease, work: HandedIn) {
     });
 }
 
-/// Returns the result of an agent that answers for a task it was not given.
-fn wrong(result: SchedulerMessage) -> SchedulerMessage {
-    match result {
-        SchedulerMessage::HandIn { agent, incarnation, mut task, mut token, work } => {
-            match task.index {
-                TaskIndex(0) => token = FencingToken(token.0.saturating_sub(1)),
-                _ => task.index = TaskIndex(0),
-            }
-            SchedulerMessage::HandIn { agent, incarnation, task, token, work }
-        }
-        other => other,
+/// Makes the result that of a task which the agent was not given.
+fn mistake(work: &mut Completion) {
+    match work.task.index {
+        TaskIndex(0) => work.token = FencingToken(work.token.0.saturating_sub(1)),
+        _ => work.task.index = TaskIndex(0),
     }
 }
 
@@ -285,6 +287,7 @@ fn wrong(result: SchedulerMessage) -> SchedulerMessage {
 async fn run_until_interrupted(
     slot: &Slot,
     running: Running,
+    span: &Span,
     work: impl Future<Output = Result<Payload, TaskError>>,
 ) -> End {
     let token = running.token;
@@ -296,7 +299,8 @@ async fn run_until_interrupted(
         let Some(work) = work.as_mut().as_pin_mut() else {
             return Poll::Pending;
         };
-        let Some(poll) = beacon::during(slot.agent, Some(running), || poll_caught(work, cx)) else {
+        let poll = || span.in_scope(|| poll_caught(work, cx));
+        let Some(poll) = beacon::during(slot.agent, Some(running), poll) else {
             return Poll::Ready(End::Fenced);
         };
         match poll {
@@ -314,8 +318,8 @@ async fn run_until_interrupted(
         }
     })
     .await;
-    let dropped = beacon::always(slot.agent, Some(running), || caught(|| work.set(None)));
-    if let Err(report) = dropped {
+    let drop = || caught(|| span.in_scope(|| work.set(None)));
+    if let Err(report) = beacon::always(slot.agent, Some(running), drop) {
         tracing::warn!(message = %report.message, "an attempt panicked while it was dropped");
     }
     end

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
+use futures_util::future::LocalBoxFuture;
 use guild_core::event::{Cause, Severity};
 use guild_core::id::{AgentId, FencingToken, Incarnation, TaskId};
 use guild_core::incident::{Action, Attempt, Discarded, IncidentKind};
@@ -29,6 +30,8 @@ pub(crate) struct Slot {
     /// Whether the supervisor waits for the first piece of work that is done.
     pub(crate) probing: Cell<bool>,
     pub(crate) behaviour: RefCell<Option<Box<dyn Behaviour>>>,
+    /// An attempt that has been taken on, until its household polls it.
+    pub(crate) begun: Cell<Option<LocalBoxFuture<'static, ()>>>,
     pub(crate) running: Cell<Option<Running>>,
     /// The newest token that was taken; an assignment with the same one is a copy.
     pub(crate) taken: Cell<FencingToken>,
@@ -118,6 +121,7 @@ impl Slot {
             newest: Cell::new(None),
             probing: Cell::new(false),
             behaviour: RefCell::new(None),
+            begun: Cell::new(None),
             running: Cell::new(None),
             taken: Cell::new(FencingToken(0)),
             interruption: Cell::new(None),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use guild_core::incident::{Action, IncidentKind, Report};
+use guild_core::time::Timestamp;
 use guild_memory::checkpoint::{CheckpointError, CheckpointInfo};
 use guild_memory::{Memory, Restored};
 use tokio::sync::oneshot;
@@ -20,6 +21,7 @@ pub(super) const SUSPENDED: &str =
 /// Opens an incident for each failure of the store from which it may come back, and ends them when
 /// it has; returns whether one is open.
 pub(super) fn report_troubles(
+    now: Timestamp,
     memory: &mut Memory,
     surroundings: &Surroundings,
     was_in_trouble: bool,
@@ -28,7 +30,6 @@ pub(super) fn report_troubles(
     if troubles.is_empty() && !was_in_trouble {
         return false;
     }
-    let now = surroundings.clock.now();
     let mut is_in_trouble = was_in_trouble;
     for error in troubles {
         is_in_trouble = true;

@@ -4,6 +4,7 @@ use guild_core::event::{Cause, Names};
 use guild_core::id::{AgentId, Incarnation};
 use guild_core::incident::{Action, Attempt, Discarded, IncidentKind, Reason, Report};
 use guild_core::planner::Refusal;
+use guild_core::time::Timestamp;
 use guild_memory::{CommitError, Completion, Memory, Writer};
 
 use super::MemoryActor;
@@ -12,6 +13,7 @@ impl MemoryActor {
     /// Opens the incident of a conflict that is left to a person.
     pub(super) fn escalate(
         &self,
+        now: Timestamp,
         memory: &mut Memory,
         error: &CommitError,
         agent: Option<(AgentId, Incarnation)>,
@@ -20,7 +22,6 @@ impl MemoryActor {
         let CommitError::Escalated(_) = error else {
             return;
         };
-        let now = self.clock.now();
         let (kind, message) = (IncidentKind::MemoryConflict, self.described(error));
         let report = Report {
             cause: Cause::Conflict,

@@ -26,7 +26,7 @@ impl Post {
     /// Sends an assignment; returns whether it is held back until others have overtaken it.
     pub(super) fn send(
         &mut self,
-        host: HostAddr,
+        host: &HostAddr,
         assign: Assign,
         fault: Option<(Fault, u64)>,
         latency: Duration,
@@ -40,24 +40,26 @@ impl Post {
         match fault.map(|(fault, number)| (number, fault)) {
             Some((_, Fault::Lose)) => assign.lease.void(),
             Some((_, Fault::Refuse)) => assign.lease.refuse(),
-            Some((_, Fault::Delay(delay))) => deliver_late(host, assign, clock.delay(delay)),
+            Some((_, Fault::Delay(delay))) => {
+                deliver_late(host.clone(), assign, clock.delay(delay))
+            }
             Some((_, Fault::Reorder(behind))) => {
-                self.held.hold(behind, (host, assign));
+                self.held.hold(behind, (host.clone(), assign));
                 is_held = true;
             }
             Some((_, Fault::Repeat)) => {
                 let Assign { lease, input, deadline } = &assign;
                 let copy =
                     Assign { lease: lease.copy(), input: input.clone(), deadline: *deadline };
-                deliver(&host, assign);
-                deliver(&host, copy);
+                deliver(host, assign);
+                deliver(host, copy);
             }
             Some((number, Fault::CrashQueued)) => {
-                order(&host, Blow { fault: number });
-                deliver(&host, assign);
+                order(host, Blow { fault: number });
+                deliver(host, assign);
             }
-            Some(_) | None if latency.is_zero() => deliver(&host, assign),
-            Some(_) | None => deliver_late(host, assign, latency),
+            Some(_) | None if latency.is_zero() => deliver(host, assign),
+            Some(_) | None => deliver_late(host.clone(), assign, latency),
         }
         overtakes.into_iter().for_each(|(host, assign)| deliver(&host, assign));
         is_held
