@@ -187,7 +187,7 @@ impl Writer {
 
     /// Adds what changed among the rows that were added already.
     pub(crate) fn changes(&mut self, batch: &WriteBatch) -> Result<(), CheckpointError> {
-        batch.rows().iter().try_for_each(|(key, value)| self.add(CHANGES, key, value.as_deref()))
+        batch.rows().try_for_each(|(key, value)| self.add(CHANGES, key, value))
     }
 
     /// Adds a large value that rows refer to.
@@ -286,7 +286,7 @@ pub(crate) fn read(
         match kind {
             ROWS | CHANGES => {
                 let batch = decode(&block).ok_or_else(|| damaged("a row is cut short"))?;
-                rows += batch.rows().len() as u64;
+                rows += batch.rows().count() as u64;
                 each(&batch)?;
             }
             LARGE => {
@@ -403,8 +403,8 @@ fn decode(block: &[u8]) -> Option<WriteBatch> {
         let (key, after) = piece(after)?;
         let (value, after) = piece(after)?;
         match kind {
-            PUT => batch.put(key.to_vec(), value.to_vec()),
-            DELETE => batch.delete(key.to_vec()),
+            PUT => batch.put(key, value),
+            DELETE => batch.delete(key),
             _ => return None,
         }
         rest = after;

@@ -93,17 +93,18 @@ impl Data {
         Ok(changes)
     }
 
-    /// Applies checked changes as the next commit; tells `each` the old and the new entry.
+    /// Applies checked changes as the next commit. Each new entry goes through `each` before others
+    /// see it, and none for a key that is removed; what it has replaced is told by the commit.
     pub(crate) fn apply(
         &mut self,
         at: Timestamp,
         changes: Vec<Change>,
         writer: Option<Writer>,
-        mut each: impl FnMut(&Key, Option<&Entry>, Option<&mut Entry>),
-    ) -> CommitVersion {
+        mut each: impl FnMut(&Key, Option<&mut Entry>),
+    ) -> (CommitVersion, Option<Arc<Commit>>) {
         self.version = self.version.next();
         if changes.is_empty() {
-            return self.version;
+            return (self.version, None);
         }
         self.changed_at = self.version;
         if !self.namespaces.is_empty() {
@@ -115,7 +116,7 @@ impl Data {
                 Some(value) => {
                     let mut new =
                         Entry { value, version: self.version, writer, large: None, checksum: 0 };
-                    each(&key, self.map.get(&*key).map(|entry| &**entry), Some(&mut new));
+                    each(&key, Some(&mut new));
                     let new = Arc::new(new);
                     (self.map.insert(key.clone(), Arc::clone(&new)), Some(new))
                 }
@@ -123,18 +124,19 @@ impl Data {
                     let Some(old) = self.map.remove(&*key) else {
                         continue;
                     };
-                    each(&key, Some(&old), None);
+                    each(&key, None);
                     (Some(old), None)
                 }
             };
             replaced.push(Replaced { key, before, after });
         }
-        if !replaced.is_empty() {
-            replaced.sort_by(|one, other| one.key.cmp(&other.key));
-            let (version, changes) = (self.version, replaced.into());
-            self.history.push(Commit { version, at, writer, changes });
+        if replaced.is_empty() {
+            return (self.version, None);
         }
-        self.version
+        replaced.sort_by(|one, other| one.key.cmp(&other.key));
+        let (version, changes) = (self.version, replaced.into());
+        let commit = self.history.push(Commit { version, at, writer, changes });
+        (self.version, Some(commit))
     }
 
     /// Returns what there would be in each namespace after these changes.

@@ -89,10 +89,11 @@ impl History {
         Self { commits, floor, groups, bytes, fresh: Vec::new(), pins: Pins::from(floor) }
     }
 
-    pub(crate) fn push(&mut self, commit: Commit) {
+    pub(crate) fn push(&mut self, commit: Commit) -> Arc<Commit> {
         let commit = Arc::new(commit);
         self.commits.insert(commit.version, Arc::clone(&commit));
-        self.fresh.push(commit);
+        self.fresh.push(Arc::clone(&commit));
+        commit
     }
 
     /// Returns the newest commit of an ended group.

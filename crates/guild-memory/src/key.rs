@@ -6,7 +6,7 @@
 use guild_core::id::{CommitVersion, RunId, TaskIndex};
 
 /// Number of the format: a row, key or encoding that an older program would misread changes it.
-pub(crate) const FORMAT_VERSION: u32 = 5;
+pub(crate) const FORMAT_VERSION: u32 = 6;
 
 /// The format version; the first row that is written and the first that is read.
 pub(crate) const FORMAT: &[u8] = b"Mformat";
@@ -31,11 +31,11 @@ pub(crate) const SPAWNED: u8 = b'S';
 /// The output of a task, when it is not `null`: run, index, chunk.
 pub(crate) const OUTPUT: u8 = b'O';
 
-pub(crate) fn data(key: &[u8]) -> Vec<u8> {
-    let mut row = Vec::with_capacity(1 + key.len());
+/// Writes the key of the row of a value over what is in `row`.
+pub(crate) fn write_data(row: &mut Vec<u8>, key: &[u8]) {
+    row.clear();
     row.push(DATA);
     row.extend_from_slice(key);
-    row
 }
 
 pub(crate) fn events(first_seq: u64) -> Vec<u8> {

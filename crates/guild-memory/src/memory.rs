@@ -149,10 +149,10 @@ impl Memory {
         let epoch = BootEpoch(loaded.epoch.map_or(0, |epoch| epoch.0) + 1);
         let mut boot = WriteBatch::default();
         if loaded.epoch.is_none() {
-            boot.put(key::CATALOG.to_vec(), meta_row(key::CATALOG, &loaded.catalog));
-            boot.put(key::FORMAT.to_vec(), meta_row(key::FORMAT, &key::FORMAT_VERSION));
+            boot.put(key::CATALOG, meta_row(key::CATALOG, &loaded.catalog));
+            boot.put(key::FORMAT, meta_row(key::FORMAT, &key::FORMAT_VERSION));
         }
-        boot.put(key::BOOT.to_vec(), meta_row(key::BOOT, &BootRow { epoch }));
+        boot.put(key::BOOT, meta_row(key::BOOT, &BootRow { epoch }));
         store.apply(&boot)?;
         store.sync(Durability::Disk)?;
         // Only now no row that a crash may bring back refers to them.
@@ -353,7 +353,7 @@ impl Memory {
     fn store_catalog(&mut self) -> Result<(), StoreError> {
         if let Some(draft) = &mut self.draft {
             let row = meta_row(key::CATALOG, &self.catalog);
-            draft.batch.put(key::CATALOG.to_vec(), row);
+            draft.batch.put(key::CATALOG, row);
             self.is_dirty = true;
         }
         self.barrier()

@@ -230,6 +230,18 @@ pub(crate) fn seal(key: &[u8], content: &[u8]) -> (Vec<u8>, u32) {
     (row, checksum)
 }
 
+/// Returns the row of a record under a key, in this room, and its checksum.
+pub(crate) fn seal_record<T: Serialize>(key: &[u8], record: &T, room: Vec<u8>) -> (Vec<u8>, u32) {
+    let mut row = room;
+    row.clear();
+    row.extend_from_slice(&[0; CHECKSUM_BYTES]);
+    let mut row =
+        postcard::to_extend(record, row).expect("rows hold nothing that postcard cannot encode");
+    let checksum = checksum(key, &row[CHECKSUM_BYTES..]);
+    row[..CHECKSUM_BYTES].copy_from_slice(&checksum.to_le_bytes());
+    (row, checksum)
+}
+
 /// Returns the content of a row and its checksum, if they agree.
 pub(crate) fn unseal<'a>(key: &[u8], row: &'a [u8]) -> Result<(&'a [u8], u32), String> {
     let (stored, content) =
@@ -332,7 +344,7 @@ mod tests {
     fn chunks_of(content: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut batch = WriteBatch::default();
         put_chunked(&mut batch, b"Kx", content, |_| {});
-        batch.rows().iter().map(|(key, row)| (key.clone(), row.clone().unwrap())).collect()
+        batch.rows().map(|(key, row)| (key.to_vec(), row.unwrap().to_vec())).collect()
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub fn migrate(
     let (mut rows, mut position) = (0, None::<Vec<u8>>);
     loop {
         let (slice, is_last) = engine::slice_after(&*source, &mut position)?;
-        rows += slice.rows().len() as u64;
+        rows += slice.rows().count() as u64;
         target.apply(&slice)?;
         target.sync(Durability::Process)?;
         if is_last {
@@ -110,7 +110,7 @@ fn put_back(
     let boot: BootRow = meta(&*fresh, key::BOOT)?;
     let epoch = BootEpoch(boot.epoch.0.saturating_add(EPOCHS_SKIPPED));
     let mut skip = WriteBatch::default();
-    skip.put(key::BOOT.to_vec(), meta_row(key::BOOT, &BootRow { epoch }));
+    skip.put(key::BOOT, meta_row(key::BOOT, &BootRow { epoch }));
     fresh.apply(&skip)?;
     fresh.sync(Durability::Disk)?;
     load(&*fresh, 0)?;

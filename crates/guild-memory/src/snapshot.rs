@@ -3,6 +3,8 @@
 //! The values live in a persistent ordered map, so a snapshot is a pointer: readers take the
 //! newest one without a lock, a mailbox or the store, and hold it as long as they like.
 
+mod key;
+
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -13,13 +15,12 @@ use guild_core::id::CommitVersion;
 use imbl::OrdMap;
 use serde::de::DeserializeOwned;
 
+pub(crate) use self::key::Key;
 use crate::commit::Writer;
 use crate::history::Commits;
 use crate::store::ValueId;
 use crate::transaction::TransactionError;
 
-/// A key; shared between the map, transactions and rows.
-pub(crate) type Key = Arc<[u8]>;
 pub(crate) type Map = OrdMap<Key, Arc<Entry>>;
 
 /// A value of the shared memory.
@@ -77,8 +78,8 @@ impl Snapshot {
     }
 
     /// Returns the value of a key.
-    pub fn get(&self, key: &[u8]) -> Option<Entry> {
-        self.entry(key).cloned()
+    pub fn get(&self, key: &[u8]) -> Option<&Entry> {
+        self.entry(key)
     }
 
     /// Returns the value of a key as this type.

@@ -194,7 +194,7 @@ impl Transaction {
     ) -> Result<Option<T>, TransactionError> {
         let key = key.as_ref().as_bytes();
         self.check_key(key)?;
-        let snapshot = self.snapshot();
+        let snapshot = self.snapshot().clone();
         let base = snapshot.entry(key).map(|entry| &entry.value);
         let value = match self.parts.writes.get(key) {
             Some(write) => write.view(key, base)?,
@@ -268,15 +268,16 @@ impl Transaction {
         }
     }
 
-    fn snapshot(&mut self) -> Snapshot {
+    /// Takes the snapshot if there is none yet.
+    fn snapshot(&mut self) -> &Snapshot {
+        if let Origin::Newest(snapshots) = &self.origin {
+            let snapshot = snapshots.latest();
+            self.parts.read_at = snapshot.version();
+            self.origin = Origin::Fixed(snapshot);
+        }
         match &self.origin {
-            Origin::Fixed(snapshot) => snapshot.clone(),
-            Origin::Newest(snapshots) => {
-                let snapshot = snapshots.latest();
-                self.parts.read_at = snapshot.version();
-                self.origin = Origin::Fixed(snapshot.clone());
-                snapshot
-            }
+            Origin::Fixed(snapshot) => snapshot,
+            Origin::Newest(_) => unreachable!("the newest snapshot has just been taken"),
         }
     }
 
@@ -286,14 +287,10 @@ impl Transaction {
 
     /// Reads a key of the snapshot, and remembers that.
     fn track(&mut self, key: &[u8]) -> Option<Bytes> {
-        let snapshot = self.snapshot();
-        let entry = snapshot.entry(key);
-        let shared = match snapshot.map().get_key_value(key) {
-            Some((shared, _)) => shared.clone(),
-            None => Key::from(key),
-        };
-        self.parts.reads.insert(shared, entry.map(|entry| entry.version));
-        entry.map(|entry| entry.value.clone())
+        let entry = self.snapshot().entry(key).map(|entry| (entry.version, entry.value.clone()));
+        let (version, value) = entry.unzip();
+        self.parts.reads.insert(Key::from(key), version);
+        value
     }
 
     /// Puts or deletes, which nothing can refuse.

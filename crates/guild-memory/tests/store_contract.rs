@@ -24,8 +24,8 @@ fn batch(rows: &[(&str, Option<&str>)]) -> WriteBatch {
     let mut batch = WriteBatch::default();
     for (key, value) in rows {
         match value {
-            Some(value) => batch.put(key.as_bytes().to_vec(), value.as_bytes().to_vec()),
-            None => batch.delete(key.as_bytes().to_vec()),
+            Some(value) => batch.put(key, value),
+            None => batch.delete(key),
         }
     }
     batch
@@ -170,7 +170,7 @@ fn large_rows_never_leave_the_data_file_of_sled() {
     for round in 0..10u8 {
         let mut batch = WriteBatch::default();
         for number in 0..100u8 {
-            batch.put(vec![b'D', number], vec![round; 64 << 10]);
+            batch.put([b'D', number], vec![round; 64 << 10]);
         }
         store.apply(&batch).unwrap();
         store.sync(Durability::Disk).unwrap();

@@ -9,8 +9,8 @@ fn written(folder: &Path) -> PathBuf {
         writer.row(&number.to_be_bytes(), &[7; 500]).unwrap();
     }
     let mut batch = WriteBatch::default();
-    batch.put(1u32.to_be_bytes().to_vec(), b"newer".to_vec());
-    batch.delete(2u32.to_be_bytes().to_vec());
+    batch.put(1u32.to_be_bytes(), b"newer");
+    batch.delete(2u32.to_be_bytes());
     writer.changes(&batch).unwrap();
     assert!(!path.exists(), "no file has the name before it is whole");
     let info = writer.finish().unwrap();
@@ -26,7 +26,7 @@ fn what_was_written_is_read_back_in_order() {
     let info = read(&path, |batch| {
         for (key, value) in batch.rows() {
             match value {
-                Some(value) => rows.insert(key.clone(), value.clone()),
+                Some(value) => rows.insert(key.to_vec(), value.to_vec()),
                 None => rows.remove(key),
             };
         }

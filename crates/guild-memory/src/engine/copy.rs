@@ -18,7 +18,7 @@ pub(crate) fn slice_after(
     let mut slice = WriteBatch::default();
     let from = position.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
     store.scan(from, Bound::Unbounded, &mut |key, value| {
-        slice.put(key.to_vec(), value.to_vec());
+        slice.put(key, value);
         if slice.size_bytes() < SLICE_BYTES {
             ControlFlow::Continue(())
         } else {
@@ -26,7 +26,7 @@ pub(crate) fn slice_after(
         }
     })?;
     if let Some((key, _)) = slice.rows().last() {
-        *position = Some(key.clone());
+        *position = Some(key.to_vec());
     }
     let is_last = slice.size_bytes() < SLICE_BYTES;
     Ok((slice, is_last))
@@ -80,7 +80,7 @@ impl Copy {
         match &mut self.target {
             Target::Checkpoint(writer, _) => {
                 for (key, value) in slice.rows() {
-                    writer.row(key, value.as_deref().unwrap_or_default())?;
+                    writer.row(key, value.unwrap_or_default())?;
                 }
             }
             Target::Rewrite(sibling, _) => {
@@ -98,10 +98,10 @@ impl Copy {
         let (position, are_all) = (self.position.as_deref(), self.large.is_some());
         let is_behind = |key: &[u8]| are_all || Some(key) <= position;
         let mut behind = WriteBatch::default();
-        for (key, value) in batch.rows().iter().filter(|(key, _)| is_behind(key)) {
+        for (key, value) in batch.rows().filter(|(key, _)| is_behind(key)) {
             match value {
-                Some(value) => behind.put(key.clone(), value.clone()),
-                None => behind.delete(key.clone()),
+                Some(value) => behind.put(key, value),
+                None => behind.delete(key),
             }
         }
         match &mut self.target {

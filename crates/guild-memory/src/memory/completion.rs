@@ -176,11 +176,14 @@ impl Memory {
             history.written = changes.iter().map(written).collect();
         }
         let mut draft = self.draft.as_mut();
-        let version = self.data.apply(now, changes, writer, |key, old, new| {
+        let (version, commit) = self.data.apply(now, changes, writer, |key, new| {
             if let Some(draft) = &mut draft {
-                draft.change(key, old, new);
+                draft.change(key, new);
             }
         });
+        if let (Some(draft), Some(commit)) = (&mut self.draft, commit) {
+            draft.replaced(&commit);
+        }
         self.is_dirty = true;
         if writes > 0 {
             let (task, reads) = (writer.map(|writer| writer.task), history);

@@ -11,7 +11,8 @@ use crate::history::{Commit, Cut, encode_log};
 use crate::key;
 use crate::large::References;
 use crate::record::{
-    DataRow, GroupHeader, Ledger, chunk_key, chunks_of, encode, encode_event, put_chunked, seal,
+    DataRow, GroupHeader, Ledger, chunk_key, chunks_of, encode, encode_event, put_chunked,
+    seal_record,
 };
 use crate::rows::meta_row;
 use crate::snapshot::{Entry, Key};
@@ -25,6 +26,9 @@ pub(super) struct Draft {
     count: u32,
     ledger: Ledger,
     large: References,
+    /// Room for the key and the content of a row.
+    key: Vec<u8>,
+    row: Vec<u8>,
 }
 
 impl Draft {
@@ -37,20 +41,23 @@ impl Draft {
         put_chunked(&mut self.batch, key, content, |checksum| ledger.add(checksum));
     }
 
-    pub(super) fn change(&mut self, key: &Key, old: Option<&Entry>, new: Option<&mut Entry>) {
-        if let Some(old) = old {
-            self.ledger.remove(old.checksum);
-        }
-        let row_key = key::data(key);
+    pub(super) fn change(&mut self, key: &Key, new: Option<&mut Entry>) {
+        key::write_data(&mut self.key, key);
         let Some(new) = new else {
-            return self.batch.delete(row_key);
+            return self.batch.delete(&self.key);
         };
         self.large.add(new, &mut self.batch);
-        let content = encode(&DataRow::from(&*new));
-        let (row, checksum) = seal(&row_key, &content);
+        let row = std::mem::take(&mut self.row);
+        let (row, checksum) = seal_record(&self.key, &DataRow::from(&*new), row);
         new.checksum = checksum;
         self.ledger.add(checksum);
-        self.batch.put(row_key, row);
+        self.batch.put(&self.key, &row);
+        self.row = row;
+    }
+
+    /// Takes what a commit has replaced out of the ledger.
+    pub(super) fn replaced(&mut self, commit: &Commit) {
+        commit.replaced().for_each(|old| self.ledger.remove(old.checksum));
     }
 
     /// Puts what the commits of the group have changed; returns the number of rows.
@@ -73,7 +80,7 @@ impl Draft {
             (0..group.chunks).for_each(|chunk| self.batch.delete(chunk_key(&key, chunk)));
         }
         if !cut.groups.is_empty() {
-            self.batch.put(key::FLOOR.to_vec(), meta_row(key::FLOOR, &floor));
+            self.batch.put(key::FLOOR, meta_row(key::FLOOR, &floor));
         }
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::{StoreError, large};
+use super::{StoreError, journal, large};
 
 const LOCK_FILE: &str = "guild.lock";
 const MARK_FILE: &str = "guild.used";
@@ -208,7 +208,7 @@ impl Directory {
             let name = entry.file_name();
             let name = name.to_string_lossy();
             let is_data = matches!(&*name, "conf" | "db" | "blobs" | REDB_FILE);
-            if is_data || name.starts_with("snap.") {
+            if is_data || name.starts_with("snap.") || journal::FILES.contains(&&*name) {
                 files.push(entry.path());
             }
         }

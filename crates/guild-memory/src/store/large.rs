@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -57,25 +57,8 @@ impl fmt::Debug for ValueId {
 impl LargeValues for Directory {
     fn put(&self, id: ValueId, value: &[u8]) -> Result<(), StoreError> {
         let store = self.path();
-        let directory = store.join(DIRECTORY);
-        let path = directory.join(id.to_string());
-        let written = (|| {
-            if !directory.exists() {
-                fs::create_dir(&directory)?;
-                File::open(store)?.sync_all()?;
-            }
-            // That the name is there does not say that it is there durably.
-            if path.exists() {
-                return File::open(&directory)?.sync_all();
-            }
-            let draft = path.with_extension("draft");
-            let mut file = File::create(&draft)?;
-            file.write_all(value)?;
-            file.sync_all()?;
-            fs::rename(&draft, &path)?;
-            File::open(&directory)?.sync_all()
-        })();
-        written.map_err(|error| StoreError::from_io(store, "write a large value", &error))
+        put(store, id, value, sync)
+            .map_err(|error| StoreError::from_io(store, "write a large value", &error))
     }
 
     fn get(&self, id: ValueId) -> Result<Option<Vec<u8>>, StoreError> {
@@ -123,6 +106,34 @@ impl LargeValues for Directory {
     }
 }
 
+/// Stores a value, durably on return. That a name is there does not say that it is there durably: an
+/// earlier try may have failed between the two, so both directories are synced whatever is there.
+fn put(
+    store: &Path,
+    id: ValueId,
+    value: &[u8],
+    sync: impl Fn(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    let directory = store.join(DIRECTORY);
+    let path = directory.join(id.to_string());
+    if !path.exists() {
+        fs::create_dir(&directory).or_else(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Ok(()),
+            _ => Err(error),
+        })?;
+        let draft = path.with_extension("draft");
+        fs::write(&draft, value)?;
+        sync(&draft)?;
+        fs::rename(&draft, &path)?;
+    }
+    sync(&directory)?;
+    sync(store)
+}
+
+fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
 /// Gives all values a second name in a directory where data is kept aside.
 pub(super) fn link(store: &Path, aside: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(store.join(DIRECTORY)) {
@@ -166,5 +177,28 @@ mod tests {
         store.remove(other).unwrap();
         store.remove(one).unwrap();
         assert_eq!(store.list().unwrap(), []);
+    }
+
+    #[test]
+    fn a_name_whose_sync_failed_is_synced_by_the_next_try() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, id) = (folder.path(), ValueId::of(b"one"));
+        let values = store.join(DIRECTORY);
+        let names = [values.join(id.to_string()).with_extension("draft"), values, store.into()];
+        for broken in 0..names.len() {
+            let failed = put(store, id, b"one", |path| match path == names[broken] {
+                true => Err(io::ErrorKind::Other.into()),
+                false => Ok(()),
+            });
+            let synced = std::cell::RefCell::new(Vec::new());
+            put(store, id, b"one", |path| {
+                synced.borrow_mut().push(path.to_owned());
+                Ok(())
+            })
+            .unwrap();
+            assert!(failed.is_err(), "{broken}");
+            assert!(synced.into_inner().ends_with(&names[1..]), "{broken}");
+            fs::remove_dir_all(&names[1]).unwrap();
+        }
     }
 }

@@ -3,24 +3,25 @@
 //! Transactions, versions and fences live above it, once; an engine only has to keep rows. The
 //! trait is small enough that a wrapper which fails or forgets on command is an ordinary test.
 
+mod batch;
+mod behind;
 mod directory;
+mod journal;
 mod large;
 mod ram;
 #[cfg(feature = "redb")]
 mod redb;
 mod sled;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-
 use self::directory::Directory;
 
+pub use self::batch::{Rows, WriteBatch};
 pub use self::large::ValueId;
 pub use self::ram::{Crash, RamDisk, RamStore};
 #[cfg(feature = "redb")]
@@ -181,67 +182,6 @@ impl Durability {
             Self::Process => "process",
             Self::Disk => "disk",
         }
-    }
-}
-
-/// Rows that change together: all of them after a crash, or none.
-#[derive(Clone, Debug, Default)]
-pub struct WriteBatch {
-    rows: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    /// Large values that rows refer to from now on, and those that none refers to any more.
-    large: BTreeMap<ValueId, Option<Bytes>>,
-    size_bytes: usize,
-}
-
-impl WriteBatch {
-    /// Sets a row.
-    pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.size_bytes += key.len() + value.len();
-        self.rows.push((key, Some(value)));
-    }
-
-    /// Removes a row.
-    pub fn delete(&mut self, key: Vec<u8>) {
-        self.size_bytes += key.len();
-        self.rows.push((key, None));
-    }
-
-    /// Adds a large value that rows of this batch refer to.
-    pub fn put_large(&mut self, id: ValueId, value: Bytes) {
-        self.size_bytes += value.len();
-        self.large.insert(id, Some(value));
-    }
-
-    /// Says that no row refers to a large value after this batch.
-    pub fn remove_large(&mut self, id: ValueId) {
-        self.large.insert(id, None);
-    }
-
-    /// Returns the large values to be stored before the rows, and those to be removed after them.
-    pub fn large(&self) -> &BTreeMap<ValueId, Option<Bytes>> {
-        &self.large
-    }
-
-    /// Appends the changes of a later batch.
-    pub fn append(&mut self, mut later: Self) {
-        self.size_bytes += later.size_bytes;
-        self.rows.append(&mut later.rows);
-        self.large.append(&mut later.large);
-    }
-
-    /// Returns the changes in order; of two changes of one row the later one counts.
-    pub fn rows(&self) -> &[(Vec<u8>, Option<Vec<u8>>)] {
-        &self.rows
-    }
-
-    /// Returns whether nothing changes.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.large.is_empty()
-    }
-
-    /// Returns the bytes of all keys and values.
-    pub fn size_bytes(&self) -> usize {
-        self.size_bytes
     }
 }
 

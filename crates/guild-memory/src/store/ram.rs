@@ -203,7 +203,7 @@ impl Store for RamStore {
 fn change(rows: &mut BTreeMap<Vec<u8>, Vec<u8>>, batch: &WriteBatch) {
     for (key, value) in batch.rows() {
         match value {
-            Some(value) => rows.insert(key.clone(), value.clone()),
+            Some(value) => rows.insert(key.to_vec(), value.to_vec()),
             None => rows.remove(key),
         };
     }

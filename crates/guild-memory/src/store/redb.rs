@@ -146,8 +146,8 @@ impl Store for RedbStore {
             let mut rows = transaction.open_table(ROWS)?;
             for (key, value) in batch.rows() {
                 match value {
-                    Some(value) => rows.insert(key.as_slice(), value.as_slice())?,
-                    None => rows.remove(key.as_slice())?,
+                    Some(value) => rows.insert(key, value)?,
+                    None => rows.remove(key)?,
                 };
             }
             drop(rows);

@@ -180,7 +180,7 @@ impl Transaction {
 
     /// Adds a step that may be refused after it was tried on the snapshot.
     fn try_step(&mut self, key: &str, step: Step) -> Result<(), TransactionError> {
-        let snapshot = self.snapshot();
+        let snapshot = self.snapshot().clone();
         let bytes = key.as_bytes();
         let before = match self.parts.writes.get(bytes) {
             Some(Write::Put(_) | Write::Delete) => return self.step(key, step),

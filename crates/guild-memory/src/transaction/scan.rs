@@ -128,7 +128,7 @@ impl Transaction {
 
     /// Looks at a range of the snapshot under what the transaction has written.
     fn look(&mut self, range: KeyRange, limit: usize) -> Found {
-        let snapshot = self.snapshot();
+        let snapshot = self.snapshot().clone();
         let cleared = &self.parts.cleared;
         let mut theirs = snapshot.map().range::<_, [u8]>(range.bounds()).peekable();
         let mut ours = self.parts.writes.range::<[u8], _>(range.bounds()).peekable();

@@ -165,7 +165,8 @@ impl World {
     }
 
     pub(crate) fn value(&self, key: &str) -> Option<i64> {
-        let entry = self.memory.snapshots().latest().get(key.as_bytes())?;
+        let snapshot = self.memory.snapshots().latest();
+        let entry = snapshot.get(key.as_bytes())?;
         Some(serde_json::from_slice(&entry.value).unwrap())
     }
 

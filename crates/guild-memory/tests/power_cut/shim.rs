@@ -5,7 +5,8 @@
 //! happens. It is no part of the workspace, because a preloaded library cannot do without `unsafe`.
 //!
 //! `POWER_CUT_ROOT` names the directory, `POWER_CUT_TRACE` the file that the trace is appended to,
-//! `POWER_CUT_FAIL=CALL:GOOD:BAD:ERRNO` lets so many calls of that name fail after so many good ones.
+//! `POWER_CUT_FAIL=CALL:GOOD:BAD:ERRNO` lets so many calls of that name fail after so many good ones; with
+//! the error 0 the process dies there instead.
 //! A record is: operation (u8), path and second path (u16 length, bytes), number (u64), data (u64
 //! length, bytes), all little-endian. One lock is held around each call and its record, so the
 //! trace has the order in which things happened.
@@ -118,6 +119,9 @@ impl Recorder {
             return false;
         }
         *bad -= 1;
+        if *errno == 0 {
+            std::process::abort();
+        }
         // SAFETY: the location is that of this thread.
         unsafe { *__errno_location() = *errno };
         true

@@ -1,0 +1,115 @@
+//! A key of the shared memory, short ones without an allocation.
+//!
+//! A commit copies the nodes of the map between the root and what it changes, with every key in
+//! them, and a look-up compares a key on every level. Keys within the node cost neither a counter
+//! to change nor a cache line to fetch; longer ones are shared.
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// Bytes of the longest key that needs no allocation.
+const SHORT_BYTES_MAX: usize = 30;
+
+/// A key; cheap to clone. Ordered by its bytes.
+#[derive(Clone)]
+pub(crate) struct Key(Bytes);
+
+#[derive(Clone)]
+enum Bytes {
+    Short { length: u8, bytes: [u8; SHORT_BYTES_MAX] },
+    Long(Arc<[u8]>),
+}
+
+impl Deref for Key {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Bytes::Short { length, bytes } => &bytes[..usize::from(*length)],
+            Bytes::Long(bytes) => bytes,
+        }
+    }
+}
+
+impl From<&[u8]> for Key {
+    fn from(key: &[u8]) -> Self {
+        match u8::try_from(key.len()) {
+            Ok(length) if key.len() <= SHORT_BYTES_MAX => {
+                let mut bytes = [0; SHORT_BYTES_MAX];
+                bytes[..key.len()].copy_from_slice(key);
+                Self(Bytes::Short { length, bytes })
+            }
+            _ => Self(Bytes::Long(key.into())),
+        }
+    }
+}
+
+impl From<Vec<u8>> for Key {
+    fn from(key: Vec<u8>) -> Self {
+        Self::from(key.as_slice())
+    }
+}
+
+impl Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        self
+    }
+}
+
+impl AsRef<[u8]> for Key {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (**self).cmp(&**other)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`", self.escape_ascii())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_and_long_keys_are_their_bytes_and_sort_by_them() {
+        assert_eq!(size_of::<Key>(), SHORT_BYTES_MAX + 2);
+        let mut keys: Vec<Key> = Vec::new();
+        for length in [0, 1, SHORT_BYTES_MAX - 1, SHORT_BYTES_MAX, SHORT_BYTES_MAX + 1, 300] {
+            let bytes: Vec<u8> = (0..length).map(|at| at as u8).collect();
+            let key = Key::from(bytes.clone());
+            assert_eq!((&*key, key == Key::from(&*bytes)), (&*bytes, true));
+            keys.push(key);
+        }
+        keys.push(Key::from(&[0_u8, 2][..]));
+        keys.push(Key::from(&[0_u8; SHORT_BYTES_MAX + 5][..]));
+        let mut bytes: Vec<Vec<u8>> = keys.iter().map(|key| key.to_vec()).collect();
+        keys.sort();
+        bytes.sort();
+        assert_eq!(keys.iter().map(|key| key.to_vec()).collect::<Vec<_>>(), bytes);
+    }
+}

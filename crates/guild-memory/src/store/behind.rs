@@ -1,0 +1,194 @@
+//! Has an engine store what is in a journal, on a thread of its own, behind whoever commits.
+//!
+//! The engine gets many groups as one batch, whenever enough of them wait or somebody wants to read
+//! rows. Its errors are told at the next [`sync`](WriteBehind::sync): what was acknowledged is in the
+//! journal, and the store is opened again.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use super::journal::{Full, Journal};
+use super::{Durability, StoreError, WriteBatch};
+
+/// The engine is given this much at once; a crash leaves about as much to be done again.
+const STORED_AT_BYTES: usize = 1 << 20;
+/// More may not wait for an engine that is slower than its callers.
+const WAITING_BYTES_MAX: usize = 32 << 20;
+
+/// Stores rows of a journal in an engine, durably on return, together with their last number.
+pub(super) type Storing = Box<dyn FnMut(&[u8], u64) -> Result<(), StoreError> + Send>;
+
+#[derive(Debug)]
+struct State {
+    journal: Journal,
+    is_storing: bool,
+    /// Whether somebody waits until the engine has everything.
+    is_wanted: bool,
+    is_closing: bool,
+    failure: Option<StoreError>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// Something to do for the thread.
+    work: Condvar,
+    /// Something done by the thread.
+    progress: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for progress while `waits` holds and the engine works.
+    fn wait_while<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        waits: impl Fn(&State) -> bool,
+    ) -> MutexGuard<'a, State> {
+        while state.failure.is_none() && waits(&state) {
+            self.work.notify_one();
+            state = self.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state
+    }
+}
+
+/// A journal with an engine behind it; dropped, it leaves to the next open what is not stored yet.
+#[derive(Debug)]
+pub(super) struct WriteBehind {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    /// Files with batches that were not synced.
+    unsynced: Vec<Arc<File>>,
+    path: PathBuf,
+}
+
+impl WriteBehind {
+    /// Starts the thread of a store.
+    ///
+    /// # Errors
+    /// The operating system gives no thread.
+    pub(super) fn start(
+        path: &Path,
+        journal: Journal,
+        storing: Storing,
+    ) -> Result<Self, StoreError> {
+        let state = Mutex::new(State {
+            journal,
+            is_storing: false,
+            is_wanted: false,
+            is_closing: false,
+            failure: None,
+        });
+        let (work, progress) = (Condvar::new(), Condvar::new());
+        let shared = Arc::new(Shared { state, work, progress });
+        let path = path.to_owned();
+        let thread = thread::Builder::new().name("guild-store".into()).spawn({
+            let (shared, path) = (Arc::clone(&shared), path.clone());
+            move || run(&shared, &path, storing)
+        });
+        let thread = thread
+            .map_err(|error| StoreError::from_io(&path, "start the store's thread", &error))?;
+        Ok(Self { shared, thread: Some(thread), unsynced: Vec::new(), path })
+    }
+
+    /// Hands a batch to the kernel; waits first while too much waits for the engine.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub(super) fn append(&mut self, batch: &WriteBatch) -> Result<(), StoreError> {
+        let state = self.shared.lock();
+        let waits = |state: &State| state.journal.waiting_bytes() > WAITING_BYTES_MAX;
+        let mut state = self.shared.wait_while(state, waits);
+        let file = state
+            .journal
+            .append(batch)
+            .map_err(|error| StoreError::from_io(&self.path, "write the journal", &error))?;
+        if !self.unsynced.iter().any(|other| Arc::ptr_eq(other, file)) {
+            self.unsynced.push(Arc::clone(file));
+        }
+        if state.journal.waiting_bytes() >= STORED_AT_BYTES {
+            self.shared.work.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Returns when all batches have reached a level.
+    ///
+    /// # Errors
+    /// The journal cannot be synced, or the engine has failed.
+    pub(super) fn sync(&mut self, level: Durability) -> Result<(), StoreError> {
+        if level == Durability::Disk {
+            for file in self.unsynced.drain(..) {
+                file.sync_data()
+                    .map_err(|error| StoreError::from_io(&self.path, "sync the journal", &error))?;
+            }
+        }
+        self.shared.lock().failure.clone().map_or(Ok(()), Err)
+    }
+
+    /// Returns when the engine has durably stored everything.
+    ///
+    /// # Errors
+    /// It has failed.
+    pub(super) fn settle(&self) -> Result<(), StoreError> {
+        let mut state = self.shared.lock();
+        state.is_wanted = true;
+        let waits = |state: &State| state.is_storing || state.journal.waiting_bytes() > 0;
+        let mut state = self.shared.wait_while(state, waits);
+        state.is_wanted = false;
+        state.failure.clone().map_or(Ok(()), Err)
+    }
+}
+
+impl Drop for WriteBehind {
+    fn drop(&mut self) {
+        self.shared.lock().is_closing = true;
+        self.shared.work.notify_one();
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!(path = %self.path.display(), "the thread of the store panicked");
+        }
+    }
+}
+
+fn run(shared: &Shared, path: &Path, mut storing: Storing) {
+    loop {
+        let full = {
+            let mut state = shared.lock();
+            loop {
+                let waiting = state.journal.waiting_bytes();
+                if state.is_closing {
+                    return;
+                }
+                if waiting >= STORED_AT_BYTES || waiting > 0 && state.is_wanted {
+                    break;
+                }
+                state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            state.is_storing = true;
+            state.journal.turn()
+        };
+        let result = store(path, &mut storing, &full);
+        let mut state = shared.lock();
+        state.is_storing = false;
+        let has_failed = result.is_err();
+        state.failure = result.err();
+        drop(state);
+        shared.progress.notify_all();
+        if has_failed {
+            return;
+        }
+    }
+}
+
+/// Nothing reaches the engine that is not durable in the journal.
+fn store(path: &Path, storing: &mut Storing, full: &Full) -> Result<(), StoreError> {
+    let synced = full.file.sync_data();
+    synced.map_err(|error| StoreError::from_io(path, "sync the journal", &error))?;
+    storing(&full.rows, full.number)
+}
