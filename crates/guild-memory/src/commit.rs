@@ -60,6 +60,10 @@ impl Data {
         (self.namespaces, self.usage) = (namespaces, usage);
     }
 
+    pub(crate) fn namespaces(&self) -> &Namespaces {
+        &self.namespaces
+    }
+
     /// Checks that all that a transaction has seen is still so, where that matters. Returns the keys
     /// where it has met another one and both values are to be kept or made one.
     pub(crate) fn check(&self, parts: &TransactionParts) -> Result<Vec<Key>, CommitError> {
@@ -137,6 +141,18 @@ impl Data {
         let (version, changes) = (self.version, replaced.into());
         let commit = self.history.push(Commit { version, at, writer, changes });
         (self.version, Some(commit))
+    }
+
+    /// Returns what one would see in the middle of the newest commit, if one could.
+    pub(crate) fn half_applied(&self, commit: &Commit) -> Snapshot {
+        let mut map = self.map.clone();
+        for Replaced { key, before, .. } in commit.changes.iter().skip(1) {
+            match before {
+                Some(before) => map.insert(key.clone(), Arc::clone(before)),
+                None => map.remove(&**key),
+            };
+        }
+        Snapshot::new(self.version, map, self.history.commits.clone(), self.history.floor)
     }
 
     /// Returns what there would be in each namespace after these changes.

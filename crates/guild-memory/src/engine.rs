@@ -17,6 +17,7 @@ pub(crate) use self::copy::slice_after;
 use self::copy::{Copy, Target, give_up, into_store_error};
 use crate::checkpoint::{self, CheckpointError, CheckpointInfo, Writer};
 use crate::recovery::load;
+use crate::seeded::{self, Bug};
 use crate::store::{Durability, Reopen, Store, StoreError, WriteBatch};
 
 /// A smaller store is not worth a rewrite.
@@ -284,6 +285,8 @@ fn attempt(store: &mut dyn Store, batch: &WriteBatch, level: Durability) -> Resu
     let path = store.path().to_owned();
     catch_unwind(AssertUnwindSafe(|| {
         apply(store, batch).map_err(|error| Failure { error, at_sync: false })?;
+        let is_lazy = seeded::is(Bug::FlushWithoutFdatasync);
+        let level = if is_lazy { level.min(Durability::Process) } else { level };
         store.sync(level).map_err(|error| Failure { error, at_sync: true })
     }))
     .unwrap_or_else(|_| {

@@ -26,6 +26,10 @@ mod recovery;
 mod reservation;
 pub mod restore;
 mod rows;
+#[cfg(feature = "seeded-bugs")]
+pub mod seeded;
+#[cfg(not(feature = "seeded-bugs"))]
+mod seeded;
 mod snapshot;
 pub mod store;
 mod transaction;

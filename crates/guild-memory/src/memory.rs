@@ -38,6 +38,7 @@ use crate::recovery::{Loaded, RecoveredRun, load};
 use crate::reservation::{Owner, Reservations};
 use crate::restore::Restored;
 use crate::rows::meta_row;
+use crate::seeded::{self, Bug};
 use crate::snapshot::Snapshots;
 use crate::store::{Durability, Store, StoreError, WriteBatch};
 
@@ -146,7 +147,10 @@ impl Memory {
         limits: Limits,
         commits: Commits,
     ) -> Result<(Self, Recovered), OpenError> {
-        let epoch = BootEpoch(loaded.epoch.map_or(0, |epoch| epoch.0) + 1);
+        let mut epoch = BootEpoch(loaded.epoch.map_or(0, |epoch| epoch.0) + 1);
+        if seeded::is(Bug::RestartKeepsEpoch) {
+            epoch = loaded.epoch.unwrap_or(epoch);
+        }
         let mut boot = WriteBatch::default();
         if loaded.epoch.is_none() {
             boot.put(key::CATALOG, meta_row(key::CATALOG, &loaded.catalog));
@@ -312,6 +316,7 @@ impl Memory {
     /// Returns the newest group that has reached the durability level; the groups before it have too.
     pub fn acknowledged(&self) -> GroupNo {
         match &self.committer {
+            Some(_) if seeded::is(Bug::AcknowledgedBeforeSync) => self.sealed,
             Some(committer) if self.durability > Durability::Memory => committer.stored(),
             Some(_) | None => self.sealed,
         }

@@ -90,6 +90,13 @@ pub enum OnConflict {
     Escalate,
 }
 
+impl OnConflict {
+    /// Returns whether the transaction is refused, whatever it writes.
+    pub(crate) fn refuses(&self) -> bool {
+        matches!(self, Self::Retry | Self::Escalate)
+    }
+}
+
 /// Two values of one key that meet, as JSON.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]

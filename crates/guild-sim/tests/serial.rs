@@ -54,6 +54,15 @@ fn a_serialisable_history_has_no_anomaly() {
 }
 
 #[test]
+fn who_reads_its_own_append_and_appends_once_more_does_not_come_before_itself() {
+    let lines = [
+        ("ok", r#"["append","x",1],["r","x",[1]],["append","x",2]"#),
+        ("ok", r#"["append","x",3]"#),
+    ];
+    assert_kinds(&lines, &[]);
+}
+
+#[test]
 fn g0_two_transactions_write_in_different_orders() {
     let lines = [
         ("ok", r#"["append","x",1],["append","y",1]"#),

@@ -8,6 +8,7 @@ use super::validate::changed;
 use super::{Change, CommitError, Data, Unmet, Violation};
 use crate::large::INLINE_BYTES_MAX;
 use crate::namespace::{Clash, OnConflict, Right};
+use crate::seeded::{self, Bug};
 use crate::snapshot::{Key, Snapshot};
 use crate::transaction::{Step, TransactionParts, Write, run, text};
 
@@ -84,7 +85,13 @@ impl Data {
     ) -> Result<Option<Option<Bytes>>, CommitError> {
         let entry = self.map.get(key);
         let base = entry.map(|entry| &entry.value);
-        match run(key, base, steps) {
+        let mut result = run(key, base, steps);
+        if seeded::is(Bug::MergeReplayedTwice)
+            && let Ok(Some(once)) = &result
+        {
+            result = run(key, Some(once), steps);
+        }
+        match result {
             Ok(value) => Ok((value.as_ref() != base).then_some(value)),
             Err(error) if error.depends_on_others() => Err(CommitError::Unmet(Box::new(Unmet {
                 error,

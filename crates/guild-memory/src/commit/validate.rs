@@ -6,6 +6,7 @@ use guild_core::id::CommitVersion;
 
 use super::{CommitError, Conflict, Data};
 use crate::namespace::OnConflict;
+use crate::seeded::{self, Bug};
 use crate::snapshot::{Entry, Key};
 use crate::transaction::{RangeRead, TransactionParts, Tried, Write, run, text};
 
@@ -39,6 +40,9 @@ impl Data {
             }
         }
         for read in &parts.ranges {
+            if seeded::is(Bug::NoRangeValidation) {
+                continue;
+            }
             if let Err(conflict) = self.validate_range(read, parts.read_at) {
                 decide(self.namespaces.on_conflict_in(&read.range), conflict)?;
             }
@@ -66,7 +70,8 @@ impl Data {
         };
         let mut rows = 0;
         for (key, entry) in self.map.range::<_, [u8]>(read.range.bounds_to(read.last.as_ref())) {
-            if entry.version > read_at {
+            let is_newer = entry.version > read_at;
+            if is_newer || seeded::is(Bug::GreaterOrEqual) && entry.version == read_at {
                 return Err(conflict(Some(key), Some(entry)));
             }
             rows += 1;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use guild_core::id::CommitVersion;
 
 use super::HistoryError;
+use crate::seeded::{self, Bug};
 
 #[derive(Debug, Default)]
 struct Pinned {
@@ -70,7 +71,8 @@ impl Pins {
     /// Allows a cut up to a version unless an older one is pinned, and lets nobody pin one any more.
     pub(super) fn raise_floor(&self, floor: CommitVersion) -> bool {
         let mut pinned = self.lock();
-        let is_free = pinned.versions.first_key_value().is_none_or(|(oldest, _)| floor <= *oldest);
+        let is_free = seeded::is(Bug::CompactionBelowPin)
+            || pinned.versions.first_key_value().is_none_or(|(oldest, _)| floor <= *oldest);
         if is_free {
             pinned.floor = floor;
         }

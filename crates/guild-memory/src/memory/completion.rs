@@ -17,6 +17,7 @@ use crate::key;
 use crate::record::{GraphRow, SpawnedRow, encode};
 use crate::recovery::{edges, index};
 use crate::reservation::Owner;
+use crate::seeded::{self, Bug};
 use crate::store::StoreError;
 use crate::transaction::TransactionParts;
 
@@ -57,6 +58,7 @@ impl Memory {
             completion;
         match self.fence(task) {
             Some(fence) if *fence == token.0 && !matches!(token.0, NOT_GRANTED | CLOSED) => {}
+            Some(_) if seeded::is(Bug::FenceCheckedBeforeQueueing) => {}
             Some(_) | None => return Err(CommitError::StaleToken),
         }
         let spawned = spawned.filter(|(graph, _)| !graph.tasks.is_empty());
@@ -67,6 +69,9 @@ impl Memory {
         self.reservations.release(Owner::Task(task));
 
         let version = self.apply(now, changes, Some(Writer { task, agent }), history);
+        if seeded::is(Bug::CompletionInOtherBatch) {
+            self.seal();
+        }
         if let Some(fence) = self.fence(task) {
             *fence = CLOSED;
         }
@@ -152,7 +157,12 @@ impl Memory {
         role: Option<RoleId>,
         transaction: TransactionParts,
     ) -> Result<Vec<Change>, CommitError> {
-        match self.data.check(&transaction) {
+        let checked = self.data.check(&transaction);
+        if seeded::is(Bug::ValidatedAfterApply) && checked.is_err() {
+            let changes = self.data.prepare(transaction.clone(), &[], role, &self.limits)?;
+            self.apply(now, changes, None, None);
+        }
+        match checked {
             Ok(clashes) => self.data.prepare(transaction, &clashes, role, &self.limits),
             Err(CommitError::Conflict(mut conflict)) => {
                 if let Some(owner) = owner {
@@ -181,8 +191,13 @@ impl Memory {
                 draft.change(key, new);
             }
         });
-        if let (Some(draft), Some(commit)) = (&mut self.draft, commit) {
-            draft.replaced(&commit);
+        if let (Some(draft), Some(commit)) = (&mut self.draft, &commit) {
+            draft.replaced(commit);
+        }
+        if seeded::is(Bug::SnapshotMidGroup)
+            && let Some(commit) = commit
+        {
+            self.snapshots.publish(self.data.half_applied(&commit));
         }
         self.is_dirty = true;
         if writes > 0 {
@@ -223,9 +238,10 @@ impl Memory {
         self.check_tasks(run.tasks, run.edges, graph, bindings)
     }
 
-    /// Returns what a transaction has read, where histories are recorded.
+    /// Returns what a transaction that writes has read, where histories are recorded.
     fn history_of(&self, transaction: &TransactionParts) -> Option<Box<Reads>> {
-        self.records_histories.then(|| Box::new(transaction.history()))
+        let is_told = self.records_histories && !transaction.is_read_only();
+        is_told.then(|| Box::new(transaction.history(self.data.namespaces())))
     }
 
     pub(super) fn check_available(&self) -> Result<(), CommitError> {

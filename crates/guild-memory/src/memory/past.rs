@@ -1,5 +1,6 @@
 //! Ends groups of the history, cuts it, and returns to earlier versions.
 
+use guild_core::event::Reads;
 use guild_core::id::CommitVersion;
 use guild_core::time::Timestamp;
 
@@ -42,7 +43,12 @@ impl Memory {
             (Key::from(difference.key.as_bytes()), value)
         };
         let changes: Vec<Change> = back.into_iter().map(change).collect();
-        Ok(if changes.is_empty() { newest } else { self.apply(now, changes, None, None) })
+        if changes.is_empty() {
+            return Ok(newest);
+        }
+        let reads = || Box::new(Reads { snapshot: newest, ..Reads::default() });
+        let history = self.records_histories.then(reads);
+        Ok(self.apply(now, changes, None, history))
     }
 
     /// Returns where versions are pinned.

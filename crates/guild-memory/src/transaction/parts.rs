@@ -7,6 +7,7 @@ use guild_core::id::CommitVersion;
 
 use super::text;
 use super::write::{Step, Write};
+use crate::namespace::Namespaces;
 use crate::range::{KeyRange, RangeSet};
 use crate::snapshot::{Key, Snapshot};
 
@@ -50,14 +51,17 @@ impl TransactionParts {
     }
 
     /// Returns what the transaction has read, as a history tells it. Of ranges it tells those that
-    /// are prefixes.
-    pub(crate) fn history(&self) -> Reads {
-        let keys = self.reads.iter().map(|(key, version)| (text(key), *version)).collect();
+    /// are prefixes. Where a namespace lets a commit pass although others have changed what it has
+    /// read, that read says nothing about its place among them and is left out.
+    pub(crate) fn history(&self, namespaces: &Namespaces) -> Reads {
+        let keys = self.reads.iter().filter(|(key, _)| namespaces.on_conflict(key).refuses());
+        let keys = keys.map(|(key, version)| (text(key), *version)).collect();
         let range = |read: &RangeRead| {
             let prefix = text(read.range.as_prefix()?);
             Some((prefix, read.last.as_ref().map(|key| text(key)), read.rows as u64))
         };
-        let ranges = self.ranges.iter().filter_map(range).collect();
+        let refuses = |read: &&RangeRead| namespaces.on_conflict_in(&read.range).refuses();
+        let ranges = self.ranges.iter().filter(refuses).filter_map(range).collect();
         Reads { snapshot: self.read_at, keys, ranges, written: Vec::new() }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Step, Transaction, TransactionError, Tried, Write};
 use crate::range::RangeSet;
+use crate::seeded::{self, Bug};
 use crate::snapshot::Key;
 
 /// A moment of a transaction that it can be taken back to.
@@ -35,6 +36,9 @@ impl Transaction {
     pub fn rollback_to(&mut self, savepoint: Savepoint) -> Result<(), TransactionError> {
         let saved = self.saved.get(savepoint.0).ok_or(TransactionError::NoSavepoint)?.clone();
         self.saved.truncate(savepoint.0 + 1);
+        if seeded::is(Bug::SavepointDropsReads) {
+            (self.parts.reads, self.parts.ranges) = Default::default();
+        }
         self.parts.cleared = saved.cleared;
         let dropped = std::mem::replace(&mut self.parts.writes, saved.writes);
         for (key, write) in dropped {

@@ -78,7 +78,7 @@ pub struct WorldBuilder {
     pub(super) resolution: Resolution,
     pub(super) medium: Medium,
     pub(super) disk: Disk,
-    pub(super) histories: bool,
+    histories: bool,
     pub(super) validate: bool,
     pub(super) time_limit: Duration,
     keeps_lines: bool,
@@ -257,7 +257,8 @@ impl WorldBuilder {
         self
     }
 
-    /// Makes the log tell what each commit has read and written, for the checker of histories.
+    /// Makes the log tell what each commit has read and written, for checkers of logs. The world
+    /// itself judges it always, see [`World::history`].
     #[must_use]
     pub fn record_histories(mut self, records: bool) -> Self {
         self.histories = records;
@@ -302,7 +303,8 @@ impl WorldBuilder {
     /// A declaration is wrong; nothing runs then.
     pub fn start(mut self) -> Result<World, StartError> {
         let remembers = self.medium != Medium::Ram;
-        let log = Log::new(self.keeps_lines, remembers, std::mem::take(&mut self.readers));
+        let readers = std::mem::take(&mut self.readers);
+        let log = Log::new(self.keeps_lines, remembers, self.histories, readers);
         let disk = match &self.medium {
             Medium::Ram => None,
             Medium::Disk { .. } => Some(self.disk.clone()),

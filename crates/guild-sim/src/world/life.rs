@@ -45,7 +45,8 @@ impl Life {
             .order(parts.order)
             .limits(parts.limits.clone())
             .restart(parts.restart.clone())
-            .record_histories(parts.histories)
+            // The log keeps them only where it was asked to; the world judges them always.
+            .record_histories(true)
             .validate(parts.validate);
         for role in &parts.roles {
             builder = (role.add)(builder);

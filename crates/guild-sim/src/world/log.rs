@@ -9,6 +9,7 @@ use guild_memory::NameTable;
 use tokio::sync::Notify;
 
 use super::fate::{Fate, Fates};
+use crate::checker::serial::{Running, Verdict};
 
 /// Reads every record with its line, in order.
 pub trait LogReader: Send {
@@ -47,6 +48,9 @@ struct Sink {
     /// The hash of each line, to recognise it after a recovery.
     told: Vec<u64>,
     rewritten: Option<u64>,
+    /// Whether lines tell what commits have read and written.
+    tells_histories: bool,
+    history: Running,
 }
 
 /// What a log holds, counted.
@@ -80,6 +84,7 @@ impl Log {
     pub(super) fn new(
         keeps_lines: bool,
         remembers: bool,
+        tells_histories: bool,
         readers: Vec<Box<dyn LogReader>>,
     ) -> Self {
         let sink = Sink {
@@ -95,6 +100,8 @@ impl Log {
             remembers,
             told: Vec::new(),
             rewritten: None,
+            tells_histories,
+            history: Running::default(),
         };
         Self(Arc::new(Shared { sink: Mutex::new(sink), reached: Notify::new() }))
     }
@@ -102,7 +109,22 @@ impl Log {
     /// Adds the next record; one that is known from before a recovery must be as it was.
     pub(super) fn add(&self, record: &EventRecord, names: &NameTable) {
         let mut sink = self.sink();
-        if record.seq <= sink.seq {
+        let is_new = record.seq > sink.seq;
+        // What was told and then lost has left no history that goes on.
+        if is_new && sink.rewritten.is_none() {
+            sink.history.take(record, names);
+        }
+        let plain;
+        let record = match &record.event {
+            Event::MemoryCommitted { version, task, writes, .. } if !sink.tells_histories => {
+                let (version, task, writes, reads) = (*version, *task, *writes, None);
+                let event = Event::MemoryCommitted { version, task, writes, reads };
+                plain = EventRecord { event, ..*record };
+                &plain
+            }
+            _ => record,
+        };
+        if !is_new {
             return sink.compare(record, names);
         }
         sink.add(record, names);
@@ -130,6 +152,10 @@ impl Log {
 
     pub(super) fn rewritten(&self) -> Option<u64> {
         self.sink().rewritten
+    }
+
+    pub(super) fn history(&self) -> Verdict {
+        self.sink().history.verdict()
     }
 
     pub(super) fn hash(&self) -> u64 {

@@ -69,6 +69,7 @@ use self::life::Life;
 use self::log::Log;
 pub use self::log::{Counts, LogReader};
 pub use self::perturbation::Perturbation;
+use crate::checker::serial::Verdict;
 
 /// Why something did not come to its end in a world.
 #[derive(Debug, thiserror::Error)]
@@ -365,6 +366,12 @@ impl World {
         self.log.hash()
     }
 
+    /// Returns whether the order of the commits explains all that transactions have read so far. A
+    /// world that ends when it does not panics.
+    pub fn history(&self) -> Verdict {
+        self.log.history()
+    }
+
     /// Ends the guild in order.
     pub fn shut_down(mut self) {
         self.end();
@@ -392,6 +399,16 @@ impl World {
 
     fn stretched(&self, duration: Duration) -> Duration {
         duration.saturating_mul(self.parts.resolution.stretch()).min(FAR)
+    }
+}
+
+/// Whatever a world is for, its memory must have been serialisable.
+impl Drop for World {
+    fn drop(&mut self) {
+        let verdict = self.log.history();
+        if !std::thread::panicking() {
+            assert!(verdict.is_serialisable(), "{:#?}", verdict.anomalies);
+        }
     }
 }
 

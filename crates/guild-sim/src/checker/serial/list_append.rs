@@ -312,9 +312,12 @@ impl Order<'_> {
             .map(|(_, append)| append.transaction)
             .collect();
         let behind = (!unread.is_empty()).then(|| graph.helper());
+        let last = order.last().and_then(writer);
         if let Some(behind) = behind {
-            unread.iter().for_each(|writer| graph.add(behind, *writer, WriteWrite, self.key));
-            if let Some(last) = order.last().and_then(writer) {
+            // Who appended the last element that was read may itself have appended one more.
+            let others = unread.iter().filter(|writer| Some(**writer) != last);
+            others.for_each(|writer| graph.add(behind, *writer, WriteWrite, self.key));
+            if let Some(last) = last {
                 graph.add(last, behind, WriteWrite, self.key);
             }
         }

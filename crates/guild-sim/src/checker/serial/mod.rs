@@ -13,11 +13,13 @@ mod graph;
 pub mod list_append;
 pub mod reader;
 mod recorder;
+mod running;
 pub mod versions;
 
 use std::fmt;
 
 pub use self::recorder::Recorder;
+pub use self::running::Running;
 
 /// What contradicts serialisability. Adya's names, as Elle reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
