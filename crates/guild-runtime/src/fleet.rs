@@ -49,7 +49,9 @@ impl Fleet {
     ) {
         let surroundings = Arc::clone(surroundings);
         let shared = Arc::new(HostShared { factory, surroundings });
-        let mut housing = Housing { shared: Arc::clone(&shared), places: Vec::new() };
+        let places = Vec::with_capacity(agents as usize);
+        let mut housing = Housing { shared: Arc::clone(&shared), places };
+        self.hosts.reserve(role, agents);
         let mut movers = Movers::new();
         let mut places = self.threads.places(role);
         for index in 0..agents {
@@ -99,9 +101,8 @@ impl Fleet {
         let place = housing.places.get_mut(agent.index as usize)?;
         let moved = self.threads.move_on(now, agent, (*place)?)?;
         *place = Some(moved);
-        let left = self.hosts.get(agent)?;
         let (host, receiver) = host_channel(self.mailbox_messages_max);
-        self.hosts.set(agent, host);
+        let left = self.hosts.set(agent, host)?;
         let shared = Arc::clone(&housing.shared);
         self.move_in(&shared, Movers::from([(Some(moved), vec![(agent, receiver)])]), None);
         Some(left)

@@ -4,7 +4,7 @@
 //! attempt panics or is revoked, the torn behaviour is dropped with the future and this life of the
 //! agent ends; the host, its address and its mailbox stay for the next one.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context as Poller, Waker};
@@ -42,8 +42,6 @@ pub(crate) struct HostShared {
 /// The actor that houses an agent.
 pub(crate) struct AgentHost {
     slot: Rc<Slot>,
-    /// The life to begin when the cell (re)starts.
-    next: Rc<Cell<Option<Revive>>>,
 }
 
 impl AgentHost {
@@ -55,24 +53,19 @@ impl AgentHost {
         shared: Arc<HostShared>,
         context: Context<Self>,
     ) {
-        let slot = Slot::new(agent, shared);
         let first = first.map(|incarnation| Revive { incarnation, probe: false });
-        let next = Rc::new(Cell::new(first));
-        let host = Self { slot: Rc::clone(&slot), next: Rc::clone(&next) };
-        let on_crash = move |report| cell_crashed(&slot, &next, report);
-        let at_home = Rc::clone(&host.slot);
+        let slot = Slot::new(agent, first, shared);
+        let (host, at_home) = (Self { slot: Rc::clone(&slot) }, Rc::clone(&slot));
+        let on_crash = move |report| cell_crashed(&slot, report);
         let guard = Guard::of_agent(agent, context.into_future(host), on_crash);
         actix_rt::spawn(Household::new(guard, at_home));
     }
 
-    fn begin(&self, Revive { incarnation, probe }: Revive) {
-        let slot = &self.slot;
-        if slot.newest.get() >= Some(incarnation) {
+    fn begin(&self, revive: Revive) {
+        let (slot, incarnation) = (&self.slot, revive.incarnation);
+        if !slot.begin(revive) {
             return;
         }
-        slot.newest.set(Some(incarnation));
-        slot.incarnation.set(Some(incarnation));
-        slot.probing.set(probe);
         let struck = slot.shared.surroundings.strike(Site::Started, Subject::agent(slot.agent));
         let fault = struck.map(|(_, number)| number);
         let life = Life::new(Rc::downgrade(slot), slot.agent, incarnation);
@@ -82,7 +75,7 @@ impl AgentHost {
         };
         match caught(make) {
             Ok(behaviour) => {
-                *slot.behaviour.borrow_mut() = Some(behaviour);
+                slot.behaviour.set(Some(behaviour));
                 // The supervisor records it and then tells the scheduler, so that the log shows an
                 // agent's start before its first task.
                 let agent = slot.agent;
@@ -102,21 +95,17 @@ impl AgentHost {
 
 /// The host's own actor panicked: its life ends, an attempt under way is dropped, and the cell is
 /// parked until the supervisor gives it its next life.
-fn cell_crashed(
-    slot: &Rc<Slot>,
-    next: &Rc<Cell<Option<Revive>>>,
-    report: PanicReport,
-) -> LocalBoxFuture<'static, Verdict> {
+fn cell_crashed(slot: &Rc<Slot>, report: PanicReport) -> LocalBoxFuture<'static, Verdict> {
     let (resume, parked) = oneshot::channel();
     if !slot.crash(report, resume) {
         // Its mailbox goes on; in there comes its next life, when its supervisor has decided so.
         return Box::pin(std::future::ready(Verdict::Restart));
     }
-    let next = Rc::clone(next);
+    let slot = Rc::clone(slot);
     Box::pin(async move {
         match parked.await {
             Ok(revive) => {
-                next.set(Some(revive));
+                slot.next.set(Some(revive));
                 Verdict::Restart
             }
             Err(_) => Verdict::Stop,
@@ -128,7 +117,7 @@ impl Actor for AgentHost {
     type Context = Context<Self>;
 
     fn started(&mut self, _: &mut Context<Self>) {
-        if let Some(revive) = self.next.take() {
+        if let Some(revive) = self.slot.next.take() {
             self.begin(revive);
         }
     }
@@ -149,7 +138,7 @@ impl Handler<Stop> for AgentHost {
 
     fn handle(&mut self, Stop { incarnation }: Stop, _: &mut Context<Self>) {
         let slot = &self.slot;
-        if slot.incarnation.get() != Some(incarnation) {
+        if slot.incarnation() != Some(incarnation) {
             // This life is over, and the supervisor hears of it.
             return;
         }
@@ -157,7 +146,7 @@ impl Handler<Stop> for AgentHost {
             let revoked = Revoked { token, cause: None, by: Revoker::Supervisor };
             slot.interrupt(Interruption::Revoked(revoked));
         } else {
-            let behaviour = slot.behaviour.borrow_mut().take();
+            let behaviour = slot.behaviour.take();
             match behaviour {
                 Some(behaviour) => end_idle(Rc::clone(slot), incarnation, behaviour),
                 None => slot.end_life(incarnation, Ended::Stopped, Struck::default(), None),
@@ -168,7 +157,7 @@ impl Handler<Stop> for AgentHost {
 
 /// Lets an agent without a task end in good order; most need no time for it, and no task.
 fn end_idle(slot: Rc<Slot>, incarnation: Incarnation, behaviour: Box<dyn Behaviour>) {
-    slot.incarnation.set(None);
+    slot.end();
     let mut end: LocalBoxFuture<'static, ()> = Box::pin(async move {
         let ended = match slot.end_behaviour(incarnation, behaviour, None).await {
             None => Ended::Stopped,
@@ -239,12 +228,11 @@ impl Handler<Assign> for AgentHost {
             // A copy of what was taken already, or older: whoever sent it has the answer.
             return assign.lease.settle();
         }
-        if slot.incarnation.get() != Some(assign.lease.incarnation) || slot.running.get().is_some()
-        {
+        if slot.incarnation() != Some(assign.lease.incarnation) || slot.running.get().is_some() {
             // Dropping the lease hands the task back to the scheduler.
             return;
         }
-        let Some(behaviour) = slot.behaviour.borrow_mut().take() else {
+        let Some(behaviour) = slot.behaviour.take() else {
             return;
         };
         let lease = &assign.lease;
@@ -269,6 +257,13 @@ impl Hosts {
         Self(Rc::new(RefCell::new((0..roles).map(|_| Vec::new()).collect())))
     }
 
+    /// Makes room for so many agents of a role, as there may be very many.
+    pub(crate) fn reserve(&self, role: RoleId, agents: u32) {
+        if let Some(hosts) = self.0.borrow_mut().get_mut(usize::from(role.0)) {
+            hosts.reserve_exact(agents as usize);
+        }
+    }
+
     /// Adds the next agent of a role.
     pub(crate) fn add(&self, role: RoleId, host: HostAddr) {
         if let Some(hosts) = self.0.borrow_mut().get_mut(usize::from(role.0)) {
@@ -287,13 +282,11 @@ impl Hosts {
         self.with(agent, Clone::clone)
     }
 
-    /// Gives an agent another host.
-    pub(crate) fn set(&self, agent: AgentId, host: HostAddr) {
+    /// Gives an agent another host; returns the one that it leaves.
+    pub(crate) fn set(&self, agent: AgentId, host: HostAddr) -> Option<HostAddr> {
         let mut hosts = self.0.borrow_mut();
-        let hosts = hosts.get_mut(usize::from(agent.role.0));
-        if let Some(known) = hosts.and_then(|hosts| hosts.get_mut(agent.index as usize)) {
-            *known = host;
-        }
+        let known = hosts.get_mut(usize::from(agent.role.0))?.get_mut(agent.index as usize)?;
+        Some(std::mem::replace(known, host))
     }
 
     /// Returns all hosts.

@@ -5,6 +5,7 @@
 //! belong together with it; this actor obeys and tells the scheduler who is there. A child never
 //! predicts the verdict.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -37,11 +38,16 @@ mod report;
 
 use report::Crash;
 
+/// Orders for which room is kept between two turns.
+const ORDERS_KEPT: usize = 256;
+
 /// The actor that supervises all agents.
 pub(crate) struct SupervisorActor {
     tree: Tree,
     /// The agents of each role; a [`RoleId`] is a place in here.
     roles: Vec<Crew>,
+    /// What is known of those that do not live.
+    down: BTreeMap<AgentId, Down>,
     fleet: Fleet,
     inbox: Outlet<SupervisorMessage>,
     surroundings: Arc<Surroundings>,
@@ -71,7 +77,11 @@ struct Child {
     lives: u32,
     /// Whether its host begins its first life without being told.
     begins_alone: bool,
-    down_at: Timestamp,
+}
+
+/// An agent that has lived and does not.
+struct Down {
+    since: Timestamp,
     /// How long it was down before it was told to start.
     delay_us: u64,
     /// Where a cell whose own actor has panicked waits for its next life.
@@ -98,18 +108,12 @@ impl SupervisorActor {
     pub(crate) fn new(parts: SupervisorParts) -> Self {
         let crew = |(role, agents): (u16, &u32)| {
             let begins_alone = !parts.tree.starts_in_sequence(RoleId(role));
-            let child = |_| Child {
-                incarnation: parts.first,
-                lives: 0,
-                begins_alone,
-                down_at: Timestamp::default(),
-                delay_us: 0,
-                parked: None,
-            };
+            let child = |_| Child { incarnation: parts.first, lives: 0, begins_alone };
             Crew { children: (0..*agents).map(child).collect(), fatal: None }
         };
         let mut supervisor = Self {
             roles: (0..).zip(&parts.agents).map(crew).collect(),
+            down: BTreeMap::new(),
             tree: parts.tree,
             fleet: parts.fleet,
             inbox: parts.inbox,
@@ -186,6 +190,7 @@ impl SupervisorActor {
                 self.tree.step(now, answer, 0.0, &mut orders);
             }
         }
+        orders.shrink_to(ORDERS_KEPT);
         self.orders = orders;
     }
 
@@ -221,7 +226,8 @@ impl SupervisorActor {
             return;
         };
         child.lives += 1;
-        let (lives, delay_us) = (child.lives, child.delay_us);
+        let lives = child.lives;
+        let delay_us = self.down.remove(&agent).map_or(0, |down| down.delay_us);
         self.tell(now, agent, ChildInput::Up { child: agent.index });
         // Before its first life that came up there is nothing to restart, though it may have crashed
         // while it was started.
@@ -253,8 +259,7 @@ impl SupervisorActor {
             return;
         }
         child.incarnation = incarnation.next();
-        child.down_at = now;
-        child.parked = parked;
+        self.down.insert(agent, Down { since: now, delay_us: 0, parked });
         let child = agent.index;
         let input = match &down.ended {
             Ended::Failed(failure) => {
@@ -319,13 +324,13 @@ impl SupervisorActor {
         if std::mem::take(&mut child.begins_alone) {
             return;
         }
-        child.delay_us = match child.lives {
-            0 => 0,
-            _ => micros(now.since(child.down_at)),
-        };
-        let (parked, revive) =
-            (child.parked.take(), Revive { incarnation: child.incarnation, probe });
+        let revive = Revive { incarnation: child.incarnation, probe };
         let is_restart = child.lives > 0;
+        let mut parked = None;
+        if let Some(down) = self.down.get_mut(&agent) {
+            down.delay_us = micros(now.since(down.since));
+            parked = down.parked.take();
+        }
         if released {
             let reason = "its quarantine is over".into();
             self.surroundings.log(Event::AgentReleased { agent, reason });
@@ -362,7 +367,7 @@ impl SupervisorActor {
         };
         let incarnation = child.incarnation;
         child.incarnation = incarnation.next();
-        child.down_at = now;
+        self.down.insert(agent, Down { since: now, delay_us: 0, parked: None });
         self.abandoned += 1;
         tracing::warn!(agent = agent.index, "an agent did not stop in time; it is left behind");
         if !self.is_ending() {

@@ -62,7 +62,7 @@ impl RolePool {
         let slot = AgentSlot { incarnation: None, state: AgentState::Down, armed: None };
         Self {
             agents: vec![slot; agents as usize],
-            idle: VecDeque::new(),
+            idle: VecDeque::with_capacity(agents as usize),
             idle_count: 0,
             live_count: 0,
             ready: BinaryHeap::new(),

@@ -31,7 +31,8 @@ pub struct Supervisor {
 #[derive(Clone, Debug)]
 struct Child {
     state: State,
-    ledger: RestartLedger,
+    /// What is remembered of its deaths: most children have none, and there may be very many.
+    ledger: Option<Box<RestartLedger>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,15 +43,18 @@ enum State {
     Gone,
     /// It was told to start.
     Starting,
-    /// It runs.
-    Up,
-    /// It was told to stop, and is left behind at this time, if there is one.
-    Stopping(Option<Timestamp>),
+    /// It runs since then.
+    Up(Timestamp),
+    /// It was told to stop, and is left behind at this time; [`NEVER`]: it takes as long as it takes.
+    Stopping(Timestamp),
     /// It is started at this time.
     Waiting(Timestamp),
     /// It is started at this time, on probation.
     Quarantined(Timestamp),
 }
+
+/// A time that does not come.
+const NEVER: Timestamp = Timestamp(u64::MAX);
 
 /// How many children are in a state.
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,7 +88,7 @@ enum Then {
 impl Supervisor {
     /// Returns a supervisor that has not started, of this many children.
     pub fn new(spec: SupervisorSpec, kind: Kind, children: u32) -> Self {
-        let child = Child { state: State::Down, ledger: RestartLedger::default() };
+        let child = Child { state: State::Down, ledger: None };
         Self {
             spec,
             kind,
@@ -118,14 +122,15 @@ impl Supervisor {
             }
             Input::Up { child } => {
                 if self.state(child) == Some(State::Starting) {
-                    self.set(child, State::Up);
-                    self.children[child as usize].ledger.running(now);
+                    self.set(child, State::Up(now));
                 }
                 None
             }
             Input::Passed { child } => {
-                if self.state(child) == Some(State::Up) {
-                    self.children[child as usize].ledger.passed();
+                if let Some(State::Up(_)) = self.state(child)
+                    && let Some(ledger) = &mut self.children[child as usize].ledger
+                {
+                    ledger.passed();
                 }
                 None
             }
@@ -165,7 +170,7 @@ impl Supervisor {
         self.is_ready = false;
         self.is_extinct = false;
         for place in self.places_from(0) {
-            self.children[place as usize].ledger = RestartLedger::default();
+            self.children[place as usize].ledger = None;
             if self.is_in_sequence() {
                 self.set(place, State::Waiting(now));
             } else {
@@ -183,8 +188,9 @@ impl Supervisor {
         draw: f64,
         orders: &mut Vec<Order>,
     ) -> Option<Verdict> {
-        match self.state(place)? {
-            State::Starting | State::Up => {}
+        let state = self.state(place)?;
+        match state {
+            State::Starting | State::Up(_) => {}
             // It died of its own accord before it could obey.
             State::Stopping(_) => {
                 let fate = self.fate_of_a_stopped_child();
@@ -208,12 +214,15 @@ impl Supervisor {
             }
             (Exit::Normal, _) => Some(self.wait(place, now)),
             (Exit::Failed { cause }, _) => {
-                let ledger = &mut self.children[place as usize].ledger;
+                let ledger = self.children[place as usize].ledger.get_or_insert_default();
+                if let State::Up(since) = state {
+                    ledger.running(since);
+                }
                 let verdict = ledger.crashed(&self.spec.restart, now, draw);
                 Some(self.failed(now, place, cause, verdict, orders))
             }
             (Exit::Condemned { cause }, _) => {
-                let ledger = &mut self.children[place as usize].ledger;
+                let ledger = self.children[place as usize].ledger.get_or_insert_default();
                 let verdict = ledger.condemned(&self.spec.restart, now);
                 Some(self.failed(now, place, cause, verdict, orders))
             }
@@ -260,9 +269,12 @@ impl Supervisor {
         let Some(child) = self.children.get_mut(place as usize) else {
             return;
         };
-        child.ledger.forgive(is_quarantined);
+        let Some(ledger) = &mut child.ledger else {
+            return;
+        };
+        ledger.forgive(is_quarantined);
         if is_quarantined {
-            let probe = child.ledger.is_half_open();
+            let probe = ledger.is_half_open();
             self.set(place, State::Starting);
             orders.push(Order::Start { child: place, probe, released: true });
         }
@@ -329,9 +341,12 @@ impl Supervisor {
         let one_by_one = self.is_in_sequence() || self.kind == Kind::Supervisors;
         while next > from && !(one_by_one && self.count.stopping > 0) {
             next -= 1;
-            if let Some(State::Starting | State::Up) = self.state(next) {
-                let lasts = (self.kind == Kind::Agents).then_some(self.spec.shutdown);
-                self.set(next, State::Stopping(lasts.map(|lasts| now.after(lasts))));
+            if let Some(State::Starting | State::Up(_)) = self.state(next) {
+                let until = match self.kind {
+                    Kind::Agents => now.after(self.spec.shutdown),
+                    Kind::Supervisors => NEVER,
+                };
+                self.set(next, State::Stopping(until));
                 orders.push(Order::Stop { child: next });
             }
         }
@@ -366,10 +381,10 @@ impl Supervisor {
             }
             let released = matches!(state, State::Quarantined(_));
             let ledger = &mut self.children[place as usize].ledger;
-            if released {
+            if released && let Some(ledger) = ledger {
                 ledger.released();
             }
-            let probe = ledger.is_half_open();
+            let probe = ledger.as_ref().is_some_and(|ledger| ledger.is_half_open());
             self.set(place, State::Starting);
             orders.push(Order::Start { child: place, probe, released });
         }
@@ -437,8 +452,8 @@ impl State {
     fn due(self) -> Option<Timestamp> {
         match self {
             Self::Waiting(at) | Self::Quarantined(at) => Some(at),
-            Self::Stopping(until) => until,
-            Self::Down | Self::Gone | Self::Starting | Self::Up => None,
+            Self::Stopping(until) => Some(until).filter(|until| *until != NEVER),
+            Self::Down | Self::Gone | Self::Starting | Self::Up(_) => None,
         }
     }
 }
@@ -450,7 +465,7 @@ impl Count {
             State::Starting => Some(&mut self.starting),
             State::Stopping(_) => Some(&mut self.stopping),
             State::Waiting(_) => Some(&mut self.waiting),
-            State::Down | State::Up | State::Quarantined(_) => None,
+            State::Down | State::Up(_) | State::Quarantined(_) => None,
         }
     }
 }

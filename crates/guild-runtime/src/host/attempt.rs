@@ -56,7 +56,7 @@ pub(super) async fn perform(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, a
     match end {
         End::Output(output) => {
             slot.running.set(None);
-            *slot.behaviour.borrow_mut() = Some(behaviour);
+            slot.behaviour.set(Some(behaviour));
             // What happens from here on is the consequence of a fault that is still under way.
             let (record, retires) = (record(&lease, &context), context.retires());
             match context.into_completion(&lease, output) {
@@ -72,7 +72,7 @@ pub(super) async fn perform(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, a
         End::Error(error) => {
             slot.running.set(None);
             slot.fault.take();
-            *slot.behaviour.borrow_mut() = Some(behaviour);
+            slot.behaviour.set(Some(behaviour));
             let record = record(&lease, &context);
             fail(&slot, lease, record, &error);
             slot.survived(incarnation, token, context.retires());
@@ -134,7 +134,7 @@ fn fence(slot: &Slot, mut lease: Lease, context: &TaskContext, behaviour: Box<dy
     slot.running.set(None);
     let attempt = Some(record(&lease, context));
     lease.settle();
-    slot.incarnation.set(None);
+    slot.end();
     slot.drop_behaviour(lease.incarnation, behaviour, attempt);
 }
 
@@ -308,10 +308,8 @@ async fn run_until_interrupted(
             Poll::Ready(Ok(Err(error))) => Poll::Ready(End::Error(error)),
             Poll::Ready(Err(report)) => Poll::Ready(End::Panic(report)),
             Poll::Pending => {
-                let mut waker = slot.waker.borrow_mut();
-                if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
-                    *waker = Some(cx.waker().clone());
-                }
+                let known = slot.waker.take().filter(|known| known.will_wake(cx.waker()));
+                slot.waker.set(Some(known.unwrap_or_else(|| cx.waker().clone())));
                 // The work itself may have ended its life, when nobody could be woken yet.
                 interrupted(slot, token).map_or(Poll::Pending, Poll::Ready)
             }
@@ -327,7 +325,7 @@ async fn run_until_interrupted(
 
 /// Returns how the attempt ends that was interrupted.
 fn interrupted(slot: &Slot, token: FencingToken) -> Option<End> {
-    match slot.interruption.take().filter(|found| found.token() == token)? {
+    match *slot.interruption.take().filter(|found| found.token() == token)? {
         Interruption::Revoked(revoked) => Some(End::Revoked(revoked)),
         Interruption::Died(_, error) => Some(End::Error(error.into_crash())),
     }

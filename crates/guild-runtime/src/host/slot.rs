@@ -1,6 +1,6 @@
 //! What the host of an agent and the future of its attempt share; both live on one arbiter.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -24,21 +24,24 @@ use crate::panics::{PanicReport, caught, poll_caught};
 /// The state of one agent's host.
 pub(crate) struct Slot {
     pub(crate) agent: AgentId,
-    pub(crate) incarnation: Cell<Option<Incarnation>>,
     /// The newest life that has begun; none begins twice.
-    pub(crate) newest: Cell<Option<Incarnation>>,
+    newest: Cell<Option<Incarnation>>,
+    /// Whether that one goes on.
+    is_alive: Cell<bool>,
+    /// The life to begin when the cell (re)starts.
+    pub(crate) next: Cell<Option<Revive>>,
     /// Whether the supervisor waits for the first piece of work that is done.
     pub(crate) probing: Cell<bool>,
-    pub(crate) behaviour: RefCell<Option<Box<dyn Behaviour>>>,
+    pub(crate) behaviour: Cell<Option<Box<dyn Behaviour>>>,
     /// An attempt that has been taken on, until its household polls it.
     pub(crate) begun: Cell<Option<LocalBoxFuture<'static, ()>>>,
     pub(crate) running: Cell<Option<Running>>,
     /// The newest token that was taken; an assignment with the same one is a copy.
     pub(crate) taken: Cell<FencingToken>,
-    pub(crate) interruption: Cell<Option<Interruption>>,
+    pub(crate) interruption: Cell<Option<Box<Interruption>>>,
     /// Set by an agent whose life ends with the attempt under way, whatever comes of that.
     pub(crate) leaving: Cell<Option<Box<Leaving>>>,
-    pub(crate) waker: RefCell<Option<Waker>>,
+    pub(crate) waker: Cell<Option<Waker>>,
     /// Number of the fault that struck last, until its consequence is reported.
     pub(crate) fault: Cell<Option<u64>>,
     pub(crate) shared: Arc<HostShared>,
@@ -60,7 +63,7 @@ pub(crate) enum Interruption {
     /// Its lease was taken back.
     Revoked(Revoked),
     /// The agent itself ended its life.
-    Died(FencingToken, Box<TaskError>),
+    Died(FencingToken, TaskError),
 }
 
 #[derive(Clone, Copy)]
@@ -113,23 +116,45 @@ impl Interruption {
 }
 
 impl Slot {
-    /// Returns the slot of an agent that has no life yet.
-    pub(crate) fn new(agent: AgentId, shared: Arc<HostShared>) -> Rc<Self> {
+    /// Returns the slot of an agent that has no life yet, and which it begins first.
+    pub(crate) fn new(agent: AgentId, first: Option<Revive>, shared: Arc<HostShared>) -> Rc<Self> {
         Rc::new(Self {
             agent,
-            incarnation: Cell::new(None),
             newest: Cell::new(None),
+            is_alive: Cell::new(false),
+            next: Cell::new(first),
             probing: Cell::new(false),
-            behaviour: RefCell::new(None),
+            behaviour: Cell::new(None),
             begun: Cell::new(None),
             running: Cell::new(None),
             taken: Cell::new(FencingToken(0)),
             interruption: Cell::new(None),
             leaving: Cell::new(None),
-            waker: RefCell::new(None),
+            waker: Cell::new(None),
             fault: Cell::new(None),
             shared,
         })
+    }
+
+    /// Returns the present life.
+    pub(crate) fn incarnation(&self) -> Option<Incarnation> {
+        self.newest.get().filter(|_| self.is_alive.get())
+    }
+
+    /// Begins a life; returns whether it is newer than all before.
+    pub(crate) fn begin(&self, Revive { incarnation, probe }: Revive) -> bool {
+        if self.newest.get() >= Some(incarnation) {
+            return false;
+        }
+        self.newest.set(Some(incarnation));
+        self.is_alive.set(true);
+        self.probing.set(probe);
+        true
+    }
+
+    /// Ends the present life here; nobody is told.
+    pub(crate) fn end(&self) {
+        self.is_alive.set(false);
     }
 
     pub(crate) fn runs(&self, token: FencingToken) -> bool {
@@ -139,8 +164,8 @@ impl Slot {
     /// Ends the attempt under way at its next poll, if it is the one that is meant.
     pub(crate) fn interrupt(&self, interruption: Interruption) {
         if self.runs(interruption.token()) {
-            self.interruption.set(Some(interruption));
-            if let Some(waker) = self.waker.borrow_mut().take() {
+            self.interruption.set(Some(Box::new(interruption)));
+            if let Some(waker) = self.waker.take() {
                 waker.wake();
             }
         }
@@ -148,11 +173,11 @@ impl Slot {
 
     /// Ends a life from within: with its attempt, if one is under way.
     pub(crate) fn die(&self, incarnation: Incarnation, error: TaskError) {
-        if self.incarnation.get() != Some(incarnation) {
+        if self.incarnation() != Some(incarnation) {
             return;
         }
         if let Some(running) = self.running.get() {
-            return self.interrupt(Interruption::Died(running.token, Box::new(error)));
+            return self.interrupt(Interruption::Died(running.token, error));
         }
         let struck = Struck { fault: self.fault.take(), ..Struck::default() };
         let ended = Ended::Failed(Failure::erred(DIED_IDLE, &error));
@@ -168,7 +193,7 @@ impl Slot {
 
     /// Ends a life when the attempt under way is over.
     pub(crate) fn end_after_task(&self, incarnation: Incarnation, error: Option<TaskError>) {
-        if self.incarnation.get() == Some(incarnation) {
+        if self.incarnation() == Some(incarnation) {
             self.leaving.set(Some(Box::new(Leaving(error))));
         }
     }
@@ -180,8 +205,8 @@ impl Slot {
             let passed = SupervisorMessage::ChildPassed { agent: self.agent, incarnation };
             self.shared.surroundings.supervisor.push(passed);
         }
-        match self.interruption.take() {
-            Some(Interruption::Died(of, error)) if of == token => self.die(incarnation, *error),
+        match self.interruption.take().map(|found| *found) {
+            Some(Interruption::Died(of, error)) if of == token => self.die(incarnation, error),
             // What else came too late is known to whoever sent it.
             Some(_) | None => {}
         }
@@ -203,7 +228,7 @@ impl Slot {
         }
         let attempt = running.map(Running::attempt);
         let struck = Struck { attempt, fault: self.fault.take(), revoked: false };
-        let Some(incarnation) = self.incarnation.get() else {
+        let Some(incarnation) = self.incarnation() else {
             self.tell_crash(report, struck.fault);
             return false;
         };
@@ -235,11 +260,11 @@ impl Slot {
         struck: Struck,
         parked: Option<oneshot::Sender<Revive>>,
     ) {
-        if self.incarnation.get() != Some(incarnation) {
+        if self.incarnation() != Some(incarnation) {
             return;
         }
-        self.incarnation.set(None);
-        let behaviour = self.behaviour.borrow_mut().take();
+        self.end();
+        let behaviour = self.behaviour.take();
         if let Some(behaviour) = behaviour {
             self.drop_behaviour(incarnation, behaviour, struck.attempt);
         }

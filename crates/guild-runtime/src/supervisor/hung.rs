@@ -9,8 +9,8 @@ use guild_core::planner::Input;
 use guild_core::supervision::{Exit, Input as ChildInput, TreeInput, Verdict, fingerprint};
 use guild_core::time::Timestamp;
 
-use super::SupervisorActor;
 use super::report::Crash;
+use super::{Down, SupervisorActor};
 use crate::failure::Failure;
 use crate::host::Running;
 use crate::message::Hang;
@@ -100,10 +100,9 @@ impl SupervisorActor {
         let child = self.child(agent)?;
         let incarnation = child.incarnation;
         child.incarnation = incarnation.next();
-        child.down_at = now;
         child.begins_alone = false;
         // A cell that was parked on the blocked thread is not needed: the agent has another host.
-        child.parked = None;
+        self.down.insert(agent, Down { since: now, delay_us: 0, parked: None });
         Some(incarnation)
     }
 
