@@ -76,6 +76,7 @@ fn child_works_until_it_is_done() {
 
 /// Opens a store, in a few tries if it has to be; how far the engine is when a call fails depends on how
 /// busy the machine is.
+#[expect(clippy::print_stdout, reason = "the parent reads what its child prints")]
 fn open_somehow(path: &Path) -> World {
     for _ in 0..3 {
         match open(path) {

@@ -115,7 +115,7 @@ impl Watchers {
     }
 
     pub(crate) fn acknowledged(&mut self, group: GroupNo) {
-        let newest = self.sealed.iter().filter(|(sealed, _)| *sealed <= group).next_back();
+        let newest = self.sealed.iter().rfind(|(sealed, _)| *sealed <= group);
         self.acknowledged = newest.map_or(self.acknowledged, |(_, version)| *version);
     }
 
