@@ -235,10 +235,8 @@ impl Handler<Assign> for AgentHost {
         let Some(behaviour) = slot.behaviour.take() else {
             return;
         };
-        let lease = &assign.lease;
-        slot.taken.set(lease.token);
-        let running = Running { token: lease.token, task: lease.task, number: lease.attempt };
-        slot.running.set(Some(running));
+        slot.taken.set(assign.lease.token);
+        slot.running.set(Some(Running::of(&assign.lease)));
         slot.begun.set(Some(Box::pin(attempt::perform(Rc::clone(slot), behaviour, assign))));
     }
 }
@@ -275,11 +273,6 @@ impl Hosts {
     pub(crate) fn with<R>(&self, agent: AgentId, work: impl FnOnce(&HostAddr) -> R) -> Option<R> {
         let hosts = self.0.borrow();
         hosts.get(usize::from(agent.role.0))?.get(agent.index as usize).map(work)
-    }
-
-    /// Returns the host of an agent.
-    pub(crate) fn get(&self, agent: AgentId) -> Option<HostAddr> {
-        self.with(agent, Clone::clone)
     }
 
     /// Gives an agent another host; returns the one that it leaves.

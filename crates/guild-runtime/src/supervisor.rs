@@ -342,7 +342,7 @@ impl SupervisorActor {
                 if is_restart && let Some(left) = self.fleet.move_on(now, agent) {
                     order(&left, Retire);
                 }
-                self.fleet.hosts.get(agent).is_some_and(|host| order(&host, revive))
+                self.fleet.hosts.with(agent, |host| order(host, revive)) == Some(true)
             }
         };
         if !delivered {
@@ -353,8 +353,8 @@ impl SupervisorActor {
     /// Stops an agent; returns what the tree has to know at once.
     fn stop(&mut self, agent: AgentId) -> Option<TreeInput> {
         let incarnation = self.child(agent)?.incarnation;
-        let host = self.fleet.hosts.get(agent);
-        let is_alive = host.is_some_and(|host| order(&host, Stop { incarnation }));
+        let stop = Stop { incarnation };
+        let is_alive = self.fleet.hosts.with(agent, |host| order(host, stop)) == Some(true);
         let child = agent.index;
         let input = ChildInput::Stopped { child };
         (!is_alive).then_some(TreeInput::Agent { role: agent.role, input })

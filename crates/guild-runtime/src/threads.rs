@@ -71,7 +71,10 @@ impl Threads {
 
     /// Returns the threads that a role may use, with what they have to do.
     pub(crate) fn places(&self, role: RoleId) -> Places {
-        let usable = self.usable(role);
+        self.among(self.usable(role))
+    }
+
+    fn among(&self, usable: Vec<u16>) -> Places {
         let uses = if usable.is_empty() { Vec::new() } else { self.watchdog.uses() };
         let of = |place: &u16| {
             let of = uses.get(usize::from(*place)).copied().unwrap_or_default();
@@ -98,10 +101,14 @@ impl Threads {
     /// Moves an agent that begins another life to a thread that has so much less to do that this is
     /// worth it. Returns where it lives then; none: where it was.
     pub(crate) fn move_on(&mut self, now: Timestamp, agent: AgentId, from: u16) -> Place {
-        if now < self.next_move_at || self.usable(agent.role).len() < 2 {
+        if now < self.next_move_at {
             return None;
         }
-        let places = self.places(agent.role);
+        let usable = self.usable(agent.role);
+        if usable.len() < 2 {
+            return None;
+        }
+        let places = self.among(usable);
         let at = places.usable.iter().position(|place| *place == from)?;
         let share = self.watchdog.share_of(from, agent);
         let place = *places.usable.get(places.placement.better(at, share)?)?;

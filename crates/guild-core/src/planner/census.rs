@@ -1,10 +1,12 @@
 //! Counts what a planner still keeps: after the end of all runs, nothing.
 
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use super::agents::AgentState;
 use super::run::Status;
 use super::{Planner, Timer};
+use crate::time::Timestamp;
 
 /// What a planner keeps of work that has not ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,12 +31,12 @@ impl Planner {
                 .filter(|Reverse((at, timer))| self.acts(*at, *timer))
                 .count(),
             waiting: self.roles.iter().map(|role| role.ready.len()).sum::<usize>()
-                + parked.map(std::collections::BinaryHeap::len).sum::<usize>(),
+                + parked.map(BinaryHeap::len).sum::<usize>(),
         }
     }
 
     /// Returns whether a timer would do something; what it was armed for may be over.
-    fn acts(&self, at: crate::time::Timestamp, timer: Timer) -> bool {
+    fn acts(&self, at: Timestamp, timer: Timer) -> bool {
         match timer {
             Timer::Lease(agent) => {
                 let pool = self.roles.get(usize::from(agent.role.0));

@@ -19,8 +19,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::World;
+use common::draws::Draws;
 use common::work::{Work, open};
-use images::{Disk, Draws, Operation, Survival, read_trace};
+use images::{Disk, Operation, Survival, read_trace};
 
 const CHILD: &str = "POWER_CUT_CHILD";
 const ROOT: &str = "POWER_CUT_ROOT";

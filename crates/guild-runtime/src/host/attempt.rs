@@ -45,7 +45,7 @@ pub(super) async fn perform(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, a
         deadline,
     );
     slot.fault.set(None);
-    let running = Running { token: lease.token, task: lease.task, number: lease.attempt };
+    let running = Running::of(&lease);
     let _under_way = beacon::UnderWay::begin();
     let end = {
         let span = context.span();

@@ -17,6 +17,7 @@ use crate::beacon;
 use crate::context::Subject;
 use crate::failure::Failure;
 use crate::fault::{Fault, Site};
+use crate::lease::Lease;
 use crate::life::DIED_IDLE;
 use crate::message::{ChildDown, Ended, Revive, SupervisorMessage};
 use crate::panics::{PanicReport, caught, poll_caught};
@@ -94,6 +95,11 @@ pub(crate) struct Struck {
 }
 
 impl Running {
+    /// Returns the attempt of a lease.
+    pub(super) fn of(lease: &Lease) -> Self {
+        Self { token: lease.token, task: lease.task, number: lease.attempt }
+    }
+
     /// Returns the record of the attempt, of which only its own future knows more.
     pub(crate) fn attempt(self) -> Attempt {
         Attempt {

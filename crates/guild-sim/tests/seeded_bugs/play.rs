@@ -7,6 +7,7 @@ use guild_memory::store::RamDisk;
 use guild_memory::{CommitError, Commits, Durability, GroupNo, Memory, Submitted, Transaction};
 use guild_sim::checker::serial::list_append::{self, History, Operation, Outcome};
 
+use super::common::draws::Draws;
 use super::common::{bindings, completion, graph, task};
 use super::watchers::{Reads, Watchers};
 use super::{Checker, Objections};
@@ -18,18 +19,6 @@ const OPEN_MAX: usize = 3;
 /// Lists that are in use at once; there is a new one every few transactions.
 const LISTS: usize = 4;
 const COMMITS_PER_LIST: usize = 6;
-
-/// Draws that a seed repeats (splitmix64).
-pub(crate) struct Draws(u64);
-
-impl Draws {
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % bound as u64) as usize
-    }
-}
 
 /// A transaction under way.
 struct Session {
