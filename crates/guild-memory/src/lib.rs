@@ -29,6 +29,7 @@ mod rows;
 #[cfg(feature = "seeded-bugs")]
 pub mod seeded;
 #[cfg(not(feature = "seeded-bugs"))]
+#[expect(unreachable_pub, reason = "only a build with the feature shows it")]
 mod seeded;
 mod snapshot;
 pub mod store;
