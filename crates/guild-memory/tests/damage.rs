@@ -204,6 +204,47 @@ fn cut_files_and_flipped_bits_never_give_wrong_rows() {
     assert!(refused > 0 && opened > 0, "refused {refused}, opened {opened}");
 }
 
+/// The journal of a store that was killed, with a flipped bit anywhere: it is refused, or nothing that
+/// was acknowledged is missing.
+#[test]
+fn a_flipped_bit_in_the_journal_never_drops_what_was_acknowledged() {
+    const TASKS: u32 = 8;
+    let directory = tempfile::tempdir().unwrap();
+    let (live, killed) = (directory.path().join("live"), directory.path().join("killed"));
+    let mut world = on_sled(&live).unwrap();
+    world.memory.intern_roles(&["worker".into()]).unwrap();
+    world.submit("run", TASKS);
+    for number in 0..TASKS {
+        world.complete(task(0, number), &format!("output of {number}"));
+        world.memory.barrier().unwrap();
+    }
+    copy(&live, &killed);
+    let (mut refused, mut opened) = (0, 0);
+    let length = fs::metadata(killed.join("journal-0")).unwrap().len();
+    for file in ["journal-0", "journal-1"] {
+        let whole = fs::read(killed.join(file)).unwrap();
+        for at in (0..whole.len()).step_by(length as usize / 10) {
+            let damaged = directory.path().join("damaged");
+            copy(&killed, &damaged);
+            let mut content = whole.clone();
+            content[at] ^= 1 << (at % 8);
+            fs::write(damaged.join(file), content).unwrap();
+            match on_sled(&damaged) {
+                Err(OpenError::Store(StoreError::Corrupt { .. })) => refused += 1,
+                Err(error) => panic!("{file}, byte {at}: {error}"),
+                Ok(world) => {
+                    opened += 1;
+                    let done: Vec<(String, String)> =
+                        world.begin().scan_prefix("done/", 100).unwrap();
+                    assert_eq!(done.len(), TASKS as usize, "{file}, byte {at}");
+                }
+            }
+            fs::remove_dir_all(&damaged).unwrap();
+        }
+    }
+    assert!(refused >= 5, "refused {refused}, opened {opened}");
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {

@@ -17,8 +17,8 @@ const STORED_AT_BYTES: usize = 1 << 20;
 /// More may not wait for an engine that is slower than its callers.
 const WAITING_BYTES_MAX: usize = 32 << 20;
 
-/// Stores rows of a journal in an engine, durably on return, together with their last number.
-pub(super) type Storing = Box<dyn FnMut(&[u8], u64) -> Result<(), StoreError> + Send>;
+/// Stores the rows of batches in an engine, durably on return, together with their last number.
+pub(super) type Storing = Box<dyn FnMut(&[&[u8]], u64) -> Result<(), StoreError> + Send>;
 
 #[derive(Debug)]
 struct State {
@@ -123,11 +123,10 @@ impl WriteBehind {
     /// # Errors
     /// The journal cannot be synced, or the engine has failed.
     pub(super) fn sync(&mut self, level: Durability) -> Result<(), StoreError> {
-        if level == Durability::Disk {
-            for file in self.unsynced.drain(..) {
-                file.sync_data()
-                    .map_err(|error| StoreError::from_io(&self.path, "sync the journal", &error))?;
-            }
+        if level == Durability::Disk && !self.unsynced.is_empty() {
+            let error = |error| StoreError::from_io(&self.path, "sync the journal", &error);
+            self.unsynced.drain(..).try_for_each(|file| file.sync_data()).map_err(error)?;
+            self.shared.lock().journal.synced().map_err(error)?;
         }
         self.shared.lock().failure.clone().map_or(Ok(()), Err)
     }
@@ -190,5 +189,5 @@ fn run(shared: &Shared, path: &Path, mut storing: Storing) {
 fn store(path: &Path, storing: &mut Storing, full: &Full) -> Result<(), StoreError> {
     let synced = full.file.sync_data();
     synced.map_err(|error| StoreError::from_io(path, "sync the journal", &error))?;
-    storing(&full.rows, full.number)
+    storing(&full.content.bodies(), full.number)
 }

@@ -126,7 +126,7 @@ impl SledStore {
         let mut storing = storing(path.to_owned(), db.clone(), tree, &data)?;
         // Also when there is nothing to store: what a killed process gave sled is only now made
         // durable, and the journal is about to be written anew.
-        storing(&found.rows, found.number)?;
+        storing(&[&found.rows], found.number)?;
         let behind = WriteBehind::start(path, journal, storing)?;
         let stats = StoreStats::default();
         Ok(Self { behind, db, data, place, stats, has_rows: false, is_marked, directory })
@@ -236,11 +236,12 @@ fn storing(
     let data = data
         .try_clone()
         .map_err(|error| StoreError::from_io(&path, "open the data file", &error))?;
-    Ok(Box::new(move |rows, number| {
+    Ok(Box::new(move |batches, number| {
         caught(&path, "write rows", typed, || {
             // In the order of the tree, so that a page is fetched once; each row by itself, because a
             // batch keeps all that it replaces in RAM until its end. The journal makes them whole.
-            let newest: BTreeMap<&[u8], Option<&[u8]>> = Rows(rows).collect();
+            let rows = batches.iter().flat_map(|rows| Rows(rows));
+            let newest: BTreeMap<&[u8], Option<&[u8]>> = rows.collect();
             for (key, value) in newest {
                 match value {
                     Some(value) => db.insert(key, value)?,
