@@ -14,10 +14,13 @@ use std::time::Duration;
 use common::{Acts, Echo, count, events};
 use faulty::{Bomb, HangsOnce, patient};
 use guild::{
-    AcknowledgeError, Action, Agent, Cause, Drain, EndState, Guild, GuildBuilder, Incident,
-    IncidentKind, IncidentState, Life, RandomFaults, Reason, RetryPolicy, RunReport, Seed, Storage,
-    Task, TaskContext, TaskError,
+    AcknowledgeError, Action, Agent, Cause, Drain, Durability, EndState, Guild, GuildBuilder,
+    Incident, IncidentKind, IncidentState, LetterState, Life, Limits, RandomFaults, Reason,
+    RestartPolicy, RetryPolicy, RunReport, Seed, Storage, SupervisorSpec, Task, TaskContext,
+    TaskError,
 };
+use guild_sim::World;
+use guild_sim::world::Medium;
 use serde_json::{Value, json};
 use until::until;
 
@@ -258,4 +261,119 @@ fn what_a_person_says_is_recorded_and_survives_a_restart() {
     let log = events(&guild);
     let said = log.iter().find(|event| event["kind"] == "incident_acknowledged").unwrap();
     assert_eq!((&said["incident"], &said["note"]), (&json!(1), &json!("disk was full")));
+}
+
+/// A guild on a store whose events leave RAM at once, with agents that poison kills. The only one of the
+/// role `fragile` is not restarted for as long as a test runs.
+fn forgetful(store: &std::path::Path, dead_letters_max: usize) -> Guild {
+    let mut limits = Limits::default();
+    limits.events_in_memory_max = 4;
+    limits.dead_letters_max = dead_letters_max;
+    let mortal = || {
+        Acts(async |input: Value, _: &mut TaskContext| {
+            assert_ne!(input, "poison", "it is poisonous");
+            Ok(input)
+        })
+    };
+    let restart = RestartPolicy { intensity: 0, ..RestartPolicy::default() };
+    Guild::builder()
+        .role("worker", 2, mortal)
+        .role("fragile", 1, mortal)
+        .restart(patient())
+        .supervise("fragile", SupervisorSpec { restart, ..SupervisorSpec::default() })
+        .limits(limits)
+        .store(Storage::Directory(store.into()))
+        .start()
+        .unwrap()
+}
+
+fn run_as(guild: &Guild, name: &str, tasks: impl IntoIterator<Item = Task>) {
+    let mut graph = guild.graph(name);
+    for task in tasks {
+        graph.add(task);
+    }
+    let graph = graph.build().unwrap();
+    guild::block_on(async { guild.submit(graph).await.unwrap().wait().await.unwrap() });
+}
+
+fn poison(name: &str, role: &str) -> Task {
+    Task::new(name, role).input("poison").retry(RetryPolicy::immediately(2))
+}
+
+#[test]
+fn letters_and_incidents_are_there_after_a_restart_when_their_events_have_long_left_ram() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = |guild: &Guild| {
+        let of_agents = |found: &&Incident| found.report.kind == IncidentKind::AgentCrashed;
+        let (incidents, open) = (guild.incidents(), IncidentState::Open);
+        incidents.iter().filter(of_agents).filter(|found| found.state() == open).count()
+    };
+    let guild = forgetful(directory.path(), 1_000);
+    let fragile = poison("fragile", "fragile").retry(RetryPolicy::once());
+    run_as(&guild, "deadly", [poison("one", "worker"), poison("two", "worker"), fragile]);
+    until("all others live again", || open(&guild) == 1);
+    run_as(&guild, "later", (0..2_000).map(|n| Task::numbered(n, "worker")));
+    let (letters, groups) = (guild.dead_letters(), guild.incident_groups());
+    let told = |guild: &Guild| -> Vec<_> {
+        guild.incidents().into_iter().map(|incident| (incident.number, incident.report)).collect()
+    };
+    let incidents = told(&guild);
+    guild::block_on(guild.shutdown(Drain::Now)).unwrap();
+    assert!(guild.events(1).available().is_err(), "the log begins long after the crashes");
+    assert_eq!(letters.iter().map(|letter| letter.crashes.len()).sum::<usize>(), 5);
+
+    let again = forgetful(directory.path(), 1_000);
+    assert_eq!(again.dead_letters(), letters);
+    assert_eq!(told(&again), incidents);
+    let counts = |groups: &[guild::IncidentGroup]| -> Vec<_> {
+        groups.iter().map(|group| (group.fingerprint, group.count)).collect()
+    };
+    assert_eq!(counts(&again.incident_groups()), counts(&groups));
+    until("the agent that stayed down lives again", || open(&again) == 0);
+    let retried = guild::block_on(again.retry_letter(letters[0].task)).unwrap();
+    guild::block_on(retried.wait()).unwrap();
+    again.discard_letter(letters[1].task, "known").unwrap();
+    guild::block_on(again.shutdown(Drain::Now)).unwrap();
+
+    let last = forgetful(directory.path(), 1_000);
+    let states: Vec<_> = last.dead_letters().into_iter().map(|letter| letter.state).collect();
+    guild::block_on(last.shutdown(Drain::Now)).unwrap();
+    let waiting = LetterState::Waiting;
+    let discarded = LetterState::Discarded("known".into());
+    assert_eq!(states, [LetterState::Retried(retried.id()), discarded, waiting.clone(), waiting]);
+}
+
+#[test]
+fn every_letter_that_is_kept_over_a_restart_can_be_tried_again() {
+    let mut limits = Limits::default();
+    limits.dead_letters_max = 2;
+    let dies = || {
+        Acts(async |input: Value, _: &mut TaskContext| {
+            assert_ne!(input, "poison", "it is poisonous");
+            Ok(input)
+        })
+    };
+    let medium = Medium::Disk { durability: Durability::Process, sync: Default::default() };
+    let world = World::with_seed(1).role("worker", 2, dies).restart(patient());
+    let mut world = world.limits(limits).medium(medium).start().unwrap();
+    let mut graph = world.graph("deadly");
+    // The first task is the last to die: the letters that are kept are not those of the last tasks.
+    let minute = Duration::from_secs(60);
+    let late = RetryPolicy { backoff_first: minute, backoff_max: minute, ..RetryPolicy::once() };
+    graph.add(poison("late", "worker").retry(RetryPolicy { attempts_max: 2, ..late }));
+    for number in 0..3 {
+        graph.add(poison(&format!("early-{number}"), "worker"));
+    }
+    let graph = graph.build().unwrap();
+    world.run(graph).unwrap();
+    world.restart().unwrap();
+
+    let guild = world.guild().clone();
+    let letters = guild.dead_letters();
+    assert_eq!((letters.len(), letters[1].task.index.0), (2, 0));
+    for letter in letters {
+        let guild = guild.clone();
+        world.block_on(async move { guild.retry_letter(letter.task).await }).unwrap();
+    }
+    world.shut_down();
 }

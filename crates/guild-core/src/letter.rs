@@ -84,8 +84,8 @@ impl DeadLetters {
         Self { letters, order, letters_max, failing: BTreeMap::new() }
     }
 
-    /// Adds the next record of the log.
-    pub fn apply(&mut self, record: &EventRecord) {
+    /// Adds the next record of the log; returns the task whose letter there is no room for any more.
+    pub fn apply(&mut self, record: &EventRecord) -> Option<TaskId> {
         match &record.event {
             Event::TaskFailed { task, attempt, agent, incarnation, cause, message, .. } => {
                 let failing = self.failing.entry(*task).or_default();
@@ -106,7 +106,7 @@ impl DeadLetters {
             Event::TaskEnded { task, state } => {
                 let failing = self.failing.remove(task).unwrap_or_default();
                 if *state == EndState::DeadLettered {
-                    self.add(*task, record.at, failing);
+                    return self.add(*task, record.at, failing);
                 }
             }
             Event::LetterRetried { task, run } => {
@@ -122,6 +122,7 @@ impl DeadLetters {
             }
             _ => {}
         }
+        None
     }
 
     /// Returns the letters, oldest first.
@@ -134,13 +135,13 @@ impl DeadLetters {
         self.letters.get(&task)
     }
 
-    fn add(&mut self, task: TaskId, at: Timestamp, failing: Failing) {
+    fn add(&mut self, task: TaskId, at: Timestamp, failing: Failing) -> Option<TaskId> {
         if self.letters_max == 0 {
-            return;
+            return Some(task);
         }
-        if self.order.len() == self.letters_max
-            && let Some(oldest) = self.order.pop_front()
-        {
+        let is_full = self.order.len() == self.letters_max;
+        let oldest = if is_full { self.order.pop_front() } else { None };
+        if let Some(oldest) = oldest {
             self.letters.remove(&oldest);
         }
         let Failing { crashes, is_poison } = failing;
@@ -148,6 +149,7 @@ impl DeadLetters {
         let letter = DeadLetter { task, at, is_poison, crashes, retries: 0, state };
         self.letters.insert(task, letter);
         self.order.push_back(task);
+        oldest
     }
 }
 
@@ -198,6 +200,18 @@ mod tests {
         let attempts: Vec<_> = all[0].crashes.iter().map(|crash| crash.attempt).collect();
         assert_eq!(attempts, [1, 2]);
         assert!(letters.failing.is_empty(), "nothing is kept of what has ended");
+    }
+
+    #[test]
+    fn whoever_keeps_more_of_a_letter_learns_which_one_had_to_go() {
+        let gone = |letters_max: usize| {
+            let mut letters = DeadLetters::new(letters_max);
+            let record = |seq, event| EventRecord { seq, at: Timestamp(seq), event };
+            [1, 2, 3].map(|seq| letters.apply(&record(seq, dead(seq as u32))))
+        };
+
+        assert_eq!(gone(2), [None, None, Some(task(1))]);
+        assert_eq!(gone(0), [1, 2, 3].map(|index| Some(task(index))));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use self::absent::Absent;
 pub(crate) use self::copy::slice_after;
 use self::copy::{Copy, Target, give_up, into_store_error};
 use crate::checkpoint::{self, CheckpointError, CheckpointInfo, Writer};
-use crate::recovery::load;
+use crate::recovery::load_without_log;
 use crate::seeded::{self, Bug};
 use crate::store::{Durability, Reopen, Store, StoreError, WriteBatch};
 
@@ -322,12 +322,12 @@ fn redo(
         sibling = whole;
         apply(&mut *sibling, batch)?;
         sibling.sync(Durability::Disk)?;
-        load(&*sibling, 0)?;
+        load_without_log(&*sibling)?;
         sibling.take_over(store)?;
         return Ok(sibling);
     }
     attempt(&mut *store, batch, level).map_err(|failure| failure.error)?;
-    load(&*store, 0)?;
+    load_without_log(&*store)?;
     Ok(store)
 }
 

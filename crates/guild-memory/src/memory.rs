@@ -19,6 +19,8 @@ use std::sync::Arc;
 
 use guild_core::event::{Event, EventRecord};
 use guild_core::id::{BootEpoch, QuotaId, RoleId, RunId};
+use guild_core::incident::IncidentBook;
+use guild_core::letter::DeadLetters;
 use guild_core::limits::Limits;
 use guild_core::time::Timestamp;
 
@@ -84,8 +86,10 @@ pub struct Recovered {
     pub runs: Vec<RecoveredRun>,
     /// The newest events, at most [`Limits::events_in_memory_max`].
     pub events: Vec<EventRecord>,
-    /// Number of the newest incident; 0: there is none.
-    pub incidents: u64,
+    /// The dead letters of the whole log, at most [`Limits::dead_letters_max`].
+    pub letters: DeadLetters,
+    /// The incidents of the whole log, at most [`Limits::incidents_in_memory_max`].
+    pub incidents: IncidentBook,
     /// Number of the newest injected fault; 0: there is none.
     pub faults: u64,
     /// What was in use of each quota, and when that changed last.
@@ -131,10 +135,11 @@ impl Memory {
         commits: Commits,
     ) -> Result<(Self, Recovered), OpenError> {
         let Some(store) = store else {
-            return Ok(Self::new(None, durability, limits, Loaded::default(), BootEpoch(1)));
+            let nothing = Loaded::nothing(&limits);
+            return Ok(Self::new(None, durability, limits, nothing, BootEpoch(1)));
         };
         check_limits(&limits)?;
-        let loaded = load(&*store, limits.events_in_memory_max)?;
+        let loaded = load(&*store, &limits)?;
         Self::boot(store, loaded, None, durability, limits, commits)
     }
 
@@ -208,6 +213,7 @@ impl Memory {
             quotas: loaded.catalog.quotas,
             runs: loaded.runs,
             events: loaded.recent.into(),
+            letters: loaded.letters,
             incidents: loaded.incidents,
             faults: loaded.faults,
             quotas_in_use: loaded.quotas_in_use,

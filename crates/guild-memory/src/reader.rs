@@ -16,7 +16,7 @@ use crate::key;
 use crate::memory::{Memory, OpenError};
 use crate::names::NameTable;
 use crate::record::{Assembler, decode_group};
-use crate::recovery::{Loaded, RecoveredRun, load};
+use crate::recovery::{Loaded, RecoveredRun, load_without_log};
 use crate::snapshot::Snapshot;
 use crate::store::{self, Durability, Store, StoreError};
 
@@ -89,7 +89,7 @@ impl StoreView {
     /// # Errors
     /// See [`StoreError`].
     pub fn of(store: Box<dyn Store>) -> Result<Self, StoreError> {
-        let loaded = load(&*store, 0)?;
+        let loaded = load_without_log(&*store)?;
         let (names, snapshot) = (loaded.names(), loaded.data.snapshot());
         Ok(Self { store, loaded, names, snapshot })
     }

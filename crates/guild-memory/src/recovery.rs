@@ -11,6 +11,9 @@ use guild_core::event::{Event, EventRecord};
 use guild_core::graph::{Bindings, Graph};
 use guild_core::history::{RunHistory, TaskEnd};
 use guild_core::id::{BootEpoch, CommitVersion, QuotaId, RunId, TaskId, TaskIndex};
+use guild_core::incident::IncidentBook;
+use guild_core::letter::DeadLetters;
+use guild_core::limits::Limits;
 use guild_core::payload::Payload;
 use guild_core::time::Timestamp;
 
@@ -64,7 +67,7 @@ pub(crate) fn edges(graph: &Graph) -> u64 {
 }
 
 /// Everything that a store holds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Loaded {
     /// The newest boot; none: the store is fresh.
     pub(crate) epoch: Option<BootEpoch>,
@@ -77,16 +80,36 @@ pub(crate) struct Loaded {
     /// Sequence number of the newest event; 0: there is none.
     pub(crate) last_seq: u64,
     pub(crate) last_at: Timestamp,
-    /// The newest events, as many as were asked for.
+    /// The newest events, as many as the limits allow.
     pub(crate) recent: VecDeque<EventRecord>,
-    /// Number of the newest incident; 0: there is none.
-    pub(crate) incidents: u64,
+    /// The tasks that died and the incidents, of the whole log, as many as the limits allow.
+    pub(crate) letters: DeadLetters,
+    pub(crate) incidents: IncidentBook,
     pub(crate) faults: u64,
     /// What was in use of each quota, and when that changed last.
     pub(crate) quotas_in_use: BTreeMap<QuotaId, (Timestamp, u32)>,
 }
 
 impl Loaded {
+    /// Returns what a fresh store holds.
+    pub(crate) fn nothing(limits: &Limits) -> Self {
+        Self {
+            epoch: None,
+            catalog: CatalogRow::default(),
+            data: Data::default(),
+            large: References::default(),
+            ledger: Ledger::default(),
+            runs: Vec::new(),
+            last_seq: 0,
+            last_at: Timestamp::default(),
+            recent: VecDeque::new(),
+            letters: DeadLetters::new(limits.dead_letters_max),
+            incidents: IncidentBook::new(limits, 0),
+            faults: 0,
+            quotas_in_use: BTreeMap::new(),
+        }
+    }
+
     pub(crate) fn names(&self) -> NameTable {
         let mut names = NameTable::default();
         names.set_roles(self.catalog.roles.clone());
@@ -103,9 +126,18 @@ impl Loaded {
     }
 }
 
-/// Reads a store, and keeps the newest `recent_max` events.
-pub(crate) fn load(store: &dyn Store, recent_max: usize) -> Result<Loaded, StoreError> {
-    let mut loaded = Loaded::default();
+/// Reads a store, and of its log keeps only what its runs and data add up to.
+pub(crate) fn load_without_log(store: &dyn Store) -> Result<Loaded, StoreError> {
+    let mut limits = Limits::default();
+    limits.events_in_memory_max = 0;
+    limits.dead_letters_max = 0;
+    limits.incidents_in_memory_max = 0;
+    load(store, &limits)
+}
+
+/// Reads a store, and keeps as much of its log as the limits allow.
+pub(crate) fn load(store: &dyn Store, limits: &Limits) -> Result<Loaded, StoreError> {
+    let mut loaded = Loaded::nothing(limits);
     if !check_format(store)? {
         return Ok(loaded);
     }
@@ -117,7 +149,7 @@ pub(crate) fn load(store: &dyn Store, recent_max: usize) -> Result<Loaded, Store
     load_outputs(store, &mut loaded)?;
     let mut entries = Entries::of(store);
     load_data(store, &mut loaded, &mut entries)?;
-    load_events(store, &mut loaded, &mut entries, boot.epoch, recent_max)?;
+    load_events(store, &mut loaded, &mut entries, boot.epoch, limits.events_in_memory_max)?;
     loaded.large = entries.into_references();
     check_outputs(&mut loaded).map_err(|what| StoreError::corrupt(store.path(), what))?;
     Ok(loaded)
@@ -211,9 +243,8 @@ fn load_events(
             fold(&mut loaded.runs, record, header.version)?;
             loaded.last_seq = record.seq;
             loaded.last_at = loaded.last_at.max(record.at);
-            if let Event::IncidentOpened(incident) = &record.event {
-                loaded.incidents = incident.number;
-            }
+            loaded.letters.apply(record);
+            loaded.incidents.recall(record);
             if let Event::FaultInjected { fault, .. } = &record.event {
                 loaded.faults = *fault;
             }

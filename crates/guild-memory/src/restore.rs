@@ -5,12 +5,13 @@ use std::ops::ControlFlow::{Break, Continue};
 use std::path::{Path, PathBuf};
 
 use guild_core::id::BootEpoch;
+use guild_core::limits::Limits;
 
 use crate::checkpoint::{self, CheckpointError, CheckpointInfo, Writer};
 use crate::engine;
 use crate::key;
 use crate::record::BootRow;
-use crate::recovery::{Loaded, load};
+use crate::recovery::{Loaded, load, load_without_log};
 use crate::rows::{meta, meta_row};
 use crate::store::{self, Durability, Engine, Place, Store, StoreError, WriteBatch};
 
@@ -38,7 +39,7 @@ pub fn write_checkpoint(
 ) -> Result<CheckpointInfo, CheckpointError> {
     let path = path.as_ref();
     let store = store::open_existing(path)?;
-    load(&*store, 0)?;
+    load_without_log(&*store)?;
     let target = to.map_or_else(|| checkpoint::next_path(path), Ok)?;
     let mut writer = Writer::begin(target)?;
     copy(&*store, &mut writer)?;
@@ -76,7 +77,7 @@ pub fn migrate(
     engine: Engine,
 ) -> Result<u64, StoreError> {
     let source = store::open_existing(from)?;
-    load(&*source, 0)?;
+    load_without_log(&*source)?;
     let mut target = store::create(to, engine)?;
     let (mut rows, mut position) = (0, None::<Vec<u8>>);
     loop {
@@ -94,7 +95,7 @@ pub fn migrate(
         }
     }
     target.sync(Durability::Disk)?;
-    load(&*target, 0)?;
+    load_without_log(&*target)?;
     target.close()?;
     source.close()?;
     Ok(rows)
@@ -113,7 +114,7 @@ fn put_back(
     skip.put(key::BOOT, meta_row(key::BOOT, &BootRow { epoch }));
     fresh.apply(&skip)?;
     fresh.sync(Durability::Disk)?;
-    load(&*fresh, 0)?;
+    load_without_log(&*fresh)?;
     let label = if reason.is_some() { "damaged" } else { "replaced" };
     let aside = place.replace_by(fresh, &at, label)?;
     Ok(Restored { checkpoint, aside, reason })
@@ -123,8 +124,8 @@ fn put_back(
 type Opened = (Box<dyn Store>, Loaded, Option<Restored>);
 
 /// Opens and reads the store in a directory, or puts the newest checkpoint in its place.
-pub(crate) fn open_or_restore(path: &Path, events_max: usize) -> Result<Opened, StoreError> {
-    let damaged = match open_loaded(path, events_max) {
+pub(crate) fn open_or_restore(path: &Path, limits: &Limits) -> Result<Opened, StoreError> {
+    let damaged = match open_loaded(path, limits) {
         Ok((store, loaded)) => return Ok((store, loaded, None)),
         Err(error @ StoreError::Corrupt { .. }) => error,
         Err(error) => return Err(error),
@@ -139,7 +140,7 @@ pub(crate) fn open_or_restore(path: &Path, events_max: usize) -> Result<Opened, 
                     error = %damaged, checkpoint = %file.display(), aside = ?restored.aside,
                     "store was damaged; it is kept aside and a checkpoint took its place"
                 );
-                let (store, loaded) = open_loaded(path, events_max)?;
+                let (store, loaded) = open_loaded(path, limits)?;
                 return Ok((store, loaded, Some(restored)));
             }
             Err(error) => tracing::error!(%error, "a checkpoint cannot be used"),
@@ -148,9 +149,9 @@ pub(crate) fn open_or_restore(path: &Path, events_max: usize) -> Result<Opened, 
     Err(damaged)
 }
 
-fn open_loaded(path: &Path, events_max: usize) -> Result<(Box<dyn Store>, Loaded), StoreError> {
+fn open_loaded(path: &Path, limits: &Limits) -> Result<(Box<dyn Store>, Loaded), StoreError> {
     let store = store::open(path)?;
-    let loaded = load(&*store, events_max)?;
+    let loaded = load(&*store, limits)?;
     Ok((store, loaded))
 }
 

@@ -9,12 +9,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use guild_core::event::{Event, EventRecord};
+use guild_core::event::Event;
 use guild_core::id::{AgentId, Incarnation, TaskId};
 use guild_core::incident::{
     AcknowledgeError, Attempt, Group, Incident, IncidentBook, IncidentKind, Reason, Report,
 };
-use guild_core::limits::Limits;
 use guild_core::time::Timestamp;
 
 /// The incidents of a guild; every clone is the same book.
@@ -42,9 +41,8 @@ pub(crate) struct Details {
 }
 
 impl Incidents {
-    /// Returns an empty book; `opened_before` were opened before this start.
-    pub(crate) fn new(limits: &Limits, opened_before: u64) -> Self {
-        let book = IncidentBook::new(limits, opened_before);
+    /// Returns the incidents that there were before this start.
+    pub(crate) fn new(book: IncidentBook) -> Self {
         let desk = Mutex::new(Desk { book, failed: BTreeMap::new() });
         Self(Arc::new(Shared { desk, is_watching: AtomicBool::new(false) }))
     }
@@ -64,11 +62,9 @@ impl Incidents {
         self.desk().book.opened()
     }
 
-    /// Takes what happened before this start; returns the events of what the start ends.
-    pub(crate) fn recall(&self, now: Timestamp, records: &[EventRecord]) -> Vec<Event> {
-        let mut desk = self.desk();
-        records.iter().for_each(|record| desk.book.recall(record));
-        desk.book.guild_started(now)
+    /// Recovers what a start ends; the events that this returns belong into the log.
+    pub(crate) fn guild_started(&self, now: Timestamp) -> Vec<Event> {
+        self.change(|desk| desk.book.guild_started(now))
     }
 
     /// Opens an incident; the events that this returns belong into the log.

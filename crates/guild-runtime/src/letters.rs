@@ -1,6 +1,6 @@
 //! Keeps the dead letters of a guild, with what is needed to try them again.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use guild_core::event::EventRecord;
@@ -31,36 +31,30 @@ pub(crate) struct LetterBox(Arc<Mutex<Desk>>);
 
 struct Desk {
     letters: DeadLetters,
-    /// Each task alone, with the input that it had; the oldest first.
-    graphs: VecDeque<(TaskId, Graph)>,
-    letters_max: usize,
+    /// Each task alone, with the input that it had, as long as its letter is kept.
+    graphs: BTreeMap<TaskId, Graph>,
 }
 
 impl LetterBox {
-    /// Returns a box for this many letters, with those that earlier events tell of.
-    pub(crate) fn new(letters_max: usize, before: &[EventRecord]) -> Self {
-        let letters = DeadLetters::new(letters_max);
-        let desk =
-            Self(Arc::new(Mutex::new(Desk { letters, graphs: VecDeque::new(), letters_max })));
-        desk.apply(before);
-        desk
+    /// Returns a box with the letters from before this start.
+    pub(crate) fn new(letters: DeadLetters) -> Self {
+        Self(Arc::new(Mutex::new(Desk { letters, graphs: BTreeMap::new() })))
     }
 
     /// Learns of events that are durable.
     pub(crate) fn apply(&self, records: &[EventRecord]) {
         let mut desk = self.desk();
-        records.iter().for_each(|record| desk.letters.apply(record));
+        let Desk { letters, graphs } = &mut *desk;
+        for record in records {
+            if let Some(gone) = letters.apply(record) {
+                graphs.remove(&gone);
+            }
+        }
     }
 
     /// Keeps a task that has died, so that it can be tried again.
     pub(crate) fn keep(&self, task: TaskId, alone: Graph) {
-        let mut desk = self.desk();
-        if desk.graphs.len() >= desk.letters_max {
-            desk.graphs.pop_front();
-        }
-        if desk.letters_max > 0 {
-            desk.graphs.push_back((task, alone));
-        }
+        self.desk().graphs.insert(task, alone);
     }
 
     /// Returns the letters, oldest first.
@@ -75,8 +69,7 @@ impl LetterBox {
 
     /// Returns the task alone.
     pub(crate) fn graph(&self, task: TaskId) -> Option<Graph> {
-        let desk = self.desk();
-        desk.graphs.iter().find(|(kept, _)| *kept == task).map(|(_, graph)| graph.clone())
+        self.desk().graphs.get(&task).cloned()
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {

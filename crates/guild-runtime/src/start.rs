@@ -13,7 +13,8 @@ use guild_core::event::{Cause, ClockKind, EndState, Event, QuotaTerms, Setup, Se
 use guild_core::graph::Catalog;
 use guild_core::history::TaskEnd;
 use guild_core::id::{Incarnation, QuotaId, RoleId, TaskId, TaskIndex};
-use guild_core::incident::{Action, IncidentKind};
+use guild_core::incident::{Action, IncidentBook, IncidentKind};
+use guild_core::letter::DeadLetters;
 use guild_core::planner::{Decisions, Planner, PlannerConfig, ReadyOrder, RestoredRun};
 use guild_core::quota::QuotaSpec;
 use guild_core::supervision::Tree as Supervision;
@@ -122,7 +123,8 @@ pub(crate) fn stand_up(mut opened: Opened) -> Guild {
     let owns_system = opened.stage.is_none();
     show_recovered(&mut opened);
     let limits = opened.catalog.limits.clone();
-    let Recovered { incidents: incidents_before, faults: faults_before, .. } = opened.recovered;
+    let incidents_before = opened.recovered.incidents.opened();
+    let faults_before = opened.recovered.faults;
     let restored = opened.recovered.restored.take();
     let surroundings = surroundings(&mut opened, clock);
     crate::panics::capture_backtraces(opened.backtraces);
@@ -164,9 +166,11 @@ pub(crate) fn stand_up(mut opened: Opened) -> Guild {
 
 /// Returns what all actors share; the incidents that this start ends are recorded.
 fn surroundings(opened: &mut Opened, clock: Clock) -> Arc<Surroundings> {
-    let Recovered { incidents, faults, .. } = opened.recovered;
-    let incidents = Incidents::new(&opened.catalog.limits, incidents);
-    for event in incidents.recall(clock.now(), &opened.recovered.events) {
+    let (limits, recovered) = (&opened.catalog.limits, &mut opened.recovered);
+    let letters = std::mem::replace(&mut recovered.letters, DeadLetters::new(0));
+    let incidents = std::mem::replace(&mut recovered.incidents, IncidentBook::new(limits, 0));
+    let (faults, incidents) = (recovered.faults, Incidents::new(incidents));
+    for event in incidents.guild_started(clock.now()) {
         opened.memory.record(clock.now(), event);
     }
     Arc::new(Surroundings {
@@ -184,7 +188,7 @@ fn surroundings(opened: &mut Opened, clock: Clock) -> Arc<Surroundings> {
             opened.stage.is_none().then_some(opened.catalog.limits.blocking_threads_max),
         ),
         watchdog: Watchdog::default(),
-        letters: LetterBox::new(opened.catalog.limits.dead_letters_max, &opened.recovered.events),
+        letters: LetterBox::new(letters),
         incidents,
         cancellations: Cancellations::new(&agents_of(&opened.roles)),
         clock,
@@ -356,10 +360,12 @@ impl Tree {
         }
         book.recovered(run.outputs);
         for (index, history) in (0..).map(TaskIndex).zip(&run.history.tasks) {
+            let (task, letters) = (TaskId { run: run.id, index }, &self.surroundings.letters);
             if history.end == Some(TaskEnd::Ended(EndState::DeadLettered))
+                && letters.retries(task).is_some()
                 && let Some(alone) = self.surroundings.alone(&book, run.id, index)
             {
-                self.surroundings.letters.keep(TaskId { run: run.id, index }, alone);
+                letters.keep(task, alone);
             }
         }
         if let Some((outcome, tally, makespan_us)) = run.history.ended {

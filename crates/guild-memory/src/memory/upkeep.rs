@@ -27,8 +27,7 @@ impl Memory {
         commits: Commits,
     ) -> Result<(Self, Recovered), OpenError> {
         check_limits(&limits)?;
-        let (store, loaded, restored) =
-            open_or_restore(path.as_ref(), limits.events_in_memory_max)?;
+        let (store, loaded, restored) = open_or_restore(path.as_ref(), &limits)?;
         Self::boot(store, loaded, restored, durability, limits, commits)
     }
 
