@@ -1,6 +1,8 @@
 //! Agents that block their thread: what is promised of loops without an await, and of work that blocks.
 
 mod common;
+#[path = "common/until.rs"]
+mod until;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -9,18 +11,24 @@ use std::time::Duration;
 
 use common::{Acts, Echo, count, events};
 use guild::{
-    Agent, Cause, Drain, Event, Fault, FaultPoint, Guild, GuildBuilder, Hit, Limits, Outcome,
-    RestartPolicy, RetryPolicy, RunError, Site, Strike, Task, TaskContext, TaskError,
+    Agent, Cause, Drain, Event, Fault, FaultPoint, Guild, GuildBuilder, Hit, IncidentKind, Limits,
+    Outcome, RestartPolicy, RetryPolicy, RunError, Site, Strategy, Strike, SupervisorSpec, Task,
+    TaskContext, TaskError,
 };
 use serde_json::{Value, json};
+use until::until;
 
 /// A loop that ends when the test says so, and is ended when the test fails.
 #[derive(Default)]
-struct Loop(Arc<AtomicBool>);
+struct Loop {
+    ended: Arc<AtomicBool>,
+    /// How often work was performed beside it, by whomever.
+    performed: Arc<AtomicU32>,
+}
 
 impl Loop {
     fn end(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.ended.store(true, Ordering::Relaxed);
     }
 }
 
@@ -40,13 +48,14 @@ fn limits(hold_hard: Duration) -> Limits {
 /// Agents on one thread; the first attempt of a task with the input "loop" never ends by itself.
 fn loopers(agents: u32, limits: Limits) -> (GuildBuilder, Loop) {
     let endless = Loop::default();
-    let ended = Arc::clone(&endless.0);
+    let (ended, performed) = (Arc::clone(&endless.ended), Arc::clone(&endless.performed));
     let guild = Guild::builder().agent_threads(1).limits(limits).validate(true).role(
         "worker",
         agents,
         move || {
-            let ended = Arc::clone(&ended);
+            let (ended, performed) = (Arc::clone(&ended), Arc::clone(&performed));
             Acts(async move |input: Value, task: &mut TaskContext| {
+                performed.fetch_add(u32::from(input == "work"), Ordering::Relaxed);
                 if input == "loop" && task.attempt() == 1 {
                     while !ended.load(Ordering::Relaxed) {
                         std::hint::spin_loop();
@@ -109,6 +118,8 @@ fn ninety_nine_neighbours_of_an_endless_loop_complete_elsewhere_and_its_late_res
             }
         }
         guild.shutdown(Drain::Now).await.unwrap();
+        let performed = endless.performed.load(Ordering::Relaxed);
+        assert_eq!(performed, 300, "what waits on the thread that was given up stays undone");
         let log = events(&guild);
         let hogs = log.iter().filter(|event| event["task"] == "hog");
         assert_eq!(hogs.filter(|event| event["kind"] == "task_completed").count(), 1);
@@ -146,7 +157,7 @@ impl Agent for BlocksAtTheEnd {
 #[test]
 fn an_agent_that_blocks_its_thread_in_its_end_is_seen_and_the_others_live_on_elsewhere() {
     let endless = Loop::default();
-    let (ended, has_blocked) = (Arc::clone(&endless.0), Arc::default());
+    let (ended, has_blocked) = (Arc::clone(&endless.ended), Arc::default());
     let guild = Guild::builder()
         .agent_threads(1)
         .limits(limits(Duration::from_millis(500)))
@@ -180,6 +191,84 @@ fn an_agent_that_blocks_its_thread_in_its_end_is_seen_and_the_others_live_on_els
         endless.end();
         guild.shutdown(Drain::Now).await.unwrap();
     });
+}
+
+/// Makes the hosts of a role panic in front of their first assignments.
+struct FirstBlows(AtomicU32);
+
+impl FaultPoint for FirstBlows {
+    fn strike(&self, hit: &Hit<'_>) -> Option<Strike> {
+        let is_of_pair = hit.agent.is_some_and(|agent| agent.role.0 == 1);
+        let is_due =
+            hit.site == Site::Assign && is_of_pair && self.0.fetch_add(1, Ordering::Relaxed) < 2;
+        is_due.then(|| Strike::new(Fault::CrashQueued, "crash_queued"))
+    }
+}
+
+#[test]
+fn a_host_that_panics_after_its_life_was_given_up_is_told_and_waits_for_its_next_life() {
+    let endless = Loop::default();
+    let (ended, holds) = (Arc::clone(&endless.ended), Arc::new(AtomicBool::new(false)));
+    let is_held = Arc::clone(&holds);
+    let second = Duration::from_secs(1);
+    let restart = RestartPolicy { backoff_first: second, jitter: 0.0, ..RestartPolicy::default() };
+    let spec = SupervisorSpec {
+        strategy: Strategy::OneForAll,
+        restart,
+        shutdown: Duration::from_millis(50),
+        ..SupervisorSpec::default()
+    };
+    let guild = Guild::builder()
+        .agent_threads(2)
+        .role("hog", 2, move || {
+            let (ended, holds) = (Arc::clone(&ended), Arc::clone(&is_held));
+            Acts(async move |input: Value, _: &mut TaskContext| {
+                holds.store(true, Ordering::Relaxed);
+                while !ended.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+                Ok(input)
+            })
+        })
+        .role("pair", 2, || Echo)
+        .supervise("pair", spec)
+        .limits(limits(Duration::ZERO))
+        .faults(Arc::new(FirstBlows(AtomicU32::new(0))))
+        .validate(true)
+        .start()
+        .unwrap();
+    let submit = |name: &'static str, role: &str, tasks: u32| {
+        let mut graph = guild.graph(name);
+        for number in 0..tasks {
+            graph.add(Task::numbered(number, role));
+        }
+        let graph = graph.build().unwrap();
+        guild::block_on(guild.submit(graph)).unwrap()
+    };
+    let hog = submit("hog", "hog", 1);
+    until("a thread is held", || holds.load(Ordering::Relaxed));
+    // One of the pair panics; the other one cannot be stopped, and its own panic still waits for it.
+    let pair = submit("pair", "pair", 2);
+    until("one is left behind", || count(&events(&guild), "agent_stopped") == 1);
+    endless.end();
+    guild::block_on(async {
+        assert_eq!(pair.wait().await.unwrap().outcome(), Outcome::Completed);
+        assert_eq!(hog.wait().await.unwrap().outcome(), Outcome::Completed);
+        guild.shutdown(Drain::Now).await.unwrap();
+    });
+
+    let log = events(&guild);
+    let restarted = log.iter().filter(|event| event["kind"] == "agent_restarted");
+    let delays: Vec<_> = restarted.map(|event| event["delay_us"].as_u64().unwrap()).collect();
+    assert_eq!(delays.len(), 2);
+    assert!(delays.iter().all(|delay| *delay > 0), "nobody lives again at once: {delays:?}");
+    let told = guild.incidents().into_iter().map(|found| (found.report.kind, found.report.fault));
+    let mut told: Vec<_> = told.collect();
+    told.sort_unstable();
+    let kinds: Vec<_> = told.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(kinds, [IncidentKind::AgentCrashed, IncidentKind::HostPanicked]);
+    let faults: BTreeSet<_> = told.iter().map(|(_, fault)| *fault).collect();
+    assert_eq!(faults, BTreeSet::from([Some(1), Some(2)]), "each fault has its incident");
 }
 
 /// Stalls the thread of the first attempt.
@@ -235,7 +324,7 @@ impl Agent for Tells {
 #[test]
 fn agents_that_are_restarted_leave_a_thread_that_another_one_keeps_busy() {
     let endless = Loop::default();
-    let ended = Arc::clone(&endless.0);
+    let ended = Arc::clone(&endless.ended);
     let hog = move || {
         let ended = Arc::clone(&ended);
         Acts(async move |_: Value, task: &mut TaskContext| {
@@ -354,7 +443,7 @@ fn a_role_behind_a_bulkhead_works_on_while_the_threads_of_others_are_blocked() {
     });
 }
 
-/// Lets the work of a test wait for each other on whatever threads it is.
+/// Lets work wait on whatever thread it is until so many have come.
 #[derive(Default)]
 struct Meeting {
     there: Mutex<u32>,
@@ -362,11 +451,13 @@ struct Meeting {
 }
 
 impl Meeting {
-    /// Waits until this many are there at once.
-    fn join(&self, count: u32) {
-        let mut there = self.there.lock().expect("nobody panics here");
-        *there += 1;
+    fn come(&self) {
+        *self.there.lock().expect("nobody panics here") += 1;
         self.changed.notify_all();
+    }
+
+    fn wait_for(&self, count: u32) {
+        let there = self.there.lock().expect("nobody panics here");
         let met = self.changed.wait_while(there, |there| *there < count);
         drop(met.expect("nobody panics here"));
     }
@@ -378,19 +469,25 @@ fn work_that_blocks_goes_to_a_bounded_pool_and_its_panic_is_that_of_its_agent() 
     limits.blocking_threads_max = 2;
     let (meeting, most) = (Arc::new(Meeting::default()), Arc::new(AtomicU32::new(0)));
     let (now, highest) = (Arc::new(AtomicU32::new(0)), Arc::clone(&most));
+    let asked = Arc::new(Meeting::default());
     let guild = Guild::builder()
         .agent_threads(1)
         .limits(limits)
         .role("worker", 8, move || {
             let (meeting, now, most) = (Arc::clone(&meeting), Arc::clone(&now), Arc::clone(&most));
+            let asked = Arc::clone(&asked);
             Acts(async move |input: Value, task: &mut TaskContext| {
                 let (meeting, now, most) =
                     (Arc::clone(&meeting), Arc::clone(&now), Arc::clone(&most));
                 let (panics, first) = (input == "panic", task.attempt() == 1);
+                let asked = Arc::clone(&asked);
+                asked.come();
                 task.blocking(move || {
                     most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                    // Two agents of one thread block at the same time, or this waits for ever.
-                    meeting.join(2);
+                    // All eight agents have asked for the pool by then, and it has taken two of them.
+                    asked.wait_for(8);
+                    meeting.come();
+                    meeting.wait_for(2);
                     now.fetch_sub(1, Ordering::SeqCst);
                     assert!(!(panics && first), "a panic on the pool");
                 })

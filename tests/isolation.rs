@@ -85,6 +85,40 @@ fn an_agent_that_hangs_at_an_await_loses_its_task_to_another_one() {
 }
 
 #[test]
+fn a_task_that_failed_waits_for_another_agent_while_the_one_it_failed_on_is_free() {
+    let mut world = World::with_seed(1)
+        .role("worker", 2, || {
+            Acts(async |input: Value, task: &mut TaskContext| {
+                if input == "slow" {
+                    task.sleep(Duration::from_secs(5)).await;
+                } else if task.attempt() == 1 {
+                    return Err(TaskError::retryable("not with me"));
+                }
+                Ok(input)
+            })
+        })
+        .validate(true)
+        .keep_log()
+        .start()
+        .unwrap();
+    let mut graph = world.graph("two");
+    graph.add(Task::new("slow", "worker").input("slow"));
+    graph.add(Task::new("picky", "worker").retry(RetryPolicy::immediately(2)));
+    let graph = graph.build().unwrap();
+    assert_eq!(world.run(graph).unwrap().outcome(), Outcome::Completed);
+
+    let log = world.log();
+    let log = log.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let picky = log.filter(|event| event["kind"] == "task_assigned" && event["task"] == "picky");
+    let picky: Vec<_> =
+        picky.map(|event| (event["agent"].clone(), event["at_us"].clone())).collect();
+    let [(first, _), (second, at)] = &picky[..] else { panic!("two attempts: {picky:?}") };
+    assert_ne!(first, second);
+    assert!(at.as_u64().unwrap() >= 5_000_000, "the other one has to become free first");
+    world.end();
+}
+
+#[test]
 fn heartbeats_keep_a_lease_and_silence_loses_it() {
     let attempts = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&attempts);

@@ -1,14 +1,20 @@
 //! Too much of everything: what is refused, what stays bounded, and that nothing waits in a circle.
 
+#[path = "common/until.rs"]
+mod until;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use guild::{
-    Agent, Drain, Guild, GuildBuilder, Limits, Outcome, RestartPolicy, RetryPolicy, Storage,
+    Agent, Drain, Event, Guild, GuildBuilder, Limits, Outcome, RestartPolicy, RetryPolicy, Storage,
     Strategy, SubmitError, SupervisorSpec, Task, TaskContext, TaskError,
 };
 use guild_sim::World;
 use guild_sim::checker::{Knowledge, Watch};
 use serde_json::Value;
+use until::until;
 
 /// Takes a second for each task.
 struct Slow;
@@ -76,6 +82,64 @@ fn ten_times_the_sustainable_load_for_a_minute_is_refused_and_forgotten_at_once(
     world.end();
     let verdict = watch.finish_with(&Knowledge { is_complete: true, ..Knowledge::default() });
     assert!(verdict.is_clean(), "{:?}", verdict.first_violation());
+}
+
+#[test]
+fn an_order_for_which_a_mailbox_has_no_room_waits_and_the_agent_is_not_lost() {
+    let mut limits = Limits::default();
+    limits.mailbox_messages_max = 1;
+    limits.hold_hard = Duration::ZERO;
+    let (blocks, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (is_blocking, has_ended) = (Arc::clone(&blocks), Arc::clone(&ended));
+    let guild = Guild::builder()
+        .role("hog", 1, move || Hog(Arc::clone(&is_blocking), Arc::clone(&has_ended)))
+        .role("worker", 1, || Slow)
+        .agent_threads(1)
+        .limits(limits)
+        .validate(true)
+        .start()
+        .unwrap();
+    let submit = |name: &str, role: &str| {
+        let mut graph = guild.graph(name);
+        graph.add(Task::new("only", role));
+        let graph = graph.build().unwrap();
+        guild::block_on(guild.submit(graph)).unwrap()
+    };
+    let hog = submit("hog", "hog");
+    until("the thread is held", || blocks.load(Ordering::Relaxed));
+    // The assignment takes the only place in the mailbox, and nobody reads it.
+    let cancelled = submit("cancelled", "worker");
+    let assigned = || {
+        let records = guild.events(1).available().unwrap();
+        records.iter().filter(|record| matches!(record.event, Event::TaskAssigned { .. })).count()
+    };
+    until("its task is assigned", || assigned() == 2);
+    cancelled.cancel();
+    assert_eq!(guild::block_on(cancelled.wait()).unwrap().outcome(), Outcome::Cancelled);
+    ended.store(true, Ordering::Relaxed);
+
+    submit("next", "worker");
+    until("the agent that was revoked is given another task", || assigned() == 3);
+    guild::block_on(async {
+        assert_eq!(hog.wait().await.unwrap().outcome(), Outcome::Completed);
+        guild.shutdown(Drain::Now).await.unwrap();
+    });
+}
+
+/// Holds its thread until it is told to go on.
+struct Hog(Arc<AtomicBool>, Arc<AtomicBool>);
+
+impl Agent for Hog {
+    type Input = Value;
+    type Output = ();
+
+    async fn perform(&mut self, _: Value, _: &mut TaskContext) -> Result<(), TaskError> {
+        self.0.store(true, Ordering::Relaxed);
+        while !self.1.load(Ordering::Relaxed) {
+            std::hint::spin_loop();
+        }
+        Ok(())
+    }
 }
 
 /// Spawns, reads and writes, dies now and then, and now and then takes its time.

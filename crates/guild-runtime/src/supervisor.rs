@@ -250,11 +250,9 @@ impl SupervisorActor {
             return;
         };
         if child.incarnation != incarnation {
-            // A life that was given up before it could say so. Its cell goes on and begins none, for
-            // this one is over; the next comes by its mailbox, when the tree has decided so.
-            let over = Revive { incarnation, probe: false };
-            if parked.is_some_and(|parked| parked.send(over).is_err()) {
-                tracing::debug!(agent = agent.index, "a cell that was given up has ended");
+            // A life that was given up before it could say so.
+            if let Some(parked) = parked {
+                self.let_go_on(now, parked, down);
             }
             return;
         }

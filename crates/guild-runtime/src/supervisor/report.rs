@@ -8,8 +8,11 @@ use guild_core::incident::{Action, Attempt, IncidentKind, Reason, Report};
 use guild_core::supervision::{Escalation, Verdict};
 use guild_core::time::{Timestamp, micros};
 
+use tokio::sync::oneshot;
+
 use super::SupervisorActor;
 use crate::failure::Failure;
+use crate::message::{ChildDown, Ended, Revive};
 
 /// A life that ended with a failure.
 #[derive(Clone)]
@@ -58,6 +61,26 @@ impl SupervisorActor {
         let (kind, of) = (IncidentKind::AgentCrashed, Some((agent, incarnation)));
         self.surroundings
             .open_incident(now, failure.report(kind, severity, of, attempt, fault, action));
+    }
+
+    /// Lets a host go on that panicked in a life which had been given up, and tells a person. It begins
+    /// no life, for that one is over; the next comes by its mailbox, when the tree has decided so.
+    pub(super) fn let_go_on(
+        &self,
+        now: Timestamp,
+        parked: oneshot::Sender<Revive>,
+        down: ChildDown,
+    ) {
+        let (agent, incarnation) = (down.agent, down.incarnation);
+        if let Ended::Failed(failure) = down.ended {
+            let (kind, severity) = (IncidentKind::HostPanicked, Severity::Warning);
+            let (of, action) = (Some((agent, incarnation)), Action::RestartActor);
+            let report = failure.report(kind, severity, of, down.attempt, down.fault, action);
+            self.surroundings.open_incident(now, report);
+        }
+        if parked.send(Revive { incarnation, probe: false }).is_err() {
+            tracing::debug!(agent = agent.index, "a cell that was given up has ended");
+        }
     }
 
     /// Opens the incident of supervisors that gave up, with the whole chain of causes.
