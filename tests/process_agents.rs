@@ -108,9 +108,10 @@ fn story_of(spec: ProcessSpec, task: Task) -> Story {
     Story { report, crash, log: events(&guild) }
 }
 
-/// Asserts that a script makes its only task fail for this reason, and what the incident says.
+/// Asserts that a script makes its only task fail for this reason, and what the incident says. A
+/// process of which nobody takes notice is told apart by the timeout.
 fn fails(spec: ProcessSpec, reason: Reason, says: &str) -> Story {
-    let story = story_of(spec, task());
+    let story = story_of(spec, task().timeout(Duration::from_secs(20)));
     assert_eq!(story.report.outcome(), Outcome::Failed);
     assert_eq!(story.crash.report.reason, reason, "{:?}", story.crash);
     let message = &story.crash.report.message;
@@ -180,7 +181,8 @@ fn message_of_an_unknown_type_and_one_with_an_unknown_field_are_garbage() {
 
 #[test]
 fn line_of_100_megabytes_is_read_no_further_than_allowed() {
-    let mut spec = script("head -c 100000000 /dev/zero | tr '\\0' x; echo; sleep 1000");
+    // Its end never comes, so nobody can wait for it.
+    let mut spec = script("head -c 100000000 /dev/zero | tr '\\0' x; sleep 1000");
     spec.line_bytes_max = 1 << 20;
 
     fails(spec, Reason::LineTooLong, "more than 1048576 bytes; raise line_max");
@@ -234,6 +236,24 @@ fn second_answer_is_refused_and_the_first_one_counts() {
 #[test]
 fn child_that_closes_its_output_and_goes_on_is_killed() {
     fails(script("exec >&-; sleep 1000"), Reason::OutputClosed, "closed its standard output");
+}
+
+#[test]
+fn child_that_closes_its_input_and_goes_on_is_killed() {
+    let text = r#"exec <&-; echo '{"type":"ready","protocol":1}'; sleep 1000"#;
+    let spec = ProcessSpec::new("sh").arg("-c").arg(text);
+
+    fails(spec, Reason::OutputClosed, "closed its standard input and went on");
+}
+
+#[test]
+fn child_that_speaks_before_it_greets_or_greets_twice_is_killed() {
+    let early = r#"read -r hello; echo '{"type":"heartbeat","token":"1"}'; sleep 1000"#;
+    let early = ProcessSpec::new("sh").arg("-c").arg(early);
+    fails(early, Reason::Protocol, "sent `heartbeat` before it had greeted");
+
+    let twice = script(r#"echo '{"type":"ready","protocol":1}'; sleep 1000"#);
+    fails(twice, Reason::Protocol, "sent `ready` a second time");
 }
 
 #[test]
@@ -352,6 +372,31 @@ fn heartbeats_of_a_process_keep_its_lease() {
     guild::block_on(guild.shutdown(Drain::Now)).unwrap();
 
     assert_eq!(report.outcome(), Outcome::Completed);
+}
+
+#[test]
+fn heartbeats_for_another_lease_keep_none() {
+    let text = r#"while :; do echo '{"type":"heartbeat","token":"7"}'; sleep 0.1; done"#;
+
+    let story = story_of(script(text), task().heartbeat(Duration::from_millis(500)));
+
+    assert_eq!(story.crash.report.reason, Reason::Heartbeat);
+}
+
+#[test]
+fn process_whose_task_is_taken_away_is_told_which_before_its_input_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("heard");
+    let text = format!("while read -r line; do echo \"$line\" >> '{}'; done", file.display());
+    let mut spec = script(&text);
+    spec.grace = Duration::from_secs(3);
+
+    let story = story_of(spec, task().timeout(Duration::from_millis(300)));
+
+    let heard = std::fs::read_to_string(file).unwrap();
+    let told: Vec<Value> = heard.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let token = story.crash.report.attempt.unwrap().token.unwrap();
+    assert_eq!(told, [json!({"type": "cancel", "token": token.0.to_string()})]);
 }
 
 #[test]

@@ -295,3 +295,26 @@ impl Drop for LastWords {
         self.reader.abort();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Stdio;
+
+    use super::*;
+
+    #[test]
+    fn of_what_a_process_writes_to_its_standard_error_only_the_end_is_kept() {
+        actix_rt::System::new().block_on(async {
+            let script = "head -c 5000000 /dev/zero | tr '\\0' x >&2; echo the end >&2";
+            let mut shell = tokio::process::Command::new("sh");
+            let mut child =
+                shell.args(["-c", script]).stderr(Stdio::piped()).spawn().expect("a shell");
+            let mut heard = LastWords::of(child.stderr.take().expect("a pipe"));
+            child.wait().await.expect("it ends");
+
+            let words = heard.hear().await;
+            assert!(words.starts_with("...x") && words.ends_with("xthe end"), "{words}");
+            assert!(heard.text.borrow().capacity() < 5 * LAST_WORDS_BYTES);
+        });
+    }
+}
