@@ -272,8 +272,8 @@ impl LastWords {
             while let Ok(count @ 1..) = pipe.read(&mut piece).await {
                 let mut text = heard.borrow_mut();
                 text.extend_from_slice(&piece[..count]);
-                // One byte more than is quoted tells that there was more.
-                let surplus = text.len().saturating_sub(LAST_WORDS_BYTES + 1);
+                // More than is quoted tells that there was more, also when blank lines are cut off.
+                let surplus = text.len().saturating_sub(2 * LAST_WORDS_BYTES);
                 text.drain(..surplus);
             }
         });
