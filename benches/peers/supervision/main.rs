@@ -9,6 +9,8 @@
 #![deny(unsafe_code)]
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 
+#[path = "../../caught.rs"]
+mod caught;
 mod measure;
 #[path = "../../status.rs"]
 mod status;
@@ -26,8 +28,8 @@ type Measure = fn() -> Row;
 
 const SYSTEMS: [(&str, Measure); 5] = [
     ("guild", with_guild::measure),
-    ("actix", with_actix::bare),
-    ("actix, polls caught", with_actix::caught),
+    ("actix", with_actix::alone),
+    ("actix, polls caught", with_actix::guarded),
     ("kameo", with_kameo::measure),
     ("ractor", with_ractor::measure),
 ];
