@@ -443,7 +443,7 @@ fn a_role_behind_a_bulkhead_works_on_while_the_threads_of_others_are_blocked() {
     });
 }
 
-/// Lets work wait on whatever thread it is until so many have come.
+/// Counts who comes, and lets work wait for that on whatever thread it is.
 #[derive(Default)]
 struct Meeting {
     there: Mutex<u32>,
@@ -456,6 +456,10 @@ impl Meeting {
         self.changed.notify_all();
     }
 
+    fn there(&self) -> u32 {
+        *self.there.lock().expect("nobody panics here")
+    }
+
     fn wait_for(&self, count: u32) {
         let there = self.there.lock().expect("nobody panics here");
         let met = self.changed.wait_while(there, |there| *there < count);
@@ -463,35 +467,41 @@ impl Meeting {
     }
 }
 
+/// Who asks for the pool, who gets in, and what lets them out.
+#[derive(Default)]
+struct Pool {
+    asked: Meeting,
+    inside: Meeting,
+    open: Meeting,
+}
+
 #[test]
 fn work_that_blocks_goes_to_a_bounded_pool_and_its_panic_is_that_of_its_agent() {
     let mut limits = Limits::default();
     limits.blocking_threads_max = 2;
-    let (meeting, most) = (Arc::new(Meeting::default()), Arc::new(AtomicU32::new(0)));
-    let (now, highest) = (Arc::new(AtomicU32::new(0)), Arc::clone(&most));
-    let asked = Arc::new(Meeting::default());
+    let pool = Arc::new(Pool::default());
+    let of_agents = Arc::clone(&pool);
     let guild = Guild::builder()
         .agent_threads(1)
         .limits(limits)
         .role("worker", 8, move || {
-            let (meeting, now, most) = (Arc::clone(&meeting), Arc::clone(&now), Arc::clone(&most));
-            let asked = Arc::clone(&asked);
+            let pool = Arc::clone(&of_agents);
             Acts(async move |input: Value, task: &mut TaskContext| {
-                let (meeting, now, most) =
-                    (Arc::clone(&meeting), Arc::clone(&now), Arc::clone(&most));
-                let (panics, first) = (input == "panic", task.attempt() == 1);
-                let asked = Arc::clone(&asked);
-                asked.come();
-                task.blocking(move || {
-                    most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                    // All eight agents have asked for the pool by then, and it has taken two of them.
-                    asked.wait_for(8);
-                    meeting.come();
-                    meeting.wait_for(2);
-                    now.fetch_sub(1, Ordering::SeqCst);
-                    assert!(!(panics && first), "a panic on the pool");
-                })
-                .await;
+                let (pool, panics) = (Arc::clone(&pool), input == "panic" && task.attempt() == 1);
+                pool.asked.come();
+                let work = move || {
+                    pool.inside.come();
+                    pool.open.wait_for(1);
+                    assert!(!panics, "a panic on the pool");
+                };
+                task.blocking(work).await;
+                Ok(input)
+            })
+        })
+        .role("probe", 1, || {
+            Acts(async |input: Value, _: &mut TaskContext| {
+                #[expect(clippy::disallowed_methods, reason = "it passes by the pool")]
+                tokio::task::spawn_blocking(|| ()).await.expect("it does nothing");
                 Ok(input)
             })
         })
@@ -503,10 +513,20 @@ fn work_that_blocks_goes_to_a_bounded_pool_and_its_panic_is_that_of_its_agent() 
             let input = if number == 7 { "panic" } else { "work" };
             graph.add(Task::new(format!("task-{number}"), "worker").input(input));
         }
-        let report = guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
+        let run = guild.submit(graph.build().unwrap()).await.unwrap();
+        until("all have asked and two are in", || {
+            pool.asked.there() == 8 && pool.inside.there() >= 2
+        });
+        // Threads begin work in the order in which it comes, so by its end whoever may has begun.
+        let mut graph = guild.graph("probe");
+        graph.add(Task::new("probe", "probe"));
+        guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
+        assert_eq!(pool.inside.there(), 2, "two at a time, and no more");
+        pool.open.come();
+        let report = run.wait().await.unwrap();
 
         assert_eq!(report.outcome(), Outcome::Completed);
-        assert_eq!(highest.load(Ordering::SeqCst), 2, "two at a time, and no more");
+        assert_eq!(pool.inside.there(), 21, "one of them twice");
         let incidents = guild.incidents();
         assert_eq!(incidents.len(), 1);
         assert_eq!(&*incidents[0].report.message, "a panic on the pool");
