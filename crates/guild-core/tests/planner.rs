@@ -251,7 +251,7 @@ impl World {
             let bindings = graph.bind(&catalog()).unwrap();
             (graph, bindings)
         });
-        self.tell(Input::Committed { task, token, version, spawned });
+        self.tell(Input::Committed { task, token, version, spawned: spawned.map(Box::new) });
     }
 
     fn tasks(&self) -> usize {
@@ -438,7 +438,7 @@ fn perform(graph: Graph, agents: u32, spawned: Option<Graph>) -> (Vec<TaskId>, D
                 }
                 Command::Commit { task, token, .. } => {
                     let (version, spawned) = (CommitVersion(1), spawned.take());
-                    Input::Committed { task, token, version, spawned }
+                    Input::Committed { task, token, version, spawned: spawned.map(Box::new) }
                 }
                 Command::EndRun { outcome, .. } => {
                     assert_eq!(outcome, Outcome::Completed);

@@ -238,6 +238,13 @@ impl Transaction {
         self.parts.writes()
     }
 
+    /// Ends the transaction and returns what is to be committed; none: it has neither read nor
+    /// written.
+    pub fn into_work(self) -> Option<Box<TransactionParts>> {
+        let is_untouched = self.parts.is_read_only() && !self.parts.has_reads();
+        (!is_untouched).then(|| Box::new(self.into_parts()))
+    }
+
     /// Ends the transaction and returns what is to be committed.
     pub fn into_parts(mut self) -> TransactionParts {
         match self.isolation {
@@ -245,7 +252,7 @@ impl Transaction {
             Isolation::Snapshot => self.watch_writes_only(),
         }
         if let Origin::Fixed(snapshot) = self.origin {
-            self.parts.snapshot = snapshot;
+            self.parts.snapshot = Some(snapshot);
         }
         self.parts
     }

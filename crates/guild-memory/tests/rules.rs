@@ -149,10 +149,10 @@ fn runs_and_outputs_have_limits() {
     let refused = violation(memory.complete(now, handed_in.clone()));
     assert!(matches!(refused, Violation::OutputTooLarge { .. }), "{refused:?}");
     handed_in.output = output("x");
-    handed_in.spawned = Some((graph("", 2), bindings()));
+    handed_in.spawned = Some(Box::new((graph("", 2), bindings())));
     let refused = violation(memory.complete(now, handed_in.clone()));
     assert!(matches!(refused, Violation::TooManyTasks { .. }), "{refused:?}");
-    handed_in.spawned = Some((graph("", 1), bindings()));
+    handed_in.spawned = Some(Box::new((graph("", 1), bindings())));
     memory.complete(now, handed_in).unwrap();
 }
 

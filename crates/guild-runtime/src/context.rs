@@ -170,7 +170,8 @@ pub struct TaskContext {
     token: FencingToken,
     deadline: Instant,
     transaction: Transaction,
-    spawned: Option<GraphBuilder>,
+    /// Boxed, as most tasks spawn none.
+    spawned: Option<Box<GraphBuilder>>,
     idempotency_key: Option<Box<str>>,
     last_heartbeat: Option<Instant>,
     /// Ends the attempt for those who hold its cancellation.
@@ -242,7 +243,8 @@ impl TaskContext {
     /// depends on this task waits for the spawned ones too.
     pub fn spawn(&mut self, task: Task) -> TaskIndex {
         let catalog = &self.surroundings.catalog;
-        self.spawned.get_or_insert_with(|| GraphBuilder::spawned(catalog.clone())).add(task)
+        let spawned = || Box::new(GraphBuilder::spawned(catalog.clone()));
+        self.spawned.get_or_insert_with(spawned).add(task)
     }
 
     /// Ends the agent's life in order when this attempt is over, whatever it comes to: a connection has
@@ -414,7 +416,7 @@ impl TaskContext {
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         Discarded {
             writes: count(self.transaction.writes()),
-            spawned: count(self.spawned.as_ref().map_or(0, GraphBuilder::len)),
+            spawned: count(self.spawned.as_ref().map_or(0, |spawned| spawned.len())),
         }
     }
 
@@ -423,7 +425,7 @@ impl TaskContext {
         self,
         lease: &Lease,
         output: Payload,
-    ) -> Result<Box<Completion>, TaskError> {
+    ) -> Result<Completion, TaskError> {
         let limits = &self.surroundings.catalog.limits;
         if output.size_bytes() > limits.payload_bytes_max {
             return Err(TaskError::fatal(format_args!(
@@ -437,19 +439,19 @@ impl TaskContext {
             Some(builder) => {
                 let graph = builder.build().map_err(TaskError::fatal)?;
                 let bindings = graph.bind(&self.surroundings.catalog).map_err(TaskError::fatal)?;
-                Some((Arc::new(graph), bindings))
+                Some(Box::new((Arc::new(graph), bindings)))
             }
         };
-        Ok(Box::new(Completion {
+        Ok(Completion {
             task: lease.task,
             attempt: lease.attempt,
             agent: lease.agent,
             incarnation: lease.incarnation,
             token: lease.token,
             output,
-            transaction: self.transaction.into_parts(),
+            transaction: self.transaction.into_work(),
             spawned,
-        }))
+        })
     }
 }
 

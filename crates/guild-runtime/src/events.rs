@@ -45,12 +45,12 @@ impl EventLog {
         Self(Arc::new(Shared { recent: Mutex::new(recent), last }))
     }
 
-    /// Publishes records, in order and without a gap to those before.
-    pub(crate) fn publish(&self, records: Vec<EventRecord>) {
+    /// Publishes records, in order and without a gap to those before; none are left.
+    pub(crate) fn publish(&self, records: &mut Vec<EventRecord>) {
         let Some(seq) = records.last().map(|record| record.seq) else {
             return;
         };
-        self.recent().extend(records);
+        self.recent().extend(records.drain(..));
         self.0.last.change(|last| {
             last.seq = seq;
             true
@@ -86,7 +86,7 @@ impl EventLog {
 }
 
 impl Recent {
-    fn extend(&mut self, records: Vec<EventRecord>) {
+    fn extend(&mut self, records: impl IntoIterator<Item = EventRecord>) {
         self.records.extend(records);
         let excess = self.records.len().saturating_sub(self.records_max);
         self.records.drain(..excess);

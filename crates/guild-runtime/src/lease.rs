@@ -41,7 +41,7 @@ impl Lease {
     }
 
     /// Hands in a copy; the lease goes on.
-    pub(crate) fn repeat(&self, work: Box<Completion>) {
+    pub(crate) fn repeat(&self, work: Completion) {
         if let Some(scheduler) = &self.scheduler {
             scheduler.push(SchedulerMessage::HandIn(work));
         }

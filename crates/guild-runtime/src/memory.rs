@@ -220,9 +220,10 @@ impl MemoryActor {
             MemoryMessage::Record(event) => memory.record(now, event),
             MemoryMessage::Complete(completion) => {
                 let owner = Owner::Task(completion.task);
-                match memory.must_wait(now, owner, &completion.transaction) {
+                let work = completion.transaction.as_deref();
+                match work.and_then(|work| memory.must_wait(now, owner, work)) {
                     Some(until) => self.park(now, until, MemoryMessage::Complete(completion)),
-                    None => self.complete(now, memory, *completion),
+                    None => self.complete(now, memory, completion),
                 }
             }
             MemoryMessage::Ended(report) => self.turn.ended.push(*report),
@@ -360,7 +361,7 @@ impl MemoryActor {
         let record = attempt_of(&completion);
         let answer = match memory.complete(now, completion) {
             Ok(version) => {
-                if let Some((graph, _)) = &spawned
+                if let Some((graph, _)) = spawned.as_deref()
                     && !graph.tasks.is_empty()
                 {
                     self.write_names(|names| {
@@ -397,11 +398,17 @@ impl MemoryActor {
             .messages
             .fetch_add(group.to_scheduler.len() as u64, Ordering::Relaxed);
         self.surroundings.letters.apply(&group.records);
-        self.events.publish(group.records);
+        self.events.publish(&mut group.records);
+        if let Some(memory) = &mut self.memory {
+            memory.give_back(recycled(group.records));
+        }
         if let Some(snapshot) = group.snapshot {
             self.surroundings.acknowledged.publish(snapshot);
         }
         self.surroundings.scheduler.push_all(&mut group.to_scheduler);
+        if self.turn.to_scheduler.is_empty() {
+            self.turn.to_scheduler = recycled(group.to_scheduler);
+        }
         for report in group.ended {
             self.board.end(report);
         }

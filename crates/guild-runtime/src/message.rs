@@ -10,7 +10,7 @@ use guild_core::graph::{Bindings, Graph};
 use guild_core::id::{AgentId, CommitVersion, FencingToken, Incarnation, RunId, TaskId};
 use guild_core::incident::{AcknowledgeError, Attempt};
 use guild_core::payload::Payload;
-use guild_core::planner::Input;
+use guild_core::planner::{Input, Spawned};
 use guild_memory::{Completion, KeyRange, RollbackError, TransactionParts};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -22,16 +22,13 @@ use crate::host::Running;
 use crate::lease::Lease;
 use crate::run::RunReport;
 
-/// Tasks that an attempt spawned, with their places in the guild.
-pub(crate) type Spawned = Option<(Arc<Graph>, Bindings)>;
-
 /// To the scheduler.
 #[derive(Debug)]
 pub(crate) enum SchedulerMessage {
     /// From an agent, its supervisor, the memory or the handle: an input of the planner.
     Tell(Input),
     /// From an agent: its attempt is done and wants to be committed.
-    HandIn(Box<Completion>),
+    HandIn(Completion),
     /// From the memory: a completion is durable.
     Committed {
         task: TaskId,
@@ -41,7 +38,7 @@ pub(crate) enum SchedulerMessage {
         spawned: Spawned,
     },
     /// From an agent that chaos has struck: a result that arrives behind so many later ones.
-    Late { behind: u32, result: Box<Completion> },
+    Late { behind: u32, result: Completion },
     /// From a timer: what was to arrive behind later messages has waited long enough.
     Release,
     /// From the handle: panic, for that is the fault of this number.
@@ -61,7 +58,7 @@ pub(crate) enum MemoryMessage {
     /// From anybody: record this.
     Record(Event),
     /// From the scheduler: commit a completion.
-    Complete(Box<Completion>),
+    Complete(Completion),
     /// From the scheduler: tell whoever waits for the run, once its end is durable.
     Ended(Box<RunReport>),
     /// From the handle: commit a new run.

@@ -45,7 +45,7 @@ pub(crate) struct Scheduler {
     hosts: Hosts,
     books: BTreeMap<RunId, RunBook>,
     /// What an attempt handed in, while the planner decides about it.
-    handed_in: Option<Box<Completion>>,
+    handed_in: Option<Completion>,
     /// Messages of this turn to the memory.
     to_memory: Vec<MemoryMessage>,
     batch: Vec<SchedulerMessage>,
@@ -151,8 +151,8 @@ impl Scheduler {
             }
             SchedulerMessage::Committed { task, token, version, output, spawned } => {
                 if let Some(book) = self.books.get_mut(&task.run) {
-                    book.completed(task.index, output, spawned.as_ref().map(|(graph, _)| graph));
-                    self.open_tasks(spawned.as_ref().map_or(0, |(graph, _)| graph.tasks.len()));
+                    book.completed(task.index, output, spawned.as_ref().map(|spawned| &spawned.0));
+                    self.open_tasks(spawned.as_ref().map_or(0, |spawned| spawned.0.tasks.len()));
                 }
                 self.take(now, Input::Committed { task, token, version, spawned });
             }

@@ -10,8 +10,7 @@ use crate::time::Timestamp;
 
 use super::agents::AgentState;
 use super::run::{Holder, Status};
-use super::scope::Spawned;
-use super::{AttemptResult, Command, Decisions, Planner, Refusal, Timer};
+use super::{AttemptResult, Command, Decisions, Planner, Refusal, Spawned, Timer};
 
 /// How an attempt failed.
 pub(super) struct Failure {

@@ -1,6 +1,6 @@
 //! Matches ready tasks with idle agents and free quotas, without ever leaving both waiting.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use serde::{Deserialize, Serialize};
@@ -30,38 +30,33 @@ pub enum ReadyOrder {
 
 /// A task in a ready heap: higher priority first, then the higher rank, then the drawn tie, then
 /// the older.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ReadyTask {
-    pub(super) priority: i32,
-    pub(super) rank: u64,
-    /// 0 unless ties are shuffled.
-    pub(super) tie: u32,
-    pub(super) task: TaskId,
+    /// Priority, rank and tie, as a heap compares little else: the upper half first.
+    order: [u64; 2],
+    task: Reverse<TaskId>,
 }
 
 /// The rank of a task that others wait for; no other has it.
 const URGENT: u64 = u64::MAX;
 
 impl ReadyTask {
+    /// Returns the entry of a task; the tie is 0 unless ties are shuffled.
+    fn new(priority: i32, rank: u64, tie: u32, task: TaskId) -> Self {
+        // With its sign turned, a priority is ordered as a number without sign.
+        let priority = priority.cast_unsigned() ^ 1 << 31;
+        let upper = u64::from(priority) << 32 | rank >> 32;
+        let lower = rank << 32 | u64::from(tie);
+        Self { order: [upper, lower], task: Reverse(task) }
+    }
+
+    fn task(&self) -> TaskId {
+        self.task.0
+    }
+
     fn is_urgent(&self) -> bool {
-        self.rank == URGENT
-    }
-}
-
-impl Ord for ReadyTask {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (self.priority, self.rank, self.tie, Reverse(self.task)).cmp(&(
-            other.priority,
-            other.rank,
-            other.tie,
-            Reverse(other.task),
-        ))
-    }
-}
-
-impl PartialOrd for ReadyTask {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
+        let [upper, lower] = self.order;
+        upper << 32 | lower >> 32 == URGENT
     }
 }
 
@@ -115,7 +110,7 @@ impl Planner {
         };
         let tie = if self.shuffles_ties { (drawn() >> 32) as u32 } else { 0 };
         if let Some(pool) = self.roles.get_mut(role) {
-            pool.ready.push(ReadyTask { priority, rank, tie, task });
+            pool.ready.push(ReadyTask::new(priority, rank, tie, task));
         }
         self.touch(role);
     }
@@ -160,7 +155,7 @@ impl Planner {
             let Some(entry) = self.roles[role].ready.peek().copied() else {
                 break;
             };
-            let task = entry.task;
+            let task = entry.task();
             let is_ready = self.status(task) == Some(Status::Ready);
             if is_ready && !self.has_room(&entry) {
                 break;
@@ -185,15 +180,15 @@ impl Planner {
     /// the same end.
     fn give_up_role(&mut self, now: Timestamp, role: usize, out: &mut Decisions) {
         while let Some(entry) = self.roles[role].ready.pop() {
-            if self.status(entry.task) == Some(Status::Ready) {
-                self.end(now, entry.task, EndState::Failed, out);
+            if self.status(entry.task()) == Some(Status::Ready) {
+                self.end(now, entry.task(), EndState::Failed, out);
             }
         }
     }
 
     /// Parks a task at the first quota that is short of what it needs.
     fn park_if_short(&mut self, now: Timestamp, entry: ReadyTask) -> bool {
-        let task = entry.task;
+        let task = entry.task();
         let Some(run) = self.run(task.run) else {
             return true;
         };
@@ -232,11 +227,11 @@ impl Planner {
         }
         self.quotas[quota].parked.retain(|_, parked| !parked.is_empty());
         for entry in woken {
-            if self.status(entry.task) == Some(Status::Parked) {
-                if let Some(run) = self.run_mut(entry.task.run) {
-                    run.set(entry.task.index, Status::Ready);
+            if self.status(entry.task()) == Some(Status::Parked) {
+                if let Some(run) = self.run_mut(entry.task().run) {
+                    run.set(entry.task().index, Status::Ready);
                 }
-                self.enqueue(entry.task);
+                self.enqueue(entry.task());
             } else {
                 // It was cancelled or skipped while it waited: its place goes to the next one.
                 self.dirty_quotas.push(quota);
@@ -351,4 +346,31 @@ impl Planner {
 fn quota_changed(place: usize, quota: &Quota, now: Timestamp) -> Event {
     let id = QuotaId(u16::try_from(place).unwrap_or(u16::MAX));
     Event::QuotaChanged { quota: id, in_use: quota.in_use(now), limit: quota.limit() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{RunId, TaskIndex};
+
+    #[test]
+    fn ready_tasks_are_ordered_by_priority_rank_tie_and_age() {
+        let entry = |priority, rank, tie, index| {
+            let task = TaskId { run: RunId(0), index: TaskIndex(index) };
+            ReadyTask::new(priority, rank, tie, task)
+        };
+        let ascending = [
+            entry(i32::MIN, u64::MAX - 1, 9, 0),
+            entry(-1, u64::MAX - 1, u32::MAX, 0),
+            entry(0, 0, u32::MAX, 0),
+            entry(0, 1, 0, 7),
+            entry(0, 1, 0, 6),
+            entry(0, 1, 1, 8),
+            entry(1, 0, 0, 9),
+            entry(i32::MAX, URGENT, 0, 9),
+        ];
+
+        assert!(ascending.is_sorted());
+        assert_eq!(ascending.map(|entry| entry.is_urgent()).iter().filter(|is| **is).count(), 1);
+    }
 }

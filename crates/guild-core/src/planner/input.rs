@@ -55,7 +55,7 @@ pub enum Input {
         token: FencingToken,
         version: CommitVersion,
         /// Tasks that were committed with it.
-        spawned: Option<(Arc<Graph>, Bindings)>,
+        spawned: Spawned,
     },
     /// The memory refused a completion.
     CommitRefused { task: TaskId, token: FencingToken, refusal: Refusal },
@@ -66,6 +66,9 @@ pub enum Input {
     /// Time passed.
     Tick,
 }
+
+/// Tasks that a task spawned, with their places in the guild; boxed, as most tasks spawn none.
+pub type Spawned = Option<Box<(Arc<Graph>, Bindings)>>;
 
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq)]

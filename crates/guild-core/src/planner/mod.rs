@@ -29,7 +29,9 @@ use attempt::Failure;
 pub use census::Census;
 use dispatch::QuotaPool;
 pub use dispatch::ReadyOrder;
-pub use input::{AttemptResult, Command, Decisions, Input, Progress, Refusal, RestoredRun};
+pub use input::{
+    AttemptResult, Command, Decisions, Input, Progress, Refusal, RestoredRun, Spawned,
+};
 use run::{Run, Status};
 
 /// How the planner is set up.

@@ -11,10 +11,7 @@ use crate::id::{RunId, TaskId, TaskIndex};
 use crate::time::{Timestamp, micros};
 
 use super::run::{Run, Status};
-use super::{Command, Decisions, Planner};
-
-/// Tasks that were spawned, with their places in the guild.
-pub(super) type Spawned = Option<(Arc<Graph>, Bindings)>;
+use super::{Command, Decisions, Planner, Spawned};
 
 impl Planner {
     pub(super) fn submit(
@@ -65,7 +62,8 @@ impl Planner {
         run.tasks[task.index.at()].holder = None;
         let cancelled = run.cancelled;
         let first = spawned
-            .filter(|(graph, _)| !graph.tasks.is_empty())
+            .filter(|spawned| !spawned.0.tasks.is_empty())
+            .map(|spawned| *spawned)
             .map(|(graph, bindings)| run.add_part(graph, bindings, Some(task.index)));
         match first {
             None => self.close_if_over(task, out),

@@ -42,7 +42,7 @@ impl Data {
             let (key, value) = if clashes.is_empty() || !clashes.contains(&key) {
                 (key, value)
             } else {
-                self.meet(key, value, &parts.snapshot)?
+                self.meet(key, value, parts.read_at, parts.snapshot.as_ref())?
             };
             check_size(&key, value.as_ref(), limits).map_err(CommitError::Invalid)?;
             bytes += key.len();
@@ -108,9 +108,11 @@ impl Data {
         &self,
         key: Key,
         mine: Option<Bytes>,
-        snapshot: &Snapshot,
+        read_at: CommitVersion,
+        snapshot: Option<&Snapshot>,
     ) -> Result<Change, CommitError> {
-        let (base, theirs) = (snapshot.entry(&key), self.map.get(&*key));
+        let base = snapshot.and_then(|snapshot| snapshot.entry(&key));
+        let theirs = self.map.get(&*key);
         match self.namespaces.on_conflict(&key) {
             OnConflict::Merge(_) => {}
             _ => {
@@ -133,7 +135,7 @@ impl Data {
         merged.map(|value| (key.clone(), value)).map_err(|why| {
             tracing::debug!(key = text(&key), why, "two values of a memory key were not merged");
             let seen_at = base.map(|entry| entry.version);
-            CommitError::Conflict(changed(&key, seen_at, theirs, snapshot.version()))
+            CommitError::Conflict(changed(&key, seen_at, theirs, read_at))
         })
     }
 

@@ -8,6 +8,7 @@ use guild_core::id::{
     AgentId, CommitVersion, FencingToken, Incarnation, RoleId, TaskId, TaskIndex,
 };
 use guild_core::payload::Payload;
+use guild_core::planner::Spawned;
 use guild_core::time::Timestamp;
 
 use super::Memory;
@@ -36,10 +37,10 @@ pub struct Completion {
     pub token: FencingToken,
     /// Its output.
     pub output: Payload,
-    /// What it read and wrote.
-    pub transaction: TransactionParts,
+    /// What it read and wrote; none: nothing.
+    pub transaction: Option<Box<TransactionParts>>,
     /// The tasks that it spawned.
-    pub spawned: Option<(Arc<Graph>, Bindings)>,
+    pub spawned: Spawned,
 }
 
 impl Memory {
@@ -61,11 +62,15 @@ impl Memory {
             Some(_) if seeded::is(Bug::FenceCheckedBeforeQueueing) => {}
             Some(_) | None => return Err(CommitError::StaleToken),
         }
-        let spawned = spawned.filter(|(graph, _)| !graph.tasks.is_empty());
-        self.check_completion(task, &output, spawned.as_ref()).map_err(CommitError::Invalid)?;
-        let history = self.history_of(&transaction);
-        let owner = Some(Owner::Task(task));
-        let changes = self.prepare(now, owner, Some(agent.role), transaction)?;
+        let spawned = spawned.filter(|spawned| !spawned.0.tasks.is_empty());
+        self.check_completion(task, &output, spawned.as_deref()).map_err(CommitError::Invalid)?;
+        let (history, changes) = match transaction {
+            None => (None, Vec::new()),
+            Some(transaction) => {
+                let (history, owner) = (self.history_of(&transaction), Some(Owner::Task(task)));
+                (history, self.prepare(now, owner, Some(agent.role), *transaction)?)
+            }
+        };
         self.reservations.release(Owner::Task(task));
 
         let version = self.apply(now, changes, Some(Writer { task, agent }), history);
@@ -84,8 +89,8 @@ impl Memory {
             now,
             Event::TaskCompleted { task, attempt, agent, incarnation, token, version },
         );
-        if let Some((graph, bindings)) = spawned {
-            self.add_spawned(now, task, &graph, &bindings);
+        if let Some((graph, bindings)) = spawned.as_deref() {
+            self.add_spawned(now, task, graph, bindings);
         }
         Ok(version)
     }

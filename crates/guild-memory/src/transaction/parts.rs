@@ -33,8 +33,8 @@ pub(crate) struct Tried {
 #[derive(Clone, Debug, Default)]
 pub struct TransactionParts {
     pub(crate) read_at: CommitVersion,
-    /// What was read from.
-    pub(crate) snapshot: Snapshot,
+    /// What was read from; none: nothing was.
+    pub(crate) snapshot: Option<Snapshot>,
     /// The version that each key had when it was read; none: it was absent.
     pub(crate) reads: BTreeMap<Key, Option<CommitVersion>>,
     pub(crate) ranges: Vec<RangeRead>,

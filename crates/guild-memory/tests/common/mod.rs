@@ -67,7 +67,7 @@ pub(crate) fn completion(
         incarnation: Incarnation::first(BootEpoch(1)),
         token,
         output: Payload::NULL,
-        transaction,
+        transaction: Some(Box::new(transaction)),
         spawned: None,
     }
 }

@@ -1,10 +1,10 @@
 //! Performs one attempt: a future of its own, polled under a catch until it ends or is interrupted.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use futures_util::future::LocalBoxFuture;
 use guild_core::event::Cause;
@@ -36,55 +36,98 @@ enum End {
     Fenced,
 }
 
-/// Performs what was assigned, and reports how it ended.
-pub(super) async fn perform(slot: Rc<Slot>, mut behaviour: Box<dyn Behaviour>, assign: Assign) {
-    let Assign { lease, input, deadline } = assign;
+/// Performs what was assigned, and reports how it ended. The agent's work is polled under a catch
+/// until it ends or is interrupted, and is dropped under a catch too.
+pub(super) fn perform(
+    slot: Rc<Slot>,
+    mut behaviour: Box<dyn Behaviour>,
+    Assign { lease, input, deadline }: Assign,
+) -> impl Future<Output = ()> {
     let mut context = TaskContext::new(
         Arc::clone(&slot.shared.surroundings),
         (lease.agent, lease.task, lease.attempt, lease.token),
         deadline,
     );
     slot.fault.set(None);
-    let running = Running::of(&lease);
-    let _under_way = beacon::UnderWay::begin();
-    let end = {
-        let span = context.span();
-        let work = work(&mut *behaviour, input, &mut context, &slot);
-        run_until_interrupted(&slot, running, &span, work).await
-    };
-    let (incarnation, token) = (lease.incarnation, lease.token);
-    match end {
-        End::Output(output) => {
-            slot.running.set(None);
-            slot.behaviour.set(Some(behaviour));
-            // What happens from here on is the consequence of a fault that is still under way.
-            let (record, retires) = (record(&lease, &context), context.retires());
-            match context.into_completion(&lease, output) {
-                Ok(work) => hand_in(&slot, lease, work),
-                Err(error) => fail(&slot, lease, record, &error),
+    let under_way = beacon::UnderWay::begin();
+    // No `async fn`: that would keep its arguments beside what becomes of them.
+    async move {
+        let _under_way = under_way;
+        let end = {
+            let (span, running) = (context.span(), Running::of(&lease));
+            let mut work = pin!(Some(work(&mut *behaviour, input, &mut context, &slot)));
+            let end = poll_fn(|cx| poll(&slot, running, &span, work.as_mut(), cx)).await;
+            let drop = || caught(|| span.in_scope(|| work.set(None)));
+            if let Err(report) = beacon::always(slot.agent, Some(running), drop) {
+                tracing::warn!(message = %report.message, "an attempt panicked while it was dropped");
             }
-            slot.survived(incarnation, token, retires);
+            end
+        };
+        let (incarnation, token) = (lease.incarnation, lease.token);
+        match end {
+            End::Output(output) => {
+                slot.running.set(None);
+                slot.behaviour.set(Some(behaviour));
+                // What happens from here on is the consequence of a fault that is still under way.
+                let (record, retires) = (record(&lease, &context), context.retires());
+                match context.into_completion(&lease, output) {
+                    Ok(work) => hand_in(&slot, lease, work),
+                    Err(error) => fail(&slot, lease, record, &error),
+                }
+                slot.survived(incarnation, token, retires);
+            }
+            End::Error(error) if error.is_crash() => {
+                let failure = Failure::erred(error.cause(), &error);
+                crash(&slot, lease, &context, behaviour, failure);
+            }
+            End::Error(error) => {
+                slot.running.set(None);
+                slot.fault.take();
+                slot.behaviour.set(Some(behaviour));
+                let record = record(&lease, &context);
+                fail(&slot, lease, record, &error);
+                slot.survived(incarnation, token, context.retires());
+            }
+            End::Panic(report) => {
+                let failure = Failure::panicked(Cause::Panic, report);
+                crash(&slot, lease, &context, behaviour, failure);
+            }
+            End::Fenced => fence(&slot, lease, &context, behaviour),
+            // Seldom, and large: the room for it is not kept in every attempt.
+            End::Revoked(revoked) => {
+                Box::pin(revoke(&slot, lease, &context, behaviour, revoked)).await;
+            }
         }
-        End::Error(error) if error.is_crash() => {
-            let failure = Failure::erred(error.cause(), &error);
-            crash(&slot, lease, &context, behaviour, failure);
-        }
-        End::Error(error) => {
-            slot.running.set(None);
-            slot.fault.take();
-            slot.behaviour.set(Some(behaviour));
-            let record = record(&lease, &context);
-            fail(&slot, lease, record, &error);
-            slot.survived(incarnation, token, context.retires());
-        }
-        End::Panic(report) => {
-            let failure = Failure::panicked(Cause::Panic, report);
-            crash(&slot, lease, &context, behaviour, failure);
-        }
-        End::Fenced => fence(&slot, lease, &context, behaviour),
-        // Seldom, and large: the room for it is not kept in every attempt.
-        End::Revoked(revoked) => {
-            Box::pin(revoke(&slot, lease, &context, behaviour, revoked)).await;
+    }
+}
+
+/// Polls the work of an attempt until it ends or is interrupted.
+fn poll(
+    slot: &Slot,
+    running: Running,
+    span: &Span,
+    work: Pin<&mut Option<impl Future<Output = Result<Payload, TaskError>>>>,
+    cx: &mut Context<'_>,
+) -> Poll<End> {
+    if let Some(end) = interrupted(slot, running.token) {
+        return Poll::Ready(end);
+    }
+    let Some(work) = work.as_pin_mut() else {
+        return Poll::Pending;
+    };
+    let poll = || span.in_scope(|| poll_caught(work, cx));
+    let Some(poll) = beacon::during(slot.agent, Some(running), poll) else {
+        return Poll::Ready(End::Fenced);
+    };
+    match poll {
+        Poll::Ready(Ok(Ok(output))) => Poll::Ready(End::Output(output)),
+        Poll::Ready(Ok(Err(error))) => Poll::Ready(End::Error(error)),
+        Poll::Ready(Err(report)) => Poll::Ready(End::Panic(report)),
+        Poll::Pending => {
+            let known = slot.waker.take().filter(|known| known.will_wake(cx.waker()));
+            slot.waker.set(Some(known.unwrap_or_else(|| cx.waker().clone())));
+            // The work itself may have ended its life, when nobody could be woken yet.
+            interrupted(slot, running.token).map_or(Poll::Pending, Poll::Ready)
         }
     }
 }
@@ -244,7 +287,7 @@ async fn suffer(fault: Fault, number: u64, site: Site, slot: &Slot) -> Result<()
 }
 
 /// Sends the result of an attempt on its way, through what chaos does to messages.
-fn hand_in(slot: &Slot, mut lease: Lease, mut work: Box<Completion>) {
+fn hand_in(slot: &Slot, mut lease: Lease, mut work: Completion) {
     let surroundings = &slot.shared.surroundings;
     let subject = Subject::attempt(slot.agent, lease.task, lease.attempt);
     let mut latency = surroundings.latency(Site::HandIn, subject);
@@ -281,46 +324,6 @@ fn mistake(work: &mut Completion) {
         TaskIndex(0) => work.token = FencingToken(work.token.0.saturating_sub(1)),
         _ => work.task.index = TaskIndex(0),
     }
-}
-
-/// Polls the work under a catch until it ends or is interrupted; drops it under a catch too.
-async fn run_until_interrupted(
-    slot: &Slot,
-    running: Running,
-    span: &Span,
-    work: impl Future<Output = Result<Payload, TaskError>>,
-) -> End {
-    let token = running.token;
-    let mut work = pin!(Some(work));
-    let end = poll_fn(|cx| {
-        if let Some(end) = interrupted(slot, token) {
-            return Poll::Ready(end);
-        }
-        let Some(work) = work.as_mut().as_pin_mut() else {
-            return Poll::Pending;
-        };
-        let poll = || span.in_scope(|| poll_caught(work, cx));
-        let Some(poll) = beacon::during(slot.agent, Some(running), poll) else {
-            return Poll::Ready(End::Fenced);
-        };
-        match poll {
-            Poll::Ready(Ok(Ok(output))) => Poll::Ready(End::Output(output)),
-            Poll::Ready(Ok(Err(error))) => Poll::Ready(End::Error(error)),
-            Poll::Ready(Err(report)) => Poll::Ready(End::Panic(report)),
-            Poll::Pending => {
-                let known = slot.waker.take().filter(|known| known.will_wake(cx.waker()));
-                slot.waker.set(Some(known.unwrap_or_else(|| cx.waker().clone())));
-                // The work itself may have ended its life, when nobody could be woken yet.
-                interrupted(slot, token).map_or(Poll::Pending, Poll::Ready)
-            }
-        }
-    })
-    .await;
-    let drop = || caught(|| span.in_scope(|| work.set(None)));
-    if let Err(report) = beacon::always(slot.agent, Some(running), drop) {
-        tracing::warn!(message = %report.message, "an attempt panicked while it was dropped");
-    }
-    end
 }
 
 /// Returns how the attempt ends that was interrupted.

@@ -58,14 +58,14 @@ impl MemoryActor {
 /// Returns the record of the attempt whose work is in `completion`, should that be refused.
 pub(super) fn attempt_of(completion: &Completion) -> Attempt {
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    let spawned = completion.spawned.as_ref().map_or(0, |(graph, _)| graph.tasks.len());
+    let spawned = completion.spawned.as_ref().map_or(0, |spawned| spawned.0.tasks.len());
     Attempt {
         task: completion.task,
         number: completion.attempt,
         token: Some(completion.token),
         last_heartbeat: None,
         discarded: Discarded {
-            writes: count(completion.transaction.writes()),
+            writes: count(completion.transaction.as_ref().map_or(0, |work| work.writes())),
             spawned: count(spawned),
         },
     }
