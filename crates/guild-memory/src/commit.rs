@@ -125,7 +125,7 @@ impl Data {
                     (self.map.insert(key.clone(), Arc::clone(&new)), Some(new))
                 }
                 None => {
-                    let Some(old) = self.map.remove(&*key) else {
+                    let Some(old) = self.map.remove(&key) else {
                         continue;
                     };
                     each(&key, None);
@@ -149,7 +149,7 @@ impl Data {
         for Replaced { key, before, .. } in commit.changes.iter().skip(1) {
             match before {
                 Some(before) => map.insert(key.clone(), Arc::clone(before)),
-                None => map.remove(&**key),
+                None => map.remove(key),
             };
         }
         Snapshot::new(self.version, map, self.history.commits.clone(), self.history.floor)
@@ -162,7 +162,7 @@ impl Data {
             let Some(place) = self.namespaces.find(key) else {
                 continue;
             };
-            if let Some(old) = self.map.get(&**key) {
+            if let Some(old) = self.map.get(key) {
                 usage[place].remove(key, &old.value);
             }
             if let Some(value) = value {

@@ -39,7 +39,7 @@ use crate::record::{BootRow, CatalogRow};
 use crate::recovery::{Loaded, RecoveredRun, load};
 use crate::reservation::{Owner, Reservations};
 use crate::restore::Restored;
-use crate::rows::meta_row;
+use crate::rows::put_meta;
 use crate::seeded::{self, Bug};
 use crate::snapshot::Snapshots;
 use crate::store::{Durability, Store, StoreError, WriteBatch};
@@ -158,10 +158,10 @@ impl Memory {
         }
         let mut boot = WriteBatch::default();
         if loaded.epoch.is_none() {
-            boot.put(key::CATALOG, meta_row(key::CATALOG, &loaded.catalog));
-            boot.put(key::FORMAT, meta_row(key::FORMAT, &key::FORMAT_VERSION));
+            put_meta(&mut boot, key::CATALOG, &loaded.catalog);
+            put_meta(&mut boot, key::FORMAT, &key::FORMAT_VERSION);
         }
-        boot.put(key::BOOT, meta_row(key::BOOT, &BootRow { epoch }));
+        put_meta(&mut boot, key::BOOT, &BootRow { epoch });
         store.apply(&boot)?;
         store.sync(Durability::Disk)?;
         // Only now no row that a crash may bring back refers to them.
@@ -370,8 +370,7 @@ impl Memory {
 
     fn store_catalog(&mut self) -> Result<(), StoreError> {
         if let Some(draft) = &mut self.draft {
-            let row = meta_row(key::CATALOG, &self.catalog);
-            draft.batch.put(key::CATALOG, row);
+            put_meta(&mut draft.batch, key::CATALOG, &self.catalog);
             self.is_dirty = true;
         }
         self.barrier()

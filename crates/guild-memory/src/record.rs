@@ -9,7 +9,7 @@ use guild_core::event::EventRecord;
 use guild_core::graph::{Bindings, Expr, Graph, TaskName, TaskOptions, TaskSpec};
 use guild_core::id::{BootEpoch, CommitVersion, TaskIndex};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::sync::Arc;
 
 use crate::commit::Writer;
@@ -62,9 +62,15 @@ pub(crate) struct DataRow<'a> {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ValueRow<'a> {
     /// In the row.
-    Inline(&'a [u8]),
+    Inline(#[serde(borrow, serialize_with = "as_bytes")] &'a [u8]),
     /// In a file of its own.
     Large(ValueId),
+}
+
+/// Serialises bytes as a whole; as a list of numbers, which has the same form, they would be written one
+/// by one.
+pub(crate) fn as_bytes<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes)
 }
 
 impl<'a> From<&'a Entry> for DataRow<'a> {
@@ -199,12 +205,16 @@ pub(crate) fn decode_owned<T: DeserializeOwned>(content: &[u8]) -> Result<T, Str
     decode(content)
 }
 
+/// Appends a record to what is there.
+pub(crate) fn encode_onto<T: Serialize>(content: &mut Vec<u8>, record: &T) {
+    *content = postcard::to_extend(record, std::mem::take(content))
+        .expect("rows hold nothing that postcard cannot encode");
+}
+
 /// Appends an event to the body of a group.
 pub(crate) fn encode_event(body: &mut Vec<u8>, record: &EventRecord) {
     // The sequence number follows from the place in the group.
-    let taken = std::mem::take(body);
-    *body = postcard::to_extend(&(record.at, &record.event), taken)
-        .expect("events hold nothing that postcard cannot encode");
+    encode_onto(body, &(record.at, &record.event));
 }
 
 /// Decodes the events of one group, in order.
@@ -221,25 +231,22 @@ pub(crate) fn decode_group(content: &[u8]) -> Result<(GroupHeader, Vec<EventReco
     if body.is_empty() { Ok((header, records)) } else { Err("events left over".into()) }
 }
 
-/// Returns the row of a content under a key, and its checksum.
-pub(crate) fn seal(key: &[u8], content: &[u8]) -> (Vec<u8>, u32) {
-    let checksum = checksum(key, content);
-    let mut row = Vec::with_capacity(CHECKSUM_BYTES + content.len());
-    row.extend_from_slice(&checksum.to_le_bytes());
-    row.extend_from_slice(content);
-    (row, checksum)
-}
-
-/// Returns the row of a record under a key, in this room, and its checksum.
-pub(crate) fn seal_record<T: Serialize>(key: &[u8], record: &T, room: Vec<u8>) -> (Vec<u8>, u32) {
-    let mut row = room;
-    row.clear();
-    row.extend_from_slice(&[0; CHECKSUM_BYTES]);
-    let mut row =
-        postcard::to_extend(record, row).expect("rows hold nothing that postcard cannot encode");
-    let checksum = checksum(key, &row[CHECKSUM_BYTES..]);
-    row[..CHECKSUM_BYTES].copy_from_slice(&checksum.to_le_bytes());
-    (row, checksum)
+/// Puts a row under a key: a checksum and the content that `write` appends. Returns the checksum.
+pub(crate) fn put_sealed(
+    batch: &mut WriteBatch,
+    key: &[u8],
+    write: impl FnOnce(&mut Vec<u8>),
+) -> u32 {
+    let mut sealed = 0;
+    batch.put_with(key, |rows| {
+        let from = rows.len();
+        rows.extend_from_slice(&[0; CHECKSUM_BYTES]);
+        write(rows);
+        let (stored, content) = rows[from..].split_at_mut(CHECKSUM_BYTES);
+        sealed = checksum(key, content);
+        stored.copy_from_slice(&sealed.to_le_bytes());
+    });
+    sealed
 }
 
 /// Returns the content of a row and its checksum, if they agree.
@@ -283,17 +290,13 @@ pub(crate) fn put_chunked(
     mut each: impl FnMut(u32),
 ) {
     let chunks = chunks_of(content);
-    let mut piece = Vec::with_capacity(1 + CHUNK_BYTES.min(content.len()));
     for number in 0..chunks {
         let from = number as usize * CHUNK_BYTES;
-        let to = (from + CHUNK_BYTES).min(content.len());
-        piece.clear();
-        piece.push(u8::from(number + 1 == chunks));
-        piece.extend_from_slice(&content[from..to]);
-        let chunk_key = chunk_key(key, number);
-        let (row, checksum) = seal(&chunk_key, &piece);
-        each(checksum);
-        batch.put(chunk_key, row);
+        let piece = &content[from..(from + CHUNK_BYTES).min(content.len())];
+        each(put_sealed(batch, &chunk_key(key, number), |row| {
+            row.push(u8::from(number + 1 == chunks));
+            row.extend_from_slice(piece);
+        }));
     }
 }
 
@@ -340,6 +343,12 @@ impl Assembler {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn seal(key: &[u8], content: &[u8]) -> (Vec<u8>, u32) {
+        let mut batch = WriteBatch::default();
+        let checksum = put_sealed(&mut batch, key, |row| row.extend_from_slice(content));
+        (batch.rows().next().unwrap().1.unwrap().to_vec(), checksum)
+    }
 
     fn chunks_of(content: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut batch = WriteBatch::default();

@@ -12,7 +12,7 @@ use crate::engine;
 use crate::key;
 use crate::record::BootRow;
 use crate::recovery::{Loaded, load, load_without_log};
-use crate::rows::{meta, meta_row};
+use crate::rows::{meta, put_meta};
 use crate::store::{self, Durability, Engine, Place, Store, StoreError, WriteBatch};
 
 /// Starts of the process that may have come after a checkpoint: their tokens must not come again.
@@ -111,7 +111,7 @@ fn put_back(
     let boot: BootRow = meta(&*fresh, key::BOOT)?;
     let epoch = BootEpoch(boot.epoch.0.saturating_add(EPOCHS_SKIPPED));
     let mut skip = WriteBatch::default();
-    skip.put(key::BOOT, meta_row(key::BOOT, &BootRow { epoch }));
+    put_meta(&mut skip, key::BOOT, &BootRow { epoch });
     fresh.apply(&skip)?;
     fresh.sync(Durability::Disk)?;
     load_without_log(&*fresh)?;

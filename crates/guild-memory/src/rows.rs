@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use crate::key;
 use crate::record::{self, Assembler, Ledger, decode_owned, unseal};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, WriteBatch};
 
 /// Called with the key and the content of each row; an error says what is wrong with it.
 pub(crate) type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>;
@@ -48,9 +48,9 @@ pub(crate) fn each_record(
         .map_err(|error| StoreError::corrupt(store.path(), format!("{what}: {error}")))
 }
 
-/// Returns the row of a record that is not chunked and not in the ledger.
-pub(crate) fn meta_row<T: serde::Serialize>(key: &[u8], content: &T) -> Vec<u8> {
-    record::seal(key, &record::encode(content)).0
+/// Puts the row of a record that is not chunked and not in the ledger.
+pub(crate) fn put_meta<T: serde::Serialize>(batch: &mut WriteBatch, key: &[u8], content: &T) {
+    record::put_sealed(batch, key, |row| record::encode_onto(row, content));
 }
 
 /// Returns whether the store has a format; a fresh one has not.

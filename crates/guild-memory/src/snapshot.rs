@@ -120,7 +120,10 @@ impl Snapshot {
     }
 
     pub(crate) fn entry(&self, key: &[u8]) -> Option<&Entry> {
-        self.0.map.get(key).map(|entry| &**entry)
+        let map = &self.0.map;
+        // Keys are compared faster than bytes.
+        let entry = Key::short(key).map_or_else(|| map.get(key), |key| map.get(&key));
+        entry.map(|entry| &**entry)
     }
 
     pub(crate) fn map(&self) -> &Map {

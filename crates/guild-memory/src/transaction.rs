@@ -10,6 +10,7 @@ mod savepoint;
 mod scan;
 mod write;
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -27,6 +28,14 @@ pub(crate) use self::write::{Step, Write, run};
 use crate::namespace::{Namespaces, Right};
 use crate::range::KeyRange;
 use crate::snapshot::{Key, Snapshot, Snapshots};
+
+/// A thread keeps no more room than this for values that are being encoded.
+const ROOM_BYTES_MAX: usize = 64 << 10;
+
+thread_local! {
+    /// Room for the text of a value.
+    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// Where a transaction takes its snapshot from.
 #[derive(Clone, Debug)]
@@ -170,15 +179,16 @@ impl Transaction {
     pub fn get_bytes(&mut self, key: impl AsRef<str>) -> Result<Option<Bytes>, TransactionError> {
         let key = key.as_ref().as_bytes();
         self.check_key(key)?;
-        match self.parts.writes.get(key) {
+        let key = Key::from(key);
+        match self.parts.writes.get(&key) {
             Some(Write::Put(value)) => return Ok(Some(value.clone())),
             Some(Write::Delete) => return Ok(None),
-            None if self.parts.cleared.contains(key) => return Ok(None),
+            None if self.parts.cleared.contains(&key) => return Ok(None),
             Some(Write::Steps(_)) | None => {}
         }
-        let base = self.track(key);
-        match self.parts.writes.get(key) {
-            Some(write) => write.view(key, base.as_ref()),
+        let base = self.track(&key);
+        match self.parts.writes.get(&key) {
+            Some(write) => write.view(&key, base.as_ref()),
             None => Ok(base),
         }
     }
@@ -293,10 +303,10 @@ impl Transaction {
     }
 
     /// Reads a key of the snapshot, and remembers that.
-    fn track(&mut self, key: &[u8]) -> Option<Bytes> {
-        let entry = self.snapshot().entry(key).map(|entry| (entry.version, entry.value.clone()));
-        let (version, value) = entry.unzip();
-        self.parts.reads.insert(Key::from(key), version);
+    fn track(&mut self, key: &Key) -> Option<Bytes> {
+        let entry = self.snapshot().map().get(key);
+        let (version, value) = entry.map(|entry| (entry.version, entry.value.clone())).unzip();
+        self.parts.reads.insert(key.clone(), version);
         value
     }
 
@@ -339,9 +349,15 @@ fn decode<T: DeserializeOwned>(key: &[u8], value: &Bytes) -> Result<T, Transacti
 }
 
 fn encode<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Bytes, TransactionError> {
-    let text = serde_json::to_vec(value).map_err(|error| TransactionError::Encode {
+    // One piece of memory of the right size, instead of one that grows until it is large enough.
+    let mut room = ROOM.take();
+    room.clear();
+    let encoded = serde_json::to_writer(&mut room, value).map(|()| Bytes::copy_from_slice(&room));
+    if room.capacity() <= ROOM_BYTES_MAX {
+        ROOM.set(room);
+    }
+    encoded.map_err(|error| TransactionError::Encode {
         key: key.to_owned(),
         message: error.to_string(),
-    })?;
-    Ok(text.into())
+    })
 }

@@ -72,14 +72,14 @@ impl Data {
         if keys > keys_max {
             return Err(Violation::TooManyDeletes { keys, keys_max });
         }
-        let untouched = ranges().flatten().filter(|(key, _)| !parts.writes.contains_key(&**key));
+        let untouched = ranges().flatten().filter(|(key, _)| !parts.writes.contains_key(*key));
         Ok(untouched.map(|(key, _)| (key.clone(), None)).collect())
     }
 
     /// Runs steps on what is there; none: they change nothing.
     fn run(
         &self,
-        key: &[u8],
+        key: &Key,
         steps: &[Step],
         read_at: CommitVersion,
     ) -> Result<Option<Option<Bytes>>, CommitError> {
@@ -111,8 +111,8 @@ impl Data {
         read_at: CommitVersion,
         snapshot: Option<&Snapshot>,
     ) -> Result<Change, CommitError> {
-        let base = snapshot.and_then(|snapshot| snapshot.entry(&key));
-        let theirs = self.map.get(&*key);
+        let base = snapshot.and_then(|snapshot| snapshot.map().get(&key));
+        let theirs = self.map.get(&key);
         match self.namespaces.on_conflict(&key) {
             OnConflict::Merge(_) => {}
             _ => {

@@ -16,7 +16,7 @@ impl Data {
     pub(super) fn validate(&self, parts: &TransactionParts) -> Result<Vec<Key>, CommitError> {
         let mut clashes = Vec::new();
         for (key, seen) in &parts.reads {
-            let now = self.map.get(&**key);
+            let now = self.map.get(key);
             if now.map(|entry| entry.version) != *seen {
                 let conflict = changed(key, *seen, now, parts.read_at);
                 let is_ours = match self.namespaces.on_conflict(key) {
@@ -32,7 +32,7 @@ impl Data {
             }
         }
         for Tried { key, steps, refused } in &parts.tried {
-            let now = self.map.get(&**key);
+            let now = self.map.get(key);
             let result = run(key, now.map(|entry| &entry.value), steps);
             if result.is_err_and(|error| error.depends_on_others()) != *refused {
                 let conflict = changed(key, None, now, parts.read_at);

@@ -15,7 +15,7 @@ use super::{Commit, Commits, History, LogGroup, Replaced};
 use crate::commit::Writer;
 use crate::key;
 use crate::large::Entries;
-use crate::record::{DataRow, chunks_of, decode, encode};
+use crate::record::{DataRow, as_bytes, chunks_of, decode, encode_onto};
 use crate::rows::{each_record, optional_meta};
 use crate::snapshot::{Key, Map};
 use crate::store::{Store, StoreError};
@@ -36,22 +36,30 @@ struct CommitRow<'a> {
     writer: Option<Writer>,
     /// Each changed key, with what was there before.
     #[serde(borrow)]
-    changes: Vec<(&'a [u8], Option<DataRow<'a>>)>,
+    changes: Vec<ChangeRow<'a>>,
 }
 
-/// Returns the record of a group.
-pub(crate) fn encode_log(previous: CommitVersion, commits: &[Arc<Commit>]) -> Vec<u8> {
+#[derive(Debug, Serialize, Deserialize)]
+struct ChangeRow<'a> {
+    #[serde(borrow, serialize_with = "as_bytes")]
+    key: &'a [u8],
+    #[serde(borrow)]
+    before: Option<DataRow<'a>>,
+}
+
+/// Appends the record of a group.
+pub(crate) fn encode_log(content: &mut Vec<u8>, previous: CommitVersion, commits: &[Arc<Commit>]) {
     let commits = commits.iter().map(|commit| CommitRow {
         version: commit.version,
         at: commit.at,
         writer: commit.writer,
         changes: commit.changes.iter().map(before).collect(),
     });
-    encode(&LogRow { previous, commits: commits.collect() })
+    encode_onto(content, &LogRow { previous, commits: commits.collect() });
 }
 
-fn before(change: &Replaced) -> (&[u8], Option<DataRow<'_>>) {
-    (&change.key, change.before.as_deref().map(DataRow::from))
+fn before(change: &Replaced) -> ChangeRow<'_> {
+    ChangeRow { key: &change.key, before: change.before.as_deref().map(DataRow::from) }
 }
 
 /// Reads the history; `map` is the newest state and `newest` the newest commit that the log knows.
@@ -90,15 +98,25 @@ pub(crate) fn load_log(
     Ok(History::recovered(with_results(found, map), floor, groups))
 }
 
-/// Puts in what each commit left behind: what the next one found, or the newest state.
+/// Puts in what each commit left behind: what a later one found, or the newest state.
 fn with_results(mut found: Vec<Commit>, map: &Map) -> Commits {
-    let mut state = map.clone();
-    for commit in found.iter_mut().rev() {
-        for Replaced { key, before, after } in &mut commit.changes {
-            *after = match before {
-                Some(before) => state.insert(key.clone(), Arc::clone(before)),
-                None => state.remove(&**key),
-            };
+    for place in 0..found.len() {
+        let (earlier, rest) = found.split_at_mut(place);
+        for Replaced { key, before, .. } in &rest[0].changes {
+            if let Some(before) = before
+                && let Ok(writer) = earlier.binary_search_by_key(&before.version, |it| it.version)
+                && let changes = &mut earlier[writer].changes
+                && let Ok(change) = changes.binary_search_by(|change| change.key.cmp(key))
+            {
+                changes[change].after = Some(Arc::clone(before));
+            }
+        }
+    }
+    for Commit { version, changes, .. } in &mut found {
+        for change in changes.iter_mut().filter(|change| change.after.is_none()) {
+            // An older entry was there before the commit, which has removed it.
+            let newest = map.get(&change.key).filter(|entry| entry.version == *version);
+            change.after = newest.map(Arc::clone);
         }
     }
     found.into_iter().map(|commit| (commit.version, Arc::new(commit))).collect()
@@ -107,7 +125,7 @@ fn with_results(mut found: Vec<Commit>, map: &Map) -> Commits {
 impl CommitRow<'_> {
     fn into_commit(self, entries: &mut Entries<'_>) -> Result<Commit, String> {
         let mut changes = Vec::with_capacity(self.changes.len());
-        for (key, before) in self.changes {
+        for ChangeRow { key, before } in self.changes {
             let before = before.map(|row| entries.entry(row, 0)).transpose()?.map(Arc::new);
             changes.push(Replaced { key: Key::from(key), before, after: None });
         }

@@ -11,10 +11,10 @@ use crate::history::{Commit, Cut, encode_log};
 use crate::key;
 use crate::large::References;
 use crate::record::{
-    DataRow, GroupHeader, Ledger, chunk_key, chunks_of, encode, encode_event, put_chunked,
-    seal_record,
+    DataRow, GroupHeader, Ledger, chunk_key, chunks_of, encode_event, encode_onto, put_chunked,
+    put_sealed,
 };
-use crate::rows::meta_row;
+use crate::rows::put_meta;
 use crate::snapshot::{Entry, Key};
 use crate::store::WriteBatch;
 
@@ -26,9 +26,9 @@ pub(super) struct Draft {
     count: u32,
     ledger: Ledger,
     large: References,
-    /// Room for the key and the content of a row.
+    /// Room for the key of a row, and for the content of a record.
     key: Vec<u8>,
-    row: Vec<u8>,
+    content: Vec<u8>,
 }
 
 impl Draft {
@@ -47,12 +47,10 @@ impl Draft {
             return self.batch.delete(&self.key);
         };
         self.large.add(new, &mut self.batch);
-        let row = std::mem::take(&mut self.row);
-        let (row, checksum) = seal_record(&self.key, &DataRow::from(&*new), row);
+        let row = DataRow::from(&*new);
+        let checksum = put_sealed(&mut self.batch, &self.key, |content| encode_onto(content, &row));
         new.checksum = checksum;
         self.ledger.add(checksum);
-        self.batch.put(&self.key, &row);
-        self.row = row;
     }
 
     /// Takes what a commit has replaced out of the ledger.
@@ -65,9 +63,10 @@ impl Draft {
         let Some(first) = commits.first() else {
             return 0;
         };
-        let content = encode_log(previous, commits);
-        put_chunked(&mut self.batch, &key::log(first.version), &content, |_| {});
-        chunks_of(&content)
+        self.content.clear();
+        encode_log(&mut self.content, previous, commits);
+        put_chunked(&mut self.batch, &key::log(first.version), &self.content, |_| {});
+        chunks_of(&self.content)
     }
 
     /// Removes a part of the history; `floor` is the oldest version that can be read afterwards.
@@ -80,7 +79,7 @@ impl Draft {
             (0..group.chunks).for_each(|chunk| self.batch.delete(chunk_key(&key, chunk)));
         }
         if !cut.groups.is_empty() {
-            self.batch.put(key::FLOOR, meta_row(key::FLOOR, &floor));
+            put_meta(&mut self.batch, key::FLOOR, &floor);
         }
     }
 
@@ -96,10 +95,11 @@ impl Draft {
         if count > 0 {
             let first_seq = last_seq + 1 - u64::from(count);
             let ledger = self.ledger;
-            let mut content =
-                encode(&GroupHeader { first_seq, count, epoch, version, logged, ledger });
-            content.append(&mut self.events);
-            put_chunked(&mut batch, &key::events(first_seq), &content, |_| {});
+            let header = GroupHeader { first_seq, count, epoch, version, logged, ledger };
+            self.content.clear();
+            encode_onto(&mut self.content, &header);
+            self.content.append(&mut self.events);
+            put_chunked(&mut batch, &key::events(first_seq), &self.content, |_| {});
         }
         batch
     }

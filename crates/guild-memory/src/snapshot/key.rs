@@ -1,8 +1,8 @@
 //! A key of the shared memory, short ones without an allocation.
 //!
 //! A commit copies the nodes of the map between the root and what it changes, with every key in
-//! them, and a look-up compares a key on every level. Keys within the node cost neither a counter
-//! to change nor a cache line to fetch; longer ones are shared.
+//! them, and a look-up compares a key at a dozen places. Keys within the node cost neither a counter
+//! to change nor a cache line to fetch, and two of them are compared as numbers; longer ones are shared.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -19,8 +19,29 @@ pub(crate) struct Key(Bytes);
 
 #[derive(Clone)]
 enum Bytes {
-    Short { length: u8, bytes: [u8; SHORT_BYTES_MAX] },
+    /// Zeros follow the key.
+    Short {
+        length: u8,
+        bytes: [u8; SHORT_BYTES_MAX],
+    },
     Long(Arc<[u8]>),
+}
+
+impl Key {
+    /// Returns a key that needs no allocation; none: it would need one.
+    pub(crate) fn short(key: &[u8]) -> Option<Self> {
+        let length = u8::try_from(key.len()).ok()?;
+        let mut bytes = [0; SHORT_BYTES_MAX];
+        bytes.get_mut(..key.len())?.copy_from_slice(key);
+        Some(Self(Bytes::Short { length, bytes }))
+    }
+}
+
+/// Returns half of a short key, as a number that sorts as its bytes do; the halves overlap by two bytes.
+fn half(bytes: &[u8; SHORT_BYTES_MAX], from: usize) -> u128 {
+    const HALF_BYTES: usize = size_of::<u128>();
+    let half = bytes[from..from + HALF_BYTES].try_into();
+    u128::from_be_bytes(half.expect("these are 16 bytes"))
 }
 
 impl Deref for Key {
@@ -36,14 +57,7 @@ impl Deref for Key {
 
 impl From<&[u8]> for Key {
     fn from(key: &[u8]) -> Self {
-        match u8::try_from(key.len()) {
-            Ok(length) if key.len() <= SHORT_BYTES_MAX => {
-                let mut bytes = [0; SHORT_BYTES_MAX];
-                bytes[..key.len()].copy_from_slice(key);
-                Self(Bytes::Short { length, bytes })
-            }
-            _ => Self(Bytes::Long(key.into())),
-        }
+        Self::short(key).unwrap_or_else(|| Self(Bytes::Long(key.into())))
     }
 }
 
@@ -67,7 +81,7 @@ impl AsRef<[u8]> for Key {
 
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
-        **self == **other
+        self.cmp(other).is_eq()
     }
 }
 
@@ -81,7 +95,19 @@ impl PartialOrd for Key {
 
 impl Ord for Key {
     fn cmp(&self, other: &Self) -> Ordering {
-        (**self).cmp(&**other)
+        match (&self.0, &other.0) {
+            (
+                Bytes::Short { length, bytes },
+                Bytes::Short { length: other_length, bytes: other_bytes },
+            ) => {
+                let compare = |from| half(bytes, from).cmp(&half(other_bytes, from));
+                // Where all bytes are equal the longer key has zeros at its end.
+                compare(0)
+                    .then_with(|| compare(SHORT_BYTES_MAX - size_of::<u128>()))
+                    .then(length.cmp(other_length))
+            }
+            _ => (**self).cmp(&**other),
+        }
     }
 }
 
@@ -105,9 +131,21 @@ mod tests {
             assert_eq!((&*key, key == Key::from(&*bytes)), (&*bytes, true));
             keys.push(key);
         }
-        keys.push(Key::from(&[0_u8, 2][..]));
+        for other in [&[0_u8, 2][..], &[0; 2], &[0; 17], &[255], &[0, 0, 1], b"a", b"a\0", b"a\0b"]
+        {
+            keys.push(Key::from(other));
+        }
+        let mut late = [7_u8; SHORT_BYTES_MAX];
+        for at in [0, 15, 16, SHORT_BYTES_MAX - 1] {
+            late[at] = 200;
+            keys.push(Key::from(&late[..]));
+        }
         keys.push(Key::from(&[0_u8; SHORT_BYTES_MAX + 5][..]));
         let mut bytes: Vec<Vec<u8>> = keys.iter().map(|key| key.to_vec()).collect();
+        for (one, other) in keys.iter().flat_map(|one| keys.iter().map(move |other| (one, other))) {
+            assert_eq!(one.cmp(other), (**one).cmp(&**other), "{one:?} {other:?}");
+            assert_eq!(one == other, **one == **other, "{one:?} {other:?}");
+        }
         keys.sort();
         bytes.sort();
         assert_eq!(keys.iter().map(|key| key.to_vec()).collect::<Vec<_>>(), bytes);

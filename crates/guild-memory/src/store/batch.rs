@@ -38,6 +38,17 @@ impl WriteBatch {
         self.push(key.as_ref(), None);
     }
 
+    /// Sets a row to what `write` appends.
+    pub(crate) fn put_with(&mut self, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
+        let from = self.rows.len();
+        self.push(key, Some(&[]));
+        let value_from = self.rows.len();
+        write(&mut self.rows);
+        let value_len = length(&self.rows[value_from..]);
+        self.rows[from + 4..from + LENGTHS_BYTES].copy_from_slice(&(value_len + 1).to_le_bytes());
+        self.size_bytes += value_len as usize;
+    }
+
     fn push(&mut self, key: &[u8], value: Option<&[u8]>) {
         let bytes = value.unwrap_or_default();
         // Zero is no value.
@@ -134,11 +145,18 @@ mod tests {
         batch.put("", "");
         let mut later = WriteBatch::default();
         later.delete("a");
+        later.put_with(b"b", |row| row.extend_from_slice(b"23"));
+        later.put_with(b"c", |_| {});
         batch.append(later);
         let rows: Vec<_> = batch.rows().collect();
-        let expected: [(&[u8], Option<&[u8]>); 3] =
-            [(b"a", Some(b"1")), (b"", Some(b"")), (b"a", None)];
+        let expected: [(&[u8], Option<&[u8]>); 5] = [
+            (b"a", Some(b"1")),
+            (b"", Some(b"")),
+            (b"a", None),
+            (b"b", Some(b"23")),
+            (b"c", Some(b"")),
+        ];
         assert_eq!(rows, expected);
-        assert_eq!(batch.size_bytes(), 3);
+        assert_eq!(batch.size_bytes(), 7);
     }
 }

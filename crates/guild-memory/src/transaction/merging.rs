@@ -198,7 +198,7 @@ impl Transaction {
             }
             // What is there is of another type, and now the caller knows.
             Err(error) => {
-                self.track(bytes);
+                self.track(&Key::from(bytes));
                 Err(error)
             }
         }
