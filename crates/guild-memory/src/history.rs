@@ -64,6 +64,9 @@ pub(crate) struct Cut {
     pub(crate) commits: Vec<Arc<Commit>>,
 }
 
+/// The part of the history that is dropped at once when it is full: one of so many.
+const CUT_SHARE: usize = 64;
+
 /// The newest commits, and the bound of how many they are.
 #[derive(Debug, Default)]
 pub(crate) struct History {
@@ -124,10 +127,14 @@ impl History {
     }
 
     /// Drops the oldest groups beyond a bound of bytes, except the newest one and what is pinned;
-    /// returns them.
+    /// returns them. Once at it, it drops some more: the list is shared with the newest snapshot, and
+    /// what has to be copied of it to drop one commit serves for many.
     pub(crate) fn cut(&mut self, bytes_max: usize) -> Cut {
-        let excess = |history: &Self| history.bytes > bytes_max;
-        self.drop_while(|history, _| excess(history))
+        if self.bytes <= bytes_max {
+            return Cut::default();
+        }
+        let kept = bytes_max - bytes_max / CUT_SHARE;
+        self.drop_while(|history, _| history.bytes > kept)
     }
 
     /// Drops all groups up to a version, except the newest one and what is pinned; returns them.
