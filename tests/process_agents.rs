@@ -156,7 +156,7 @@ fn endless_loop_ends_with_its_processor_time() {
 #[test]
 fn endless_loop_ends_with_the_timeout_of_its_task() {
     let mut spec = script("while :; do :; done");
-    spec.grace = Duration::from_millis(50);
+    spec.grace = Duration::from_millis(500);
 
     let story = story_of(spec, task().timeout(Duration::from_millis(300)));
 
@@ -192,6 +192,19 @@ fn line_of_100_megabytes_is_read_no_further_than_allowed() {
 fn child_that_forks_and_exits_takes_its_children_along() {
     let text = "sleep 1000 & sh -c 'sleep 1000 & sleep 1000' & exit 0";
     fails(script(text), Reason::Exit, "status 0 in the middle of a task");
+}
+
+#[test]
+fn child_whose_children_have_another_environment_takes_them_along() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("pid");
+    let text = format!("env -i sleep 1000 & echo $! > '{}'; exit 3", file.display());
+    fails(script(&text), Reason::Exit, "status 3");
+
+    // Nothing but their group tells whose they are.
+    let pid = std::fs::read_to_string(file).unwrap();
+    let command = PathBuf::from(format!("/proc/{}/cmdline", pid.trim()));
+    until("it has ended", || std::fs::read(&command).unwrap_or_default().is_empty());
 }
 
 #[test]
@@ -293,7 +306,8 @@ fn child_that_cannot_begin_fails_its_task_at_once() {
     ];
     for (spec, reason, says) in cases {
         let guild = guild_of(spec).start().unwrap();
-        let report = run(&guild, "hopeless", vec![task().retry(RetryPolicy::immediately(5))]);
+        let task = task().retry(RetryPolicy::immediately(5)).timeout(Duration::from_secs(20));
+        let report = run(&guild, "hopeless", vec![task]);
         guild::block_on(guild.shutdown(Drain::Now)).unwrap();
 
         assert_eq!(report.tally().failed, 1);
@@ -414,6 +428,32 @@ fn limits_are_those_that_the_process_sees() {
     let [files, memory_kib, cpu_s] = report.output::<[u64; 3]>("bad").unwrap();
     assert_eq!((files, memory_kib), (33, 300 << 10));
     assert!((7..=8).contains(&cpu_s), "{cpu_s}");
+}
+
+#[test]
+fn processor_time_is_that_of_each_task_however_long_the_process_lives() {
+    // Half a second in each of three tasks, by the ticks of the shell itself.
+    let text = r#"
+        spent=0
+        while :; do
+            spent=$((spent + 50)) ticks=0
+            while [ "$ticks" -lt "$spent" ]; do
+                read -r stat < /proc/self/stat
+                set -- $stat
+                ticks=$((${14} + ${15}))
+            done
+            result $$
+            take
+        done"#;
+    let mut spec = script(text);
+    spec.program.resources.cpu_time_max = Some(Duration::from_secs(1));
+    let guild = guild_of(spec).start().unwrap();
+    let tasks = (0..3).map(|n| Task::new(format!("t{n}"), "bad").retry(RetryPolicy::once()));
+    let report = run(&guild, "burning", tasks.collect());
+    guild::block_on(guild.shutdown(Drain::Now)).unwrap();
+
+    let of = |n: u32| report.output::<u32>(&format!("t{n}")).unwrap();
+    assert_eq!((of(1), of(2)), (of(0), of(0)), "one process has done all three");
 }
 
 #[test]

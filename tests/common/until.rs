@@ -3,17 +3,14 @@
 use std::time::Duration;
 
 /// Waits until something is so; panics after a minute.
+#[expect(clippy::disallowed_methods, reason = "threads and processes of others take real time")]
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..12_000 {
+    let start = std::time::Instant::now();
+    while start.elapsed() < Duration::from_secs(60) {
         if is_so() {
             return;
         }
-        pause();
+        std::thread::sleep(Duration::from_millis(5));
     }
     panic!("not within a minute: {what}");
-}
-
-#[expect(clippy::disallowed_methods, reason = "threads and processes of others are waited for")]
-fn pause() {
-    std::thread::sleep(Duration::from_millis(5));
 }

@@ -114,6 +114,20 @@ fn too_much_output_on_either_stream_ends_the_process() {
 }
 
 #[test]
+fn process_has_the_bounds_that_it_is_given() {
+    let mut spec = shell("ulimit -S -t; ulimit -v; ulimit -n");
+    spec.program.resources = Resources {
+        memory_bytes_max: Some(300 << 20),
+        cpu_time_max: Some(Duration::from_millis(6_500)),
+        open_files_max: Some(33),
+    };
+
+    let output = run_now(&spec).unwrap();
+
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "7\n307200\n33\n");
+}
+
+#[test]
 fn child_that_holds_the_pipe_does_not_hang_the_attempt_and_is_killed() {
     let groups = Groups::default();
     on_runtime(async {
