@@ -11,10 +11,12 @@ use serde::{Deserialize, Serialize};
 
 mod builder;
 mod expr;
+mod name_index;
 
 pub(crate) use builder::Followers;
 pub use builder::{GraphBuilder, GraphError};
 pub use expr::ComposeError;
+pub use name_index::NameIndex;
 
 use crate::id::{QuotaId, RoleId, TaskIndex};
 use crate::limits::Limits;

@@ -43,7 +43,8 @@ use crate::run::{RunBoard, RunError, RunReport};
 
 /// The actor that owns the memory.
 pub(crate) struct MemoryActor {
-    memory: Option<Memory>,
+    /// Boxed, as it leaves for each turn.
+    memory: Option<Box<Memory>>,
     inbox: Outlet<MemoryMessage>,
     surroundings: Arc<Surroundings>,
     clock: Clock,
@@ -113,7 +114,7 @@ impl MemoryActor {
     /// Returns the actor for an opened memory.
     pub(crate) fn new(parts: MemoryParts) -> Self {
         Self {
-            memory: Some(parts.memory),
+            memory: Some(Box::new(parts.memory)),
             inbox: parts.surroundings.memory.outlet(),
             clock: parts.surroundings.clock,
             surroundings: parts.surroundings,

@@ -1,9 +1,10 @@
 //! Follows a submitted run: its progress, its end and its outputs.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use guild_core::event::{Names, Outcome, Tally};
+use guild_core::graph::{Graph, NameIndex, TaskName};
 use guild_core::id::{RunId, TaskId, TaskIndex};
 use guild_core::payload::Payload;
 use guild_core::planner::{Input, Progress};
@@ -22,8 +23,10 @@ pub struct RunReport {
     pub(crate) tally: Tally,
     pub(crate) makespan_us: u64,
     pub(crate) outputs: Vec<Option<Payload>>,
-    /// Place of each top-level task by name.
-    pub(crate) by_name: BTreeMap<Arc<str>, TaskIndex>,
+    /// The graph that was submitted; none: no task of it is known any more.
+    pub(crate) graph: Option<Arc<Graph>>,
+    /// Where its tasks are by name, once somebody has asked for one.
+    pub(crate) by_name: OnceLock<NameIndex>,
     /// First number and count of the tasks that a task spawned.
     pub(crate) children: BTreeMap<TaskIndex, (u32, u32)>,
 }
@@ -130,13 +133,26 @@ impl RunReport {
     }
 
     fn find(&self, task: &str) -> Option<TaskIndex> {
-        if let Some(index) = self.by_name.get(task) {
-            return Some(*index);
+        if let Some(index) = self.find_submitted(task) {
+            return Some(index);
         }
         let (parent, number) = task.strip_suffix(']')?.rsplit_once('[')?;
         let (first, count) = self.children.get(&self.find(parent)?)?;
         let number = number.parse::<u32>().ok().filter(|number| number < count)?;
         Some(TaskIndex(first + number))
+    }
+
+    fn find_submitted(&self, task: &str) -> Option<TaskIndex> {
+        let tasks = &self.graph.as_ref()?.tasks;
+        let name = |place: u32| match &tasks[place as usize].name {
+            TaskName::Named(name) => &**name,
+            // No name of its own, so that it is not asked for by one.
+            TaskName::Number(_) => "",
+        };
+        let hashes =
+            || NameIndex::new((0..).take(tasks.len()).map(|place| NameIndex::hash(name(place))));
+        let by_name = self.by_name.get_or_init(hashes);
+        by_name.find(NameIndex::hash(task), |place| name(place) == task).map(TaskIndex)
     }
 }
 

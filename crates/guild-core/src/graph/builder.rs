@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Bindings, Catalog, Expr, Graph, Task, TaskName, TaskOptions, TaskRef, TaskSpec};
+use super::{
+    Bindings, Catalog, Expr, Graph, NameIndex, Task, TaskName, TaskOptions, TaskRef, TaskSpec,
+};
 use crate::id::TaskIndex;
 
 /// Why a graph cannot run; nothing of it is kept.
@@ -161,13 +163,12 @@ impl GraphBuilder {
             }
         }
         check_size("tasks", self.tasks.len(), limits.tasks_per_run_max as usize)?;
-        let places = places(&self.tasks, limits.name_chars_max)?;
+        let places = Places::of(&self.tasks, limits.name_chars_max)?;
         let mut shared = Shared::default();
         let mut specs = Vec::with_capacity(self.tasks.len());
-        let count = self.tasks.len();
         let mut edges = 0;
         for task in self.tasks {
-            let spec = resolve(task, &places, count, &mut shared)?;
+            let spec = resolve(task, &places, &mut shared)?;
             if let Expr::Value(value) = &spec.input {
                 check_size("bytes in one input", value.size_bytes(), limits.payload_bytes_max)?;
             }
@@ -184,7 +185,11 @@ impl GraphBuilder {
     }
 }
 
-type Places = BTreeMap<TaskName, TaskIndex>;
+/// Where each name is.
+struct Places {
+    names: Vec<TaskName>,
+    index: NameIndex,
+}
 
 #[derive(Default)]
 struct Shared {
@@ -205,40 +210,50 @@ fn check_size(what: &'static str, found: usize, limit: usize) -> Result<(), Grap
     if found > limit { Err(GraphError::TooLarge { what, found, limit }) } else { Ok(()) }
 }
 
-fn places(tasks: &[Task], chars_max: usize) -> Result<Places, GraphError> {
-    let mut places = Places::new();
-    for (index, task) in (0..).zip(tasks) {
-        if let TaskName::Named(name) = &task.name {
-            check_name("task", name, chars_max)?;
+impl Places {
+    fn of(tasks: &[Task], chars_max: usize) -> Result<Self, GraphError> {
+        let names: Vec<TaskName> = tasks.iter().map(|task| task.name.clone()).collect();
+        for name in &names {
+            if let TaskName::Named(name) = name {
+                check_name("task", name, chars_max)?;
+            }
         }
-        if places.insert(task.name.clone(), TaskIndex(index)).is_some() {
-            return Err(GraphError::Duplicate(task.name.to_string()));
+        let hash = |name: &TaskName| match name {
+            TaskName::Named(name) => NameIndex::hash(name),
+            TaskName::Number(number) => u64::from(*number),
+        };
+        let index = NameIndex::new(names.iter().map(hash));
+        let name = |place: u32| &names[place as usize];
+        if let Some(place) = index.duplicate(|one, other| name(one) == name(other)) {
+            return Err(GraphError::Duplicate(name(place).to_string()));
         }
+        Ok(Self { names, index })
     }
-    Ok(places)
+
+    fn find(&self, name: &str) -> Option<TaskIndex> {
+        let is = |place: u32| matches!(&self.names[place as usize], TaskName::Named(other) if **other == *name);
+        self.index.find(NameIndex::hash(name), is).map(TaskIndex)
+    }
 }
 
-fn resolve(
-    task: Task,
-    places: &Places,
-    count: usize,
-    shared: &mut Shared,
-) -> Result<TaskSpec, GraphError> {
-    let name = task.name.to_string();
-    check_settings(&name, &task)?;
+fn resolve(task: Task, places: &Places, shared: &mut Shared) -> Result<TaskSpec, GraphError> {
+    check_settings(&task)?;
     let find = |reference: &TaskRef| -> Result<TaskIndex, GraphError> {
-        let unknown = |unknown: String| GraphError::UnknownTask { task: name.clone(), unknown };
+        let unknown = |unknown: String| {
+            let task = task.name.to_string();
+            GraphError::UnknownTask { task, unknown }
+        };
         match reference {
-            TaskRef::Index(index) if index.at() < count => Ok(*index),
+            TaskRef::Index(index) if index.at() < places.names.len() => Ok(*index),
             TaskRef::Index(index) => Err(unknown(format!("number {}", index.0))),
-            TaskRef::Name(text) => places
-                .get(&TaskName::Named(text.as_str().into()))
-                .copied()
-                .ok_or_else(|| unknown(text.clone())),
+            TaskRef::Name(text) => places.find(text).ok_or_else(|| unknown(text.clone())),
         }
     };
     let mut after = task.after.iter().map(find).collect::<Result<Vec<_>, _>>()?;
-    let expr = task.input.map_err(|reason| GraphError::Input { task: name.clone(), reason })?;
+    let expr = task.input.map_err(|reason| {
+        let task = task.name.to_string();
+        GraphError::Input { task, reason }
+    })?;
     let input = expr.resolve(&mut |reference| {
         let index = find(reference)?;
         after.push(index);
@@ -281,7 +296,7 @@ fn intern(names: &mut Vec<Arc<str>>, name: &str) -> u16 {
     u16::try_from(place).unwrap_or(u16::MAX)
 }
 
-fn check_settings(name: &str, task: &Task) -> Result<(), GraphError> {
+fn check_settings(task: &Task) -> Result<(), GraphError> {
     let retry = &task.retry;
     let rules = [
         (retry.attempts_max >= 1, "retry needs at least 1 attempt"),
@@ -293,7 +308,7 @@ fn check_settings(name: &str, task: &Task) -> Result<(), GraphError> {
         (task.quotas.len() <= 64, "a task may draw on at most 64 quotas"),
     ];
     match rules.iter().find(|(holds, _)| !holds) {
-        Some((_, rule)) => Err(GraphError::Setting { task: name.to_owned(), rule }),
+        Some((_, rule)) => Err(GraphError::Setting { task: task.name.to_string(), rule }),
         None => Ok(()),
     }
 }

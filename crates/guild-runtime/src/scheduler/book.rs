@@ -1,7 +1,7 @@
 //! Keeps the inputs and outputs of one run's tasks; the planner knows only their states.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use guild_core::event::{Outcome, Tally};
 use guild_core::graph::{ComposeError, Expr, Graph, TaskName, TaskSpec};
@@ -96,15 +96,18 @@ impl RunBook {
         tally: Tally,
         makespan_us: u64,
     ) -> RunReport {
-        let mut by_name = BTreeMap::new();
-        if let Some(graph) = self.parts.get(&0) {
-            for (index, spec) in (0..).zip(&graph.tasks) {
-                if let TaskName::Named(name) = &spec.name {
-                    by_name.insert(Arc::clone(name), TaskIndex(index));
-                }
-            }
-        }
+        let graph = self.parts.get(&0).map(Arc::clone);
         let (outputs, children) = (self.outputs, self.children);
-        RunReport { id, name, outcome, tally, makespan_us, outputs, by_name, children }
+        RunReport {
+            id,
+            name,
+            outcome,
+            tally,
+            makespan_us,
+            outputs,
+            graph,
+            by_name: OnceLock::new(),
+            children,
+        }
     }
 }

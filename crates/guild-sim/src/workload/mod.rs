@@ -8,11 +8,10 @@ mod duration;
 mod shapes;
 mod wfformat;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use guild_core::draw::{Seed, Stream};
-use guild_core::graph::{Graph, GraphBuilder, GraphError, Task};
+use guild_core::graph::{Graph, GraphBuilder, GraphError, NameIndex, Task};
 use guild_core::quota::QuotaSpec;
 use guild_core::retry::RetryPolicy;
 use guild_core::supervision::{GroupSpec, SupervisorSpec};
@@ -189,12 +188,13 @@ impl Workload {
         if self.tasks.is_empty() {
             return Err(WorkloadError::Empty(self.name.clone()));
         }
-        let mut names = BTreeSet::new();
+        let name = |place: u32| &self.tasks[place as usize].name;
+        let names = NameIndex::new(self.tasks.iter().map(|task| NameIndex::hash(&task.name)));
+        if let Some(place) = names.duplicate(|one, other| name(one) == name(other)) {
+            return Err(WorkloadError::Duplicate(name(place).clone()));
+        }
         for (place, task) in self.tasks.iter().enumerate() {
             self.check_items(place)?;
-            if !names.insert(&task.name) {
-                return Err(WorkloadError::Duplicate(task.name.clone()));
-            }
             let maps = task.map.iter().map(|map| &map.duration);
             for durations in maps.chain([&task.duration]) {
                 durations.check().map_err(|error| {
@@ -323,6 +323,8 @@ const ITEMS_DRAW: u64 = u64::MAX;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn map(items: Items) -> WorkTask {

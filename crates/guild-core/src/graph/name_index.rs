@@ -1,0 +1,81 @@
+//! Finds things by name in a list, without a tree of names: a million names are hashed and sorted
+//! in the time in which a tree compares a few thousand of them.
+
+use crate::digest::Fnv1a;
+
+/// The places of names in a list that is kept elsewhere, by their hashes. Names of one hash are told
+/// apart by whoever has the list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NameIndex(Vec<(u64, u32)>);
+
+impl NameIndex {
+    /// Indexes the names with these [hashes](Self::hash), in the order of the list.
+    pub fn new(hashes: impl IntoIterator<Item = u64>) -> Self {
+        let mut places: Vec<(u64, u32)> = hashes.into_iter().zip(0..).collect();
+        places.sort_unstable();
+        Self(places)
+    }
+
+    /// Returns the hash of a name.
+    pub fn hash(name: &str) -> u64 {
+        Fnv1a::default().update(name.as_bytes()).value()
+    }
+
+    /// Returns the first place whose name is found at an earlier place too, if `same` says of two
+    /// places whether their names are equal.
+    pub fn duplicate(&self, same: impl Fn(u32, u32) -> bool) -> Option<u32> {
+        let groups = self.0.chunk_by(|(one, _), (other, _)| one == other);
+        let again = groups.filter(|group| group.len() > 1).filter_map(|group| {
+            let places = || group.iter().map(|(_, place)| *place);
+            let is_again =
+                |place: &u32| places().any(|before| before < *place && same(before, *place));
+            places().find(is_again)
+        });
+        again.min()
+    }
+
+    /// Returns the first place of a name with this hash, if `is` says of a place whether the name is
+    /// there.
+    pub fn find(&self, hash: u64, is: impl Fn(u32) -> bool) -> Option<u32> {
+        let from = self.0.partition_point(|(other, _)| *other < hash);
+        let same = self.0[from..].iter().take_while(|(other, _)| *other == hash);
+        same.map(|(_, place)| *place).find(|place| is(*place))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: [&str; 5] = ["b", "a", "c", "a", "c"];
+
+    /// Indexes the names, with so many different hashes.
+    fn index(names: &[&str], hashes: u64) -> NameIndex {
+        NameIndex::new(names.iter().map(|name| NameIndex::hash(name) % hashes))
+    }
+
+    #[test]
+    fn the_first_name_that_comes_again_is_found_whatever_the_hashes() {
+        for hashes in [u64::MAX, 2, 1] {
+            let same = |names: &'static [&str]| {
+                move |one: u32, other: u32| names[one as usize] == names[other as usize]
+            };
+            assert_eq!(index(&NAMES, hashes).duplicate(same(&NAMES)), Some(3));
+            assert_eq!(index(&NAMES[..3], hashes).duplicate(same(&NAMES)), None);
+        }
+    }
+
+    #[test]
+    fn a_name_is_found_among_others_of_its_hash() {
+        for hashes in [u64::MAX, 2, 1] {
+            let index = index(&NAMES[..3], hashes);
+            let find = |name: &str| {
+                index.find(NameIndex::hash(name) % hashes, |place| NAMES[place as usize] == name)
+            };
+            assert_eq!(
+                [find("b"), find("a"), find("c"), find("d")],
+                [Some(0), Some(1), Some(2), None]
+            );
+        }
+    }
+}
