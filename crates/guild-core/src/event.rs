@@ -14,7 +14,7 @@ mod told;
 
 pub use line::{Names, line, write_line};
 pub use read::{LineError, parse_line};
-pub use told::{EventLine, HistoryText, LeaseText, LineEvent, TaskText, Terms, Text};
+pub use told::{EventLine, HistoryText, LeaseText, LineEvent, SpanText, TaskText, Terms, Text};
 
 use crate::id::{
     AgentId, BootEpoch, CommitVersion, FencingToken, Incarnation, QuotaId, RoleId, RunId, TaskId,
@@ -141,8 +141,11 @@ pub struct Reads {
     pub snapshot: CommitVersion,
     /// Each key with the version that it had; none: it was absent.
     pub keys: Vec<(String, Option<CommitVersion>)>,
-    /// Each scanned range: its prefix, the last key that was seen (none: all of it), and how many.
+    /// Each scanned prefix: the last key that was seen (none: all of it), and how many.
     pub ranges: Vec<(String, Option<String>, u64)>,
+    /// Each other scanned range: its first key, the first key behind it (none: it has no end), the
+    /// last key that was seen (none: all of it), and how many.
+    pub spans: Vec<(String, Option<String>, Option<String>, u64)>,
     /// The keys that were written, as `+key`, and those that were removed, as `-key`.
     pub written: Vec<String>,
 }

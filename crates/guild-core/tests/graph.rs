@@ -174,7 +174,7 @@ impl Names for Plain {
 }
 
 /// Fields that some lines of their kind do not have.
-const OPTIONAL: [&str; 20] = [
+const OPTIONAL: [&str; 21] = [
     "spawned_by",
     "timeout_us",
     "heartbeat_us",
@@ -192,6 +192,7 @@ const OPTIONAL: [&str; 20] = [
     "snapshot",
     "reads",
     "ranges",
+    "spans",
     "keys",
     "location",
     "order",
@@ -366,7 +367,7 @@ fn event_lines_have_the_fields_that_outsiders_rely_on() {
                 writes: 1,
                 reads: Some(Box::default()),
             },
-            "memory_committed: version task writes run snapshot reads ranges keys",
+            "memory_committed: version task writes run snapshot reads ranges spans keys",
         ),
         (
             Event::QuotaChanged { quota: QuotaId(0), in_use: 1, limit: 2 },

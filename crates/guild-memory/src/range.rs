@@ -66,6 +66,11 @@ impl KeyRange {
         (behind(&self.from) == self.to).then_some(&*self.from)
     }
 
+    /// Returns the first key of the range and the first one behind it, if it has an end.
+    pub(crate) fn ends(&self) -> (&[u8], Option<&[u8]>) {
+        (&self.from, self.to.as_deref())
+    }
+
     /// Returns the range as bounds of a map; one that is upside down is empty.
     pub(crate) fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
         let to = match &self.to {

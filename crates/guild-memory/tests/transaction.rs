@@ -5,6 +5,7 @@
 mod common;
 
 use common::World;
+use guild_core::event::Event;
 use guild_core::limits::Limits;
 use guild_memory::{CommitError, Condition, KeyRange, TransactionError, Violation};
 
@@ -21,6 +22,28 @@ fn keys(rows: &[(String, i64)]) -> String {
 #[track_caller]
 fn assert_conflict<T: std::fmt::Debug>(result: Result<T, CommitError>) {
     assert!(matches!(result, Err(CommitError::Conflict(_))), "{result:?}");
+}
+
+#[test]
+fn a_history_tells_every_range_that_was_scanned() {
+    let mut world = World::volatile();
+    world.put_all(&[("a", 1), ("b/1", 1), ("b/2", 1), ("c", 1)]);
+    world.memory.record_histories(true);
+    world.memory.take_records();
+    let mut transaction = world.begin();
+    transaction.scan::<i64>(KeyRange::prefix("b/"), 10).unwrap();
+    transaction.scan::<i64>("b/2".."d", 10).unwrap();
+    transaction.scan::<i64>("b".., 2).unwrap();
+    transaction.put("x", &1).unwrap();
+    world.commit(transaction).unwrap();
+    let told = world.memory.take_records().into_iter().find_map(|record| match record.event {
+        Event::MemoryCommitted { reads, .. } => reads,
+        _ => None,
+    });
+    let (told, text) = (told.unwrap(), str::to_owned);
+    assert_eq!(told.ranges, [(text("b/"), None, 2)]);
+    let spans = [(text("b/2"), Some(text("d")), None, 2), (text("b"), None, Some(text("b/2")), 2)];
+    assert_eq!(told.spans, spans);
 }
 
 #[test]

@@ -323,6 +323,31 @@ fn lost_updates_write_skew_and_phantoms_of_commits_are_found() {
 }
 
 #[test]
+fn phantoms_in_ranges_that_are_no_prefixes_are_found() {
+    let span = |mut commit: Commit, (from, to, last): (&str, Option<&str>, Option<&str>), rows| {
+        let text = |key: Option<&str>| key.map(str::to_owned);
+        commit.spans = vec![(from.to_owned(), text(to), text(last), rows)];
+        commit
+    };
+    let found = |range, rows| {
+        let commits = [
+            commit(1, 0, &[], &["b", "m"]),
+            span(commit(2, 1, &[], &["k"]), range, rows),
+            span(commit(3, 1, &[], &["l"]), range, rows),
+        ];
+        check(&commits).kinds()
+    };
+    // Each writes into what the other one has seen, unless that ends before.
+    assert_eq!(found(("c", Some("n"), None), 1), [G2]);
+    assert_eq!(found(("c", None, None), 1), [G2]);
+    assert_eq!(found(("a", Some("c"), None), 1), []);
+    assert_eq!(found(("a", None, Some("b")), 1), []);
+    assert_eq!(found(("m", Some("z"), None), 1), []);
+    assert_eq!(found(("m", Some("z"), None), 2), [UnexpectedElement]);
+    assert_eq!(found(("z", Some("a"), None), 0), [], "it is upside down, and so empty");
+}
+
+#[test]
 fn reads_of_what_was_not_there_are_found() {
     let first = commit(1, 0, &[], &["a"]);
     let never = [first.clone(), commit(2, 1, &[("b", Some(1))], &["c"])];

@@ -344,10 +344,11 @@ impl Line<'_> {
                     self.run(task.run);
                 }
                 if let Some(reads) = reads {
-                    let Reads { snapshot, keys, ranges, written } = &**reads;
+                    let Reads { snapshot, keys, ranges, spans, written } = &**reads;
                     self.number("snapshot", snapshot.0);
                     self.json("reads", keys);
                     self.json("ranges", ranges);
+                    self.json("spans", spans);
                     self.json("keys", written);
                 }
             }

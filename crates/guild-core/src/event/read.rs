@@ -13,7 +13,7 @@ use serde::de::{Deserializer, Visitor};
 use serde_json::value::RawValue;
 
 use super::terms::{EXPECTED_DEFAULT, Retry, TermsRead, timeout_default};
-use super::told::{EventLine, HistoryText, LeaseText, LineEvent, TaskText, Terms, Text};
+use super::told::{EventLine, HistoryText, LeaseText, LineEvent, SpanText, TaskText, Terms, Text};
 use super::{Cause, ClockKind, EndState, Outcome, Severity, Tally, kind};
 use crate::retry::RetryPolicy;
 
@@ -144,6 +144,8 @@ struct Raw<'a> {
     reads: Option<Vec<(Text<'a>, Option<u64>)>>,
     #[serde(borrow)]
     ranges: Option<Vec<(Text<'a>, Option<Text<'a>>, u64)>>,
+    #[serde(borrow)]
+    spans: Option<Vec<SpanText<'a>>>,
     #[serde(borrow)]
     keys: Option<Vec<Text<'a>>>,
 }
@@ -310,6 +312,7 @@ impl<'a> Raw<'a> {
                 snapshot,
                 reads: self.reads.take().unwrap_or_default(),
                 ranges: self.ranges.take().unwrap_or_default(),
+                spans: self.spans.take().unwrap_or_default(),
                 keys: self.keys.take().unwrap_or_default(),
             })
         });

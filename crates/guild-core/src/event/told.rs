@@ -277,6 +277,10 @@ pub struct LeaseText<'a> {
     pub token: u64,
 }
 
+/// A range that is no prefix: its first key, the first key behind it (none: it has no end), the last key
+/// that was seen (none: all of it), and how many.
+pub type SpanText<'a> = (Text<'a>, Option<Text<'a>>, Option<Text<'a>>, u64);
+
 /// What a commit has read and written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HistoryText<'a> {
@@ -284,8 +288,10 @@ pub struct HistoryText<'a> {
     pub snapshot: u64,
     /// Each key with the version that it had; none: it was absent.
     pub reads: Vec<(Text<'a>, Option<u64>)>,
-    /// Each scanned range: its prefix, the last key that was seen (none: all of it), and how many.
+    /// Each scanned prefix: the last key that was seen (none: all of it), and how many.
     pub ranges: Vec<(Text<'a>, Option<Text<'a>>, u64)>,
+    /// Each other scanned range.
+    pub spans: Vec<SpanText<'a>>,
     /// The keys that were written, as `+key`, and those that were removed, as `-key`.
     pub keys: Vec<Text<'a>>,
 }

@@ -50,19 +50,24 @@ impl TransactionParts {
         self.writes.len() + self.cleared.len()
     }
 
-    /// Returns what the transaction has read, as a history tells it. Of ranges it tells those that
-    /// are prefixes. Where a namespace lets a commit pass although others have changed what it has
+    /// Returns what the transaction has read, as a history tells it. Where a namespace lets a commit pass although others have changed what it has
     /// read, that read says nothing about its place among them and is left out.
     pub(crate) fn history(&self, namespaces: &Namespaces) -> Reads {
         let keys = self.reads.iter().filter(|(key, _)| namespaces.on_conflict(key).refuses());
         let keys = keys.map(|(key, version)| (text(key), *version)).collect();
-        let range = |read: &RangeRead| {
-            let prefix = text(read.range.as_prefix()?);
-            Some((prefix, read.last.as_ref().map(|key| text(key)), read.rows as u64))
-        };
+        let mut reads = Reads { snapshot: self.read_at, keys, ..Reads::default() };
         let refuses = |read: &&RangeRead| namespaces.on_conflict_in(&read.range).refuses();
-        let ranges = self.ranges.iter().filter(refuses).filter_map(range).collect();
-        Reads { snapshot: self.read_at, keys, ranges, written: Vec::new() }
+        for RangeRead { range, last, rows } in self.ranges.iter().filter(refuses) {
+            let (last, rows) = (last.as_ref().map(|key| text(key)), *rows as u64);
+            match range.as_prefix() {
+                Some(prefix) => reads.ranges.push((text(prefix), last, rows)),
+                None => {
+                    let (from, to) = range.ends();
+                    reads.spans.push((text(from), to.map(text), last, rows));
+                }
+            }
+        }
+        reads
     }
 
     pub(crate) fn has_reads(&self) -> bool {

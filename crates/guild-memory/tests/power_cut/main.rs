@@ -136,6 +136,16 @@ fn scratch() -> tempfile::TempDir {
 
 /// Cuts the power after every operation that `chosen` picks; returns how many images were judged.
 fn cut(folder: &Path, work: Work, chosen: impl Fn(usize) -> bool + Sync) -> usize {
+    cut_often(folder, work, 1, chosen)
+}
+
+/// Cuts the power so many times after every operation that `chosen` picks, each time with other draws.
+fn cut_often(
+    folder: &Path,
+    work: Work,
+    times: u64,
+    chosen: impl Fn(usize) -> bool + Sync,
+) -> usize {
     let steps = read_trace(&folder.join("trace"));
     let (images, workers) = (AtomicUsize::new(0), 2);
     std::thread::scope(|scope| {
@@ -154,10 +164,12 @@ fn cut(folder: &Path, work: Work, chosen: impl Fn(usize) -> bool + Sync) -> usiz
                     if place % workers != worker || !chosen(place) || !disk.is_at_risk() {
                         continue;
                     }
-                    for survival in Survival::ALL {
+                    let seeds = (0..times).map(|time| place as u64 + (time << 32));
+                    let each = |seed| Survival::ALL.map(|survival| (survival, Draws(seed)));
+                    for (survival, mut draws) in seeds.flat_map(each) {
                         let image = scratch.path().join("image");
                         fs::create_dir(&image).unwrap();
-                        disk.write_image(survival, &mut Draws(place as u64), &image);
+                        disk.write_image(survival, &mut draws, &image);
                         let verdict = work.judge(&image.join("store"), acknowledged);
                         fs::remove_dir_all(&image).unwrap();
                         images.fetch_add(1, Ordering::Relaxed);
@@ -271,6 +283,29 @@ fn a_power_cut_after_a_kill_loses_nothing_that_was_acknowledged() {
     }
     println!("{images} images");
     assert!(images >= 160, "{images} images");
+}
+
+/// A process that dies before its group is synced leaves it to the kernel. The next one finds it whole and
+/// gives it to the engine; unless it is durable in the journal first, a power cut then leaves half of it.
+#[test]
+fn a_power_cut_while_what_a_killed_process_left_is_stored_leaves_no_half_of_a_group() {
+    let mut images = 0;
+    // Early syncs of groups: what a torn write of the engine leaves whole is the rows of one of them.
+    for good in [7, 8] {
+        let folder = tempfile::tempdir().unwrap();
+        let dies = format!("fdatasync:{good}:1:0");
+        let (status, output) = record(folder.path(), SMALL, &[(FAIL, &dies)]);
+        assert!(!status.success(), "{output}");
+        let steps = read_trace(&folder.path().join("trace"));
+        let left = &steps[steps.len() - 1].name;
+        assert!(left.contains("journal-"), "it left a write of `{left}` to the kernel");
+        let (status, output) = record(folder.path(), SMALL, &[]);
+        assert!(status.success(), "{output}");
+        let opening = steps.len()..steps.len() + 16;
+        images += cut_often(folder.path(), SMALL, 3, |place| opening.contains(&place));
+    }
+    println!("{images} images");
+    assert!(images >= 200, "{images} images");
 }
 
 #[test]

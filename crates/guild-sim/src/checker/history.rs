@@ -6,13 +6,13 @@
 //! Robinson 1981, as in the memory itself, but from the outside.)
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
-use guild_core::event::{HistoryText, LineEvent, TaskText, Text};
+use guild_core::event::{HistoryText, LineEvent, TaskText};
 
 use super::board::Board;
 use super::check::{Check, End, Seen};
 use super::findings::Findings;
+use super::scan::{Scan, Until};
 use super::verdict::Invariant::I8;
 
 /// Judges commits.
@@ -95,10 +95,22 @@ impl History {
                 });
             }
         }
-        for range in &history.ranges {
-            if let Err(wrong) = self.check_range(range, snapshot) {
+        let prefixes = history.ranges.iter().map(|(prefix, last, rows)| Scan {
+            from: prefix,
+            until: Until::Prefix,
+            last: last.as_deref(),
+            rows: *rows,
+        });
+        let spans = history.spans.iter().map(|(from, to, last, rows)| Scan {
+            from,
+            until: Until::Key(to.as_deref()),
+            last: last.as_deref(),
+            rows: *rows,
+        });
+        for scan in prefixes.chain(spans) {
+            if let Err(wrong) = self.check_scan(&scan, snapshot) {
                 findings.violate(I8, || {
-                    format!("{} read range `{}*`: {wrong} at its commit {version}", who(), range.0)
+                    format!("{} read range {scan}: {wrong} at its commit {version}", who())
                 });
             }
         }
@@ -115,24 +127,12 @@ impl History {
     }
 
     /// No key of the range is newer than what was read, and there are as many as were seen.
-    fn check_range(
-        &self,
-        (prefix, last, count): &(Text<'_>, Option<Text<'_>>, u64),
-        snapshot: u64,
-    ) -> Result<(), String> {
-        let to = last.as_ref().map_or(Bound::Unbounded, |last| Bound::Included(&**last));
-        if last.as_ref().is_some_and(|last| **last < **prefix) {
-            return Err(format!(
-                "it ends before it begins, at `{}`",
-                last.as_ref().map_or("", |last| last)
-            ));
+    fn check_scan(&self, scan: &Scan<'_>, snapshot: u64) -> Result<(), String> {
+        if let Some(last) = scan.last.filter(|last| !scan.holds(last)) {
+            return Err(format!("it ends outside of itself, at `{last}`"));
         }
-        let rows = self
-            .keys
-            .range::<str, _>((Bound::Included(&**prefix), to))
-            .take_while(|(key, _)| key.starts_with(&**prefix));
         let mut there = 0;
-        for (key, version) in rows {
+        for (key, version) in scan.within(&self.keys) {
             there += 1;
             if *version > snapshot {
                 return Err(format!(
@@ -140,10 +140,10 @@ impl History {
                 ));
             }
         }
-        if there == *count {
+        if there == scan.rows {
             return Ok(());
         }
-        Err(format!("it saw {count} keys and there were {there}"))
+        Err(format!("it saw {} keys and there were {there}", scan.rows))
     }
 }
 

@@ -73,6 +73,7 @@ mod order;
 mod quotas;
 mod recovery;
 mod repetition;
+mod scan;
 pub mod serial;
 mod submissions;
 mod verdict;

@@ -39,7 +39,8 @@ impl Check for Order {
                 }
             }
             LineEvent::MemoryCommitted { history: Some(history), .. } => {
-                if history.reads.is_empty() && history.ranges.is_empty() {
+                let has_ranges = !(history.ranges.is_empty() && history.spans.is_empty());
+                if history.reads.is_empty() && !has_ranges {
                     return;
                 }
                 let (snapshot, needs) = (history.snapshot, task.needs_version);

@@ -6,7 +6,7 @@ use guild_sim::checker::Invariant::{I3, I4, I6, I8};
 use guild_sim::checker::{Knowledge, Ruling};
 use serde_json::json;
 
-use crate::support::{Log, calm_log};
+use crate::support::{Log, assert_clean, calm_log};
 
 #[test]
 fn effect_without_its_completion_is_seen() {
@@ -220,6 +220,22 @@ fn phantom_in_a_range_is_seen() {
     ranges[0][2] = json!(ranges[0][2].as_u64().unwrap() - 1);
     let log = log.with(place, "ranges", ranges);
 
+    log.violates(I8, place, "keys and there were");
+}
+
+#[test]
+fn phantom_in_a_range_that_is_no_prefix_is_seen() {
+    let log = calm_log();
+    let place = log.find("memory_committed", |event| event["ranges"][0][2].as_u64() > Some(2));
+    let [prefix, last, rows] = [0, 1, 2].map(|at| log.event(place)["ranges"][0][at].clone());
+    // All that begins with the prefix, and nothing else, lies between these two.
+    let to = format!("{}\u{10ffff}", prefix.as_str().unwrap());
+    let log = log.with(place, "ranges", json!([]));
+    let log = log.with(place, "spans", json!([[prefix, to, last, rows]]));
+    assert_clean(&log.judged(), "a range that is no prefix");
+
+    let missed = rows.as_u64().unwrap() - 1;
+    let log = log.with(place, "spans", json!([[prefix, to, last, missed]]));
     log.violates(I8, place, "keys and there were");
 }
 

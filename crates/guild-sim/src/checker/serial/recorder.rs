@@ -40,6 +40,7 @@ impl Recorder {
                         .map(|(k, at)| (k.clone(), at.map(|at| at.0)))
                         .collect(),
                     ranges: reads.ranges.clone(),
+                    spans: reads.spans.clone(),
                     ..Commit::default()
                 };
                 for change in &reads.written {

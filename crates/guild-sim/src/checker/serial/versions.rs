@@ -5,10 +5,10 @@
 //! version that was not there, no commit whose reads or ranges had changed before it.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 
+use super::super::scan::{Scan, Until};
 use super::cycles::add_cycles;
 use super::graph::{Dependency, GraphBuilder, number};
 use super::{AnomalyKind, Verdict};
@@ -31,9 +31,13 @@ pub struct Commit {
     /// Each key that it read, with the version that it saw; null: the key was absent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reads: Vec<(String, Option<u64>)>,
-    /// Each range that it scanned: the prefix, the last key that it saw (null: all), how many.
+    /// Each prefix that it scanned: the last key that it saw (null: all), how many.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranges: Vec<(String, Option<String>, u64)>,
+    /// Each other range that it scanned: the first key, the first key behind it (null: no end), the last
+    /// key that it saw (null: all), how many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spans: Vec<(String, Option<String>, Option<String>, u64)>,
     /// The keys that it wrote.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub writes: Vec<String>,
@@ -82,7 +86,13 @@ pub fn check(commits: &[Commit]) -> Verdict {
     for (commit, place) in commits.iter().zip(0..) {
         commit.reads.iter().for_each(|(key, seen)| checker.add_read(place, commit, key, *seen));
         for (prefix, last, rows) in &commit.ranges {
-            checker.add_range(place, commit, prefix, last.as_deref(), *rows);
+            let last = last.as_deref();
+            let scan = Scan { from: prefix, until: Until::Prefix, last, rows: *rows };
+            checker.add_scan(place, commit, scan);
+        }
+        for (from, to, last, rows) in &commit.spans {
+            let (until, last) = (Until::Key(to.as_deref()), last.as_deref());
+            checker.add_scan(place, commit, Scan { from, until, last, rows: *rows });
         }
     }
     checker.finish()
@@ -142,18 +152,9 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn add_range(
-        &mut self,
-        place: u32,
-        commit: &'a Commit,
-        prefix: &'a str,
-        last: Option<&'a str>,
-        rows: u64,
-    ) {
-        let to = last.map_or(Bound::Unbounded, Bound::Included);
-        let within = self.keys.range::<str, _>((Bound::Included(prefix), to));
-        let mut found = 0;
-        for (_, (number, versions)) in within.take_while(|(key, _)| key.starts_with(prefix)) {
+    fn add_scan(&mut self, place: u32, commit: &'a Commit, scan: Scan<'a>) {
+        let (mut found, rows) = (0, scan.rows);
+        for (_, (number, versions)) in scan.within(&self.keys) {
             let behind = versions.partition_point(|version| version.number <= commit.snapshot);
             if let Some(newest) = behind.checked_sub(1).map(|at| versions[at]) {
                 found += u64::from(newest.is_present);
@@ -166,7 +167,7 @@ impl<'a> Checker<'a> {
         // Rows from before the history are not known, so only a complete one can be counted.
         if self.known_from == 1 && found != rows {
             let message = format!(
-                "commit {} saw {rows} keys in the range `{prefix}*`, and there were {found}",
+                "commit {} saw {rows} keys in the range {scan}, and there were {found}",
                 commit.version
             );
             self.verdict.add(AnomalyKind::UnexpectedElement, vec![commit.version], message);
