@@ -344,6 +344,30 @@ fn letters_and_incidents_are_there_after_a_restart_when_their_events_have_long_l
 }
 
 #[test]
+fn an_incident_waits_for_its_task_over_a_restart_too() {
+    let medium = Medium::Disk { durability: Durability::Process, sync: Default::default() };
+    let world = World::with_seed(1).role("worker", 2, fails_once).restart(patient());
+    let mut world = world.medium(medium).start().unwrap();
+    let mut graph = world.graph("late");
+    let minute = Duration::from_secs(60);
+    let late = RetryPolicy { backoff_first: minute, backoff_max: minute, ..RetryPolicy::default() };
+    graph.add(Task::new("only", "worker").retry(RetryPolicy { jitter: 0.0, ..late }));
+    let graph = graph.build().unwrap();
+    let run = world.submit(graph).unwrap();
+    world.run_for(Duration::from_secs(5));
+    world.restart().unwrap();
+    world.run_for(Duration::from_secs(5));
+
+    let [incident] = &world.incidents()[..] else { panic!("one incident") };
+    assert_eq!(incident.state(), IncidentState::Open, "both agents live, its task does not go on");
+    world.run_until_ended(&run).unwrap();
+    let [incident] = &world.incidents()[..] else { panic!("one incident") };
+    assert_eq!(incident.recovery.unwrap().reassigned.unwrap().1, 2);
+    assert!(incident.time_to_recover().unwrap() >= minute);
+    world.shut_down();
+}
+
+#[test]
 fn every_letter_that_is_kept_over_a_restart_can_be_tried_again() {
     let mut limits = Limits::default();
     limits.dead_letters_max = 2;

@@ -198,7 +198,7 @@ fn what_needs_nothing_is_recovered_at_once_and_a_lost_task_never() {
 }
 
 #[test]
-fn a_new_start_recalls_what_was_open_and_ends_it_as_agents_come_up() {
+fn a_new_start_recalls_what_was_open_and_ends_it_as_agents_come_up_and_tasks_go_on() {
     let mut before = book();
     let stopped = Report {
         kind: IncidentKind::ControllerFailed,
@@ -222,11 +222,30 @@ fn a_new_start_recalls_what_was_open_and_ends_it_as_agents_come_up() {
 
     let started = after.guild_started(at(10));
     let lives = after.agent_lives(at(11), agent(0), Incarnation(1 << 32));
+    assert_eq!((started.len(), lives.len()), (1, 0));
+    assert!(after.is_watching(), "its task waits still");
+    let goes_on = after.task_event(at(12), &assigned(task(0), 2, agent(1)));
 
-    assert_eq!((started.len(), lives.len()), (1, 1));
+    let reassigned = Some((agent(1), 2));
+    assert_eq!(goes_on, Some(Event::IncidentRecovered { incident: 1, took_us: 11, reassigned }));
     let expected =
         [IncidentState::Recovered, IncidentState::Acknowledged, IncidentState::Recovered];
     assert_eq!(states(&after), expected);
+}
+
+#[test]
+fn a_task_that_went_on_before_a_new_start_is_not_waited_for() {
+    let crashed = || book().open(at(1), crash(agent(0), 1, Some((task(0), 1)))).0;
+    let ended = Event::TaskEnded { task: task(0), state: EndState::Cancelled };
+    for then in [assigned(task(0), 2, agent(1)), ended] {
+        let mut after = IncidentBook::new(&Limits::default(), 0);
+        for (seq, event) in (1..).zip([crashed(), then]) {
+            after.recall(&EventRecord { seq, at: at(seq), event });
+        }
+        assert!(!after.is_watching(), "the task went on");
+        after.agent_lives(at(11), agent(0), Incarnation(1 << 32));
+        assert_eq!(states(&after), [IncidentState::Recovered]);
+    }
 }
 
 #[test]

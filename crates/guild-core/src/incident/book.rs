@@ -9,9 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+mod recall;
+
 use super::fingerprint::fingerprint;
 use super::{Acknowledgement, Action, Incident, IncidentKind, IncidentState, Recovery, Report};
-use crate::event::{Cause, Event, EventRecord};
+use crate::event::{Cause, Event};
 use crate::id::{AgentId, Incarnation, TaskId};
 use crate::limits::Limits;
 use crate::time::{Timestamp, micros};
@@ -161,26 +163,7 @@ impl IncidentBook {
         self.shorten(&mut report);
         self.opened += 1;
         let number = self.opened;
-        let mut waiting = Waiting { agent: None, task: None, reassigned: None };
-        waiting.agent = awaited(&report);
-        if report.kind == IncidentKind::AgentCrashed {
-            waiting.task = report.attempt.map(|attempt| (attempt.task, attempt.number));
-        }
-        if let Some((task, attempt)) = waiting.task
-            && let Some(revoked) = self.revoked.remove(&task)
-            && revoked.attempt == attempt
-        {
-            match revoked.fate {
-                Fate::Waits => {}
-                Fate::Reassigned(agent, attempt) => {
-                    (waiting.task, waiting.reassigned) = (None, Some((agent, attempt)));
-                }
-                Fate::Over => waiting.task = None,
-            }
-        }
-        if let (IncidentKind::AgentCrashed, Some((agent, _))) = (report.kind, report.agent) {
-            self.heard_of(agent);
-        }
+        let waiting = self.waits_for(&report);
         self.watch(number, waiting);
         let is_over =
             matches!(report.kind, IncidentKind::DropPanicked | IncidentKind::StoreRestored)
@@ -192,37 +175,6 @@ impl IncidentBook {
         self.keep(incident.clone());
         let recovered = if is_over { self.recover(at, number, None) } else { None };
         (Event::IncidentOpened(Box::new(incident)), recovered)
-    }
-
-    /// Takes an event from before this start. An open incident of an agent is recovered when the
-    /// agent lives again; its task was planned anew.
-    pub fn recall(&mut self, record: &EventRecord) {
-        match &record.event {
-            Event::IncidentOpened(incident) => {
-                self.opened = self.opened.max(incident.number);
-                let agent = awaited(&incident.report);
-                if agent.is_some() {
-                    self.watch(incident.number, Waiting { agent, task: None, reassigned: None });
-                }
-                self.keep((**incident).clone());
-            }
-            Event::IncidentRecovered { incident, took_us, reassigned } => {
-                self.recovered(*incident, *took_us, *reassigned);
-            }
-            Event::IncidentAcknowledged { incident, note } => {
-                self.acknowledged(record.at, *incident, note.clone());
-            }
-            _ => {}
-        }
-    }
-
-    /// Recovers the incidents that the start of a guild ends: it has new control actors, its store
-    /// has been opened, and agents that were to stay down are started like all others.
-    pub fn guild_started(&mut self, at: Timestamp) -> Vec<Event> {
-        self.recover_all(at, |report| {
-            matches!(report.kind, IncidentKind::ControllerFailed | IncidentKind::StoreFailed)
-                || report.action == Action::LeaveDown
-        })
     }
 
     /// Recovers all incidents of a kind: what failed works again. Returns their events.
@@ -265,6 +217,12 @@ impl IncidentBook {
     /// Notes what the scheduler decided about a task; returns the event of an incident that this
     /// ended.
     pub fn task_event(&mut self, at: Timestamp, event: &Event) -> Option<Event> {
+        let number = self.note_task(event)?;
+        self.settle(at, number)
+    }
+
+    /// Notes what the scheduler decided about a task; returns the incident that waits for it no longer.
+    fn note_task(&mut self, event: &Event) -> Option<u64> {
         match event {
             Event::TaskFailed { task, attempt, agent, cause, retry_at, .. } => {
                 // The life of such an agent ends later than its lease, and its incident comes then.
@@ -280,13 +238,13 @@ impl IncidentBook {
                 if let Some(revoked) = self.revoked.get_mut(task) {
                     revoked.fate = Fate::Reassigned(*agent, *attempt);
                 }
-                self.task_goes_on(at, *task, Some((*agent, *attempt)))
+                self.task_goes_on(*task, Some((*agent, *attempt)))
             }
             Event::TaskEnded { task, .. } => {
                 if let Some(revoked) = self.revoked.get_mut(task) {
                     revoked.fate = Fate::Over;
                 }
-                self.task_goes_on(at, *task, None)
+                self.task_goes_on(*task, None)
             }
             _ => None,
         }
@@ -313,6 +271,30 @@ impl IncidentBook {
         Ok(Event::IncidentAcknowledged { incident: number, note: note.into() })
     }
 
+    /// Returns what an incident waits for that is opened now.
+    fn waits_for(&mut self, report: &Report) -> Waiting {
+        let mut waiting = Waiting { agent: awaited(report), task: None, reassigned: None };
+        if report.kind == IncidentKind::AgentCrashed {
+            waiting.task = report.attempt.map(|attempt| (attempt.task, attempt.number));
+        }
+        if let Some((task, attempt)) = waiting.task
+            && let Some(revoked) = self.revoked.remove(&task)
+            && revoked.attempt == attempt
+        {
+            match revoked.fate {
+                Fate::Waits => {}
+                Fate::Reassigned(agent, attempt) => {
+                    (waiting.task, waiting.reassigned) = (None, Some((agent, attempt)));
+                }
+                Fate::Over => waiting.task = None,
+            }
+        }
+        if let (IncidentKind::AgentCrashed, Some((agent, _))) = (report.kind, report.agent) {
+            self.heard_of(agent);
+        }
+        waiting
+    }
+
     /// Waits no longer for the end of a life from which a task was taken: it has come, or is not told
     /// (the agent was condemned with its thread).
     fn heard_of(&mut self, agent: AgentId) {
@@ -323,17 +305,12 @@ impl IncidentBook {
         }
     }
 
-    fn task_goes_on(
-        &mut self,
-        at: Timestamp,
-        task: TaskId,
-        reassigned: Option<(AgentId, u32)>,
-    ) -> Option<Event> {
+    fn task_goes_on(&mut self, task: TaskId, reassigned: Option<(AgentId, u32)>) -> Option<u64> {
         let number = self.idle.remove(&task)?;
         let waiting = self.waiting.get_mut(&number)?;
         waiting.task = None;
         waiting.reassigned = reassigned;
-        self.settle(at, number)
+        Some(number)
     }
 
     /// Recovers an incident of which nothing is left to wait for.
