@@ -38,6 +38,7 @@ impl Key {
 }
 
 /// Returns half of a short key, as a number that sorts as its bytes do; the halves overlap by two bytes.
+#[inline]
 fn half(bytes: &[u8; SHORT_BYTES_MAX], from: usize) -> u128 {
     const HALF_BYTES: usize = size_of::<u128>();
     let half = bytes[from..from + HALF_BYTES].try_into();
@@ -94,21 +95,31 @@ impl PartialOrd for Key {
 }
 
 impl Ord for Key {
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
         match (&self.0, &other.0) {
             (
                 Bytes::Short { length, bytes },
                 Bytes::Short { length: other_length, bytes: other_bytes },
             ) => {
-                let compare = |from| half(bytes, from).cmp(&half(other_bytes, from));
+                let (one, two) = (half(bytes, 0), half(other_bytes, 0));
+                if one != two {
+                    return one.cmp(&two);
+                }
+                let from = SHORT_BYTES_MAX - size_of::<u128>();
+                let ends = half(bytes, from).cmp(&half(other_bytes, from));
                 // Where all bytes are equal the longer key has zeros at its end.
-                compare(0)
-                    .then_with(|| compare(SHORT_BYTES_MAX - size_of::<u128>()))
-                    .then(length.cmp(other_length))
+                ends.then(length.cmp(other_length))
             }
-            _ => (**self).cmp(&**other),
+            _ => compare_bytes(self, other),
         }
     }
+}
+
+/// Out of the way of the code for short keys, which is worth a place in every search.
+#[cold]
+fn compare_bytes(one: &[u8], other: &[u8]) -> Ordering {
+    one.cmp(other)
 }
 
 impl fmt::Debug for Key {
