@@ -50,8 +50,9 @@ impl TransactionParts {
         self.writes.len() + self.cleared.len()
     }
 
-    /// Returns what the transaction has read, as a history tells it. Where a namespace lets a commit pass although others have changed what it has
-    /// read, that read says nothing about its place among them and is left out.
+    /// Returns what the transaction has read, as a history tells it. Where a namespace lets a commit
+    /// pass although others have changed what it has read, that read says nothing about its place
+    /// among them and is left out.
     pub(crate) fn history(&self, namespaces: &Namespaces) -> Reads {
         let keys = self.reads.iter().filter(|(key, _)| namespaces.on_conflict(key).refuses());
         let keys = keys.map(|(key, version)| (text(key), *version)).collect();
