@@ -18,7 +18,7 @@ pub(super) fn measure(scale: Scale) {
     open.fill(scale.of(KEYS));
     println!("| reads of snapshots by one thread | a second |\n|---|---|");
     let time = Duration::from_millis(scale.of(2_000) as u64);
-    let keys: Vec<Vec<u8>> = (0..scale.of(KEYS)).map(|number| key(number).into()).collect();
+    let keys = Keys::all(scale.of(KEYS));
     let idle = reads(&open.memory.snapshots(), &keys, |since| since.elapsed() >= time);
     println!("| nothing else happens | {idle:.0} |");
 
@@ -28,7 +28,7 @@ pub(super) fn measure(scale: Scale) {
         let reader = scope.spawn(|| reads(&snapshots, &keys, |_| is_over.load(Ordering::Relaxed)));
         let start = Instant::now();
         while start.elapsed() < time {
-            let keys = keys.len();
+            let keys = scale.of(KEYS);
             run(&mut open, 1, scale.of(50).max(2), |number, transaction| {
                 transaction.put(key(number % keys), &VALUE).unwrap();
             });
@@ -41,14 +41,34 @@ pub(super) fn measure(scale: Scale) {
     open.memory.close().unwrap();
 }
 
+/// All keys, one behind the other: what is measured is not how they are found here.
+struct Keys {
+    texts: String,
+    length: usize,
+}
+
+impl Keys {
+    fn all(keys: usize) -> Self {
+        Self { texts: (0..keys).map(key).collect(), length: key(0).len() }
+    }
+
+    fn at(&self, place: usize) -> &[u8] {
+        &self.texts.as_bytes()[place * self.length..][..self.length]
+    }
+
+    fn len(&self) -> usize {
+        self.texts.len() / self.length
+    }
+}
+
 /// Reads keys of the newest snapshot until it is over; returns how many a second.
-fn reads(snapshots: &Snapshots, keys: &[Vec<u8>], is_over: impl Fn(Instant) -> bool) -> f64 {
+fn reads(snapshots: &Snapshots, keys: &Keys, is_over: impl Fn(Instant) -> bool) -> f64 {
     let start = Instant::now();
     let (mut count, mut place) = (0_u64, 0);
     while !is_over(start) {
         for _ in 0..256 {
             place = (place + 7_919) % keys.len();
-            black_box(snapshots.latest().get(&keys[place]));
+            black_box(snapshots.latest().get(keys.at(place)));
         }
         count += 256;
     }

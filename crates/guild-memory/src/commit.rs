@@ -11,6 +11,7 @@ mod error;
 mod resolve;
 mod validate;
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -42,18 +43,18 @@ pub(crate) struct Data {
 pub(crate) type Change = (Key, Option<Bytes>);
 
 impl Data {
-    pub(crate) fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&mut self) -> Snapshot {
         let History { commits, floor, .. } = &self.history;
-        Snapshot::new(self.version, self.map.clone(), commits.clone(), *floor)
+        Snapshot::new(&mut self.map, self.version, commits.clone(), *floor)
     }
 
     /// Sets the rules from now on; what is there stays, whatever they say.
     pub(crate) fn set_namespaces(&mut self, namespaces: Arc<Namespaces>) {
         let mut usage = vec![Usage::default(); namespaces.len()];
         if !namespaces.is_empty() {
-            for (key, entry) in &self.map {
-                if let Some(place) = namespaces.find(key) {
-                    usage[place].add(key, &entry.value);
+            for entry in self.map.range((Bound::Unbounded, Bound::Unbounded)) {
+                if let Some(place) = namespaces.find(&entry.key) {
+                    usage[place].add(&entry.key, &entry.value);
                 }
             }
         }
@@ -118,14 +119,20 @@ impl Data {
         for (key, value) in changes {
             let (before, after) = match value {
                 Some(value) => {
-                    let mut new =
-                        Entry { value, version: self.version, writer, large: None, checksum: 0 };
+                    let mut new = Entry {
+                        key: key.clone(),
+                        value,
+                        version: self.version,
+                        writer,
+                        large: None,
+                        checksum: 0,
+                    };
                     each(&key, Some(&mut new));
                     let new = Arc::new(new);
-                    (self.map.insert(key.clone(), Arc::clone(&new)), Some(new))
+                    (self.map.insert(Arc::clone(&new)), Some(new))
                 }
                 None => {
-                    let Some(old) = self.map.remove(&key) else {
+                    let Some(old) = self.map.remove(&key, self.version) else {
                         continue;
                     };
                     each(&key, None);
@@ -144,15 +151,10 @@ impl Data {
     }
 
     /// Returns what one would see in the middle of the newest commit, if one could.
-    pub(crate) fn half_applied(&self, commit: &Commit) -> Snapshot {
-        let mut map = self.map.clone();
-        for Replaced { key, before, .. } in commit.changes.iter().skip(1) {
-            match before {
-                Some(before) => map.insert(key.clone(), Arc::clone(before)),
-                None => map.remove(key),
-            };
-        }
-        Snapshot::new(self.version, map, self.history.commits.clone(), self.history.floor)
+    pub(crate) fn half_applied(&mut self, commit: &Commit) -> Snapshot {
+        let undone = commit.changes.iter().skip(1);
+        let undone = undone.map(|change| (change.key.clone(), change.before.clone())).collect();
+        self.snapshot().before(self.version, self.history.commits.clone(), undone)
     }
 
     /// Returns what there would be in each namespace after these changes.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::record::{DataRow, ValueRow};
-use crate::snapshot::Entry;
+use crate::snapshot::{Entry, Key};
 use crate::store::{Store, StoreError, ValueId, WriteBatch};
 
 /// Larger values would leave sled's pages (see `store/sled.rs`).
@@ -72,12 +72,17 @@ impl<'a> Entries<'a> {
         Self { store, known: BTreeMap::new(), references: References::default() }
     }
 
-    pub(crate) fn entry(&mut self, row: DataRow<'_>, checksum: u32) -> Result<Entry, String> {
+    pub(crate) fn entry(
+        &mut self,
+        key: Key,
+        row: DataRow<'_>,
+        checksum: u32,
+    ) -> Result<Entry, String> {
         let (value, large) = match row.value {
             ValueRow::Inline(value) => (value.to_vec().into(), None),
             ValueRow::Large(id) => (self.large(id)?, Some(Arc::new(id))),
         };
-        Ok(Entry { value, version: row.version, writer: row.writer, large, checksum })
+        Ok(Entry { key, value, version: row.version, writer: row.writer, large, checksum })
     }
 
     /// Returns how many of the entries that were made refer to each large value.

@@ -1,6 +1,6 @@
 //! Guild's one shared memory: strictly serialisable transactions over a small store seam.
 //!
-//! The working set lives in RAM as a persistent ordered map; a store ([`store`]) makes it durable
+//! The working set lives in RAM, each entry as long as a snapshot shows it; a store ([`store`]) makes it durable
 //! in groups. A task reads a [`Snapshot`] through its [`Transaction`], and [`Memory`] commits what it
 //! wrote together with its completion, its spawned tasks and the events: one commit, or nothing.
 //!

@@ -89,7 +89,7 @@ impl StoreView {
     /// # Errors
     /// See [`StoreError`].
     pub fn of(store: Box<dyn Store>) -> Result<Self, StoreError> {
-        let loaded = load_without_log(&*store)?;
+        let mut loaded = load_without_log(&*store)?;
         let (names, snapshot) = (loaded.names(), loaded.data.snapshot());
         Ok(Self { store, loaded, names, snapshot })
     }

@@ -27,7 +27,7 @@ use crate::record::{
     unseal,
 };
 use crate::rows::{check_format, each_record, each_row, meta};
-use crate::snapshot::Key;
+use crate::snapshot::{Key, Map};
 use crate::store::{Store, StoreError};
 
 /// A run as the store has it.
@@ -208,15 +208,17 @@ fn load_data(
     entries: &mut Entries<'_>,
 ) -> Result<(), StoreError> {
     let Loaded { data, ledger, .. } = loaded;
+    let mut found = Vec::new();
     each_row(store, key::DATA, "data", &mut |row_key, row| {
         let (content, checksum) = unseal(row_key, row)?;
         let row: DataRow<'_> = decode(content)?;
         ledger.add(checksum);
         data.changed_at = data.changed_at.max(row.version);
-        let entry = entries.entry(row, checksum)?;
-        data.map.insert(Key::from(&row_key[1..]), Arc::new(entry));
+        found.push(Arc::new(entries.entry(Key::from(&row_key[1..]), row, checksum)?));
         Ok(())
-    })
+    })?;
+    data.map = Map::from_sorted(found);
+    Ok(())
 }
 
 fn load_events(

@@ -1,10 +1,15 @@
 //! Shows the shared memory as it was at one commit version.
 //!
-//! The values live in a persistent ordered map, so a snapshot is a pointer: readers take the
-//! newest one without a lock, a mailbox or the store, and hold it as long as they like.
+//! All snapshots read the same table, each at its version: an entry stays there as long as a snapshot
+//! shows it. So a snapshot is a number; readers take the newest one without a lock, a mailbox or the
+//! store, and hold it as long as they like. (Reed, "Naming and Synchronization in a Decentralized Computer
+//! System", 1978: multiple versions.)
 
 mod key;
+mod map;
+mod table;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -12,24 +17,27 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use guild_core::id::CommitVersion;
-use imbl::OrdMap;
 use serde::de::DeserializeOwned;
 
 pub(crate) use self::key::Key;
+pub(crate) use self::map::Map;
+use self::map::View;
 use crate::commit::Writer;
 use crate::history::Commits;
 use crate::store::ValueId;
 use crate::transaction::TransactionError;
 
-pub(crate) type Map = OrdMap<Key, Arc<Entry>>;
-
 /// A value of the shared memory.
+///
+/// Its parts lie in this order: what every look-up reads is in one line of the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Entry {
-    /// The value: one JSON text, when it was written through the typed interface.
-    pub value: Bytes,
     /// The commit that wrote it.
     pub version: CommitVersion,
+    pub(crate) key: Key,
+    /// The value: one JSON text, when it was written through the typed interface.
+    pub value: Bytes,
     /// Who wrote it; none: it came from outside.
     pub writer: Option<Writer>,
     /// The name of its file, where it is too large for a row.
@@ -38,20 +46,43 @@ pub struct Entry {
     pub(crate) checksum: u32,
 }
 
+impl Entry {
+    /// Returns the key that it is found under.
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+}
+
+/// What other entries there were under some keys; none: the key was absent.
+pub(crate) type Undone = BTreeMap<Key, Option<Arc<Entry>>>;
+
 #[derive(Default)]
 struct Inner {
     version: CommitVersion,
-    map: Map,
+    keys: usize,
+    state: State,
     /// The newest commits that led here.
     commits: Commits,
     /// The oldest version that they lead back to.
     floor: CommitVersion,
 }
 
+enum State {
+    View(View),
+    /// A snapshot without what some commits have done.
+    Before(Snapshot, Undone),
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::View(View::default())
+    }
+}
+
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let keys = self.map.len();
-        f.debug_struct("Snapshot").field("version", &self.version).field("keys", &keys).finish()
+        let Self { version, keys, .. } = self;
+        f.debug_struct("Snapshot").field("version", version).field("keys", keys).finish()
     }
 }
 
@@ -62,14 +93,30 @@ impl fmt::Debug for Inner {
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot(Arc<Inner>);
 
+/// The ends of a range of keys.
+pub(crate) type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
 impl Snapshot {
     pub(crate) fn new(
+        map: &mut Map,
         version: CommitVersion,
-        map: Map,
         commits: Commits,
         floor: CommitVersion,
     ) -> Self {
-        Self(Arc::new(Inner { version, map, commits, floor }))
+        let view = map.view(version);
+        let (keys, state) = (view.keys(), State::View(view));
+        Self(Arc::new(Inner { version, keys, state, commits, floor }))
+    }
+
+    /// Returns the snapshot as it would be at a version if these keys had other entries.
+    pub(crate) fn before(&self, version: CommitVersion, commits: Commits, undone: Undone) -> Self {
+        let mut keys = self.0.keys;
+        for (key, entry) in &undone {
+            let (is_here, was_there) = (self.get(key).is_some(), entry.is_some());
+            keys = keys + usize::from(was_there) - usize::from(is_here);
+        }
+        let (state, floor) = (State::Before(self.clone(), undone), self.0.floor);
+        Self(Arc::new(Inner { version, keys, state, commits, floor }))
     }
 
     /// Returns the newest commit that the snapshot shows.
@@ -78,8 +125,14 @@ impl Snapshot {
     }
 
     /// Returns the value of a key.
-    pub fn get(&self, key: &[u8]) -> Option<&Entry> {
-        self.entry(key)
+    pub fn get(&self, key: &[u8]) -> Option<Arc<Entry>> {
+        match &self.0.state {
+            State::View(view) => view.get(key),
+            State::Before(later, undone) => match undone.get(key) {
+                Some(entry) => entry.clone(),
+                None => later.get(key),
+            },
+        }
     }
 
     /// Returns the value of a key as this type.
@@ -91,7 +144,7 @@ impl Snapshot {
         key: impl AsRef<str>,
     ) -> Result<Option<T>, TransactionError> {
         let key = key.as_ref();
-        let Some(entry) = self.entry(key.as_bytes()) else {
+        let Some(entry) = self.get(key.as_bytes()) else {
             return Ok(None);
         };
         let decoded = serde_json::from_slice(&entry.value);
@@ -101,33 +154,42 @@ impl Snapshot {
         })
     }
 
-    /// Visits the keys that begin with a prefix, in ascending order of bytes.
-    pub fn scan<'a>(
+    /// Visits the entries whose keys begin with a prefix, in ascending order of bytes.
+    pub fn scan<'a>(&'a self, prefix: &'a [u8]) -> impl Iterator<Item = Arc<Entry>> + use<'a> {
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        self.range(from).take_while(move |entry| entry.key.starts_with(prefix))
+    }
+
+    /// Visits the entries of a range, in ascending order of keys.
+    pub(crate) fn range<'a>(
         &'a self,
-        prefix: &'a [u8],
-    ) -> impl Iterator<Item = (&'a [u8], &'a Entry)> + use<'a> {
-        scan(&self.0.map, prefix).map(|(key, entry)| (&**key, &**entry))
+        bounds: Bounds<'a>,
+    ) -> Box<dyn Iterator<Item = Arc<Entry>> + 'a> {
+        match &self.0.state {
+            State::View(view) => Box::new(view.range(bounds)),
+            State::Before(later, undone) => {
+                let untouched =
+                    later.range(bounds).filter(|entry| !undone.contains_key(&entry.key));
+                let mut untouched = untouched.peekable();
+                let there = undone.range::<[u8], _>(bounds);
+                let mut there = there.filter_map(|(_, entry)| entry.clone()).peekable();
+                Box::new(std::iter::from_fn(move || match (untouched.peek(), there.peek()) {
+                    (Some(one), Some(other)) if one.key < other.key => untouched.next(),
+                    (_, Some(_)) => there.next(),
+                    (_, None) => untouched.next(),
+                }))
+            }
+        }
     }
 
     /// Returns the number of keys.
     pub fn len(&self) -> usize {
-        self.0.map.len()
+        self.0.keys
     }
 
     /// Returns whether there is no key.
     pub fn is_empty(&self) -> bool {
-        self.0.map.is_empty()
-    }
-
-    pub(crate) fn entry(&self, key: &[u8]) -> Option<&Entry> {
-        let map = &self.0.map;
-        // Keys are compared faster than bytes.
-        let entry = Key::short(key).map_or_else(|| map.get(key), |key| map.get(&key));
-        entry.map(|entry| &**entry)
-    }
-
-    pub(crate) fn map(&self) -> &Map {
-        &self.0.map
+        self.len() == 0
     }
 
     pub(crate) fn commits(&self) -> &Commits {
@@ -137,15 +199,6 @@ impl Snapshot {
     pub(crate) fn floor(&self) -> CommitVersion {
         self.0.floor
     }
-}
-
-/// Visits the entries of a map whose keys begin with a prefix.
-pub(crate) fn scan<'a>(
-    map: &'a Map,
-    prefix: &'a [u8],
-) -> impl Iterator<Item = (&'a Key, &'a Arc<Entry>)> + use<'a> {
-    map.range::<_, [u8]>((Bound::Included(prefix), Bound::Unbounded))
-        .take_while(move |(key, _)| key.starts_with(prefix))
 }
 
 /// Where the newest snapshot is found; `Clone + Send + Sync`.

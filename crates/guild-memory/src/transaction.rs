@@ -205,7 +205,8 @@ impl Transaction {
         let key = key.as_ref().as_bytes();
         self.check_key(key)?;
         let snapshot = self.snapshot().clone();
-        let base = snapshot.entry(key).map(|entry| &entry.value);
+        let entry = snapshot.get(key);
+        let base = entry.as_ref().map(|entry| &entry.value);
         let value = match self.parts.writes.get(key) {
             Some(write) => write.view(key, base)?,
             None => base.filter(|_| !self.parts.cleared.contains(key)).cloned(),
@@ -277,10 +278,10 @@ impl Transaction {
         (parts.tried, parts.ranges) = (Vec::new(), Vec::new());
         let overwritten = parts.writes.iter().filter(|(_, write)| write.overwrites());
         parts.reads = overwritten
-            .map(|(key, _)| (key.clone(), snapshot.entry(key).map(|entry| entry.version)))
+            .map(|(key, _)| (key.clone(), snapshot.get(key).map(|entry| entry.version)))
             .collect();
         for range in parts.cleared.iter() {
-            let rows = snapshot.map().range::<_, [u8]>(range.bounds()).count();
+            let rows = snapshot.range(range.bounds()).count();
             parts.ranges.push(RangeRead { range: range.clone(), last: None, rows });
         }
     }
@@ -304,7 +305,7 @@ impl Transaction {
 
     /// Reads a key of the snapshot, and remembers that.
     fn track(&mut self, key: &Key) -> Option<Bytes> {
-        let entry = self.snapshot().map().get(key);
+        let entry = self.snapshot().get(key);
         let (version, value) = entry.map(|entry| (entry.version, entry.value.clone())).unzip();
         self.parts.reads.insert(key.clone(), version);
         value
@@ -340,7 +341,8 @@ impl fmt::Debug for Transaction {
 }
 
 pub(crate) fn text(key: &[u8]) -> String {
-    String::from_utf8_lossy(key).into_owned()
+    // Keys are text; the way around for those that are not takes longer.
+    str::from_utf8(key).map_or_else(|_| String::from_utf8_lossy(key).into_owned(), str::to_owned)
 }
 
 fn decode<T: DeserializeOwned>(key: &[u8], value: &Bytes) -> Result<T, TransactionError> {

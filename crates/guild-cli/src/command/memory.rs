@@ -66,15 +66,15 @@ fn scan(
     let view = read(store)?;
     let snapshot = as_of(&view, at)?;
     let rows = snapshot.scan(prefix.as_bytes()).take(limit);
-    let mut rows = rows.map(|(key, entry)| (String::from_utf8_lossy(key), &entry.value));
+    let mut rows =
+        rows.map(|entry| (String::from_utf8_lossy(entry.key()).into_owned(), entry.value.clone()));
     let mut output = BufWriter::new(std::io::stdout().lock());
     match format {
         Format::Table => rows.try_for_each(|(key, value)| {
-            writeln!(output, "{key}\t{}", String::from_utf8_lossy(value))
+            writeln!(output, "{key}\t{}", String::from_utf8_lossy(&value))
         })?,
         Format::Json => {
-            let rows: Map<_, _> =
-                rows.map(|(key, value)| (key.into_owned(), json_of(value))).collect();
+            let rows: Map<_, _> = rows.map(|(key, value)| (key, json_of(&value))).collect();
             writeln!(output, "{}", Value::Object(rows))?;
         }
     }
@@ -237,8 +237,8 @@ fn stats(store: &Path, format: Format) -> Result<(), CommandError> {
     let snapshot = view.snapshot();
     let mut prefixes: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     let (mut keys, mut bytes) = (0, 0);
-    for (key, entry) in snapshot.scan(b"") {
-        let key = String::from_utf8_lossy(key);
+    for entry in snapshot.scan(b"") {
+        let key = String::from_utf8_lossy(entry.key());
         let prefix = key.find('/').map_or("", |slash| &key[..=slash]);
         let size = (key.len() + entry.value.len()) as u64;
         (keys, bytes) = (keys + 1, bytes + size);

@@ -67,13 +67,13 @@ impl Data {
     /// Returns the removals of all keys in the cleared ranges that are not written to afterwards.
     fn clear(&self, parts: &TransactionParts, limits: &Limits) -> Result<Vec<Change>, Violation> {
         let keys_max = limits.range_deletes_per_transaction_max;
-        let ranges = || parts.cleared.iter().map(|range| self.map.range::<_, [u8]>(range.bounds()));
+        let ranges = || parts.cleared.iter().map(|range| self.map.range(range.bounds()));
         let keys = ranges().map(Iterator::count).sum();
         if keys > keys_max {
             return Err(Violation::TooManyDeletes { keys, keys_max });
         }
-        let untouched = ranges().flatten().filter(|(key, _)| !parts.writes.contains_key(*key));
-        Ok(untouched.map(|(key, _)| (key.clone(), None)).collect())
+        let untouched = ranges().flatten().filter(|old| !parts.writes.contains_key(&old.key));
+        Ok(untouched.map(|old| (old.key.clone(), None)).collect())
     }
 
     /// Runs steps on what is there; none: they change nothing.
@@ -84,7 +84,7 @@ impl Data {
         read_at: CommitVersion,
     ) -> Result<Option<Option<Bytes>>, CommitError> {
         let entry = self.map.get(key);
-        let base = entry.map(|entry| &entry.value);
+        let base = entry.as_ref().map(|entry| &entry.value);
         let mut result = run(key, base, steps);
         if seeded::is(Bug::MergeReplayedTwice)
             && let Ok(Some(once)) = &result
@@ -96,7 +96,7 @@ impl Data {
             Err(error) if error.depends_on_others() => Err(CommitError::Unmet(Box::new(Unmet {
                 error,
                 read_at,
-                now_at: entry.map(|entry| entry.version),
+                now_at: entry.as_ref().map(|entry| entry.version),
                 writer: entry.and_then(|entry| entry.writer),
             }))),
             Err(error) => Err(CommitError::Invalid(Violation::Merge(error))),
@@ -111,7 +111,7 @@ impl Data {
         read_at: CommitVersion,
         snapshot: Option<&Snapshot>,
     ) -> Result<Change, CommitError> {
-        let base = snapshot.and_then(|snapshot| snapshot.map().get(&key));
+        let base = snapshot.and_then(|snapshot| snapshot.get(&key));
         let theirs = self.map.get(&key);
         match self.namespaces.on_conflict(&key) {
             OnConflict::Merge(_) => {}
@@ -123,8 +123,8 @@ impl Data {
         let json =
             |value: Option<&Bytes>| value.map(|value| serde_json::from_slice(value)).transpose();
         let merged = match (
-            json(base.map(|entry| &entry.value)),
-            json(theirs.map(|entry| &entry.value)),
+            json(base.as_ref().map(|entry| &entry.value)),
+            json(theirs.as_ref().map(|entry| &entry.value)),
             json(mine.as_ref()),
         ) {
             (Ok(base), Ok(theirs), Ok(mine)) => {
@@ -135,7 +135,7 @@ impl Data {
         merged.map(|value| (key.clone(), value)).map_err(|why| {
             tracing::debug!(key = text(&key), why, "two values of a memory key were not merged");
             let seen_at = base.map(|entry| entry.version);
-            CommitError::Conflict(changed(&key, seen_at, theirs, read_at))
+            CommitError::Conflict(changed(&key, seen_at, theirs.as_deref(), read_at))
         })
     }
 

@@ -1,7 +1,5 @@
 //! Finds out whether all that a transaction has seen is still so, and what follows if it is not.
 
-use std::sync::Arc;
-
 use guild_core::id::CommitVersion;
 
 use super::{CommitError, Conflict, Data};
@@ -17,8 +15,8 @@ impl Data {
         let mut clashes = Vec::new();
         for (key, seen) in &parts.reads {
             let now = self.map.get(key);
-            if now.map(|entry| entry.version) != *seen {
-                let conflict = changed(key, *seen, now, parts.read_at);
+            if now.as_ref().map(|entry| entry.version) != *seen {
+                let conflict = changed(key, *seen, now.as_deref(), parts.read_at);
                 let is_ours = match self.namespaces.on_conflict(key) {
                     OnConflict::Merge(_) => parts.writes.get(key).is_some_and(Write::is_known),
                     OnConflict::KeepBoth => matches!(parts.writes.get(key), Some(Write::Put(_))),
@@ -33,9 +31,9 @@ impl Data {
         }
         for Tried { key, steps, refused } in &parts.tried {
             let now = self.map.get(key);
-            let result = run(key, now.map(|entry| &entry.value), steps);
+            let result = run(key, now.as_ref().map(|entry| &entry.value), steps);
             if result.is_err_and(|error| error.depends_on_others()) != *refused {
-                let conflict = changed(key, None, now, parts.read_at);
+                let conflict = changed(key, None, now.as_deref(), parts.read_at);
                 decide(self.namespaces.on_conflict(key), conflict)?;
             }
         }
@@ -57,9 +55,9 @@ impl Data {
         read: &RangeRead,
         read_at: CommitVersion,
     ) -> Result<(), Box<Conflict>> {
-        let conflict = |key: Option<&Key>, entry: Option<&Entry>| {
+        let conflict = |entry: Option<&Entry>| {
             Box::new(Conflict {
-                key: key.map(|key| text(key)),
+                key: entry.map(|entry| text(&entry.key)),
                 range: Some(read.range.clone()),
                 read_at,
                 seen_at: None,
@@ -69,14 +67,14 @@ impl Data {
             })
         };
         let mut rows = 0;
-        for (key, entry) in self.map.range::<_, [u8]>(read.range.bounds_to(read.last.as_ref())) {
+        for entry in self.map.range(read.range.bounds_to(read.last.as_ref())) {
             let is_newer = entry.version > read_at;
             if is_newer || seeded::is(Bug::GreaterOrEqual) && entry.version == read_at {
-                return Err(conflict(Some(key), Some(entry)));
+                return Err(conflict(Some(&entry)));
             }
             rows += 1;
         }
-        if rows == read.rows { Ok(()) } else { Err(conflict(None, None)) }
+        if rows == read.rows { Ok(()) } else { Err(conflict(None)) }
     }
 }
 
@@ -94,7 +92,7 @@ fn decide(policy: &OnConflict, conflict: Box<Conflict>) -> Result<(), CommitErro
 pub(super) fn changed(
     key: &[u8],
     seen_at: Option<CommitVersion>,
-    now: Option<&Arc<Entry>>,
+    now: Option<&Entry>,
     read_at: CommitVersion,
 ) -> Box<Conflict> {
     Box::new(Conflict {

@@ -12,7 +12,7 @@ use super::{Commit, Replaced};
 use crate::commit::Writer;
 use crate::range::KeyRange;
 use crate::seeded::{self, Bug};
-use crate::snapshot::{Entry, Key, Snapshot};
+use crate::snapshot::{Entry, Key, Snapshot, Undone};
 use crate::transaction::text;
 
 /// A version that cannot be read.
@@ -106,20 +106,17 @@ impl Snapshot {
     /// See [`HistoryError`].
     pub fn as_of(&self, version: CommitVersion) -> Result<Self, HistoryError> {
         self.check(version)?;
-        let (mut map, mut commits) = (self.map().clone(), self.commits().clone());
+        let (mut undone, mut commits) = (Undone::new(), self.commits().clone());
         while let Some((newest, commit)) = commits.get_max()
             && *newest > version
         {
             for Replaced { key, before, .. } in &commit.changes {
-                match before {
-                    Some(before) => map.insert(key.clone(), Arc::clone(before)),
-                    None => map.remove(&**key),
-                };
+                undone.insert(key.clone(), before.clone());
             }
             let newest = *newest;
             commits.remove(&newest);
         }
-        Ok(Self::new(version, map, commits, self.floor()))
+        Ok(self.before(version, commits, undone))
     }
 
     /// Returns the commits after a version that have changed anything, in order.
@@ -144,7 +141,8 @@ impl Snapshot {
     pub fn history(&self, key: impl AsRef<str>) -> Vec<Revision> {
         let key = key.as_ref().as_bytes();
         let mut revisions = Vec::new();
-        let mut oldest = self.entry(key);
+        let newest = self.get(key);
+        let mut oldest = newest.as_deref();
         for (_, commit) in self.commits().iter().rev() {
             let place = commit.changes.binary_search_by(|change| (*change.key).cmp(key));
             if let Ok(place) = place {

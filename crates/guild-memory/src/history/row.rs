@@ -115,8 +115,7 @@ fn with_results(mut found: Vec<Commit>, map: &Map) -> Commits {
     for Commit { version, changes, .. } in &mut found {
         for change in changes.iter_mut().filter(|change| change.after.is_none()) {
             // An older entry was there before the commit, which has removed it.
-            let newest = map.get(&change.key).filter(|entry| entry.version == *version);
-            change.after = newest.map(Arc::clone);
+            change.after = map.get(&change.key).filter(|entry| entry.version == *version);
         }
     }
     found.into_iter().map(|commit| (commit.version, Arc::new(commit))).collect()
@@ -126,7 +125,8 @@ impl CommitRow<'_> {
     fn into_commit(self, entries: &mut Entries<'_>) -> Result<Commit, String> {
         let mut changes = Vec::with_capacity(self.changes.len());
         for ChangeRow { key, before } in self.changes {
-            let before = before.map(|row| entries.entry(row, 0)).transpose()?.map(Arc::new);
+            let before =
+                before.map(|row| entries.entry(Key::from(key), row, 0)).transpose()?.map(Arc::new);
             changes.push(Replaced { key: Key::from(key), before, after: None });
         }
         let changes = changes.into();

@@ -1,8 +1,8 @@
 //! A key of the shared memory, short ones without an allocation.
 //!
-//! A commit copies the nodes of the map between the root and what it changes, with every key in
-//! them, and a look-up compares a key at a dozen places. Keys within the node cost neither a counter
-//! to change nor a cache line to fetch, and two of them are compared as numbers; longer ones are shared.
+//! A key is copied wherever it is kept, and a search in a list of keys compares it at a dozen places. One
+//! that lies where it is kept costs neither a counter to change nor a cache line to fetch, and two of
+//! them are compared as numbers; longer ones are shared.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;

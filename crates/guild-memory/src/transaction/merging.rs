@@ -188,7 +188,8 @@ impl Transaction {
             None if self.parts.cleared.contains(bytes) => return self.step(key, step),
             None => &[],
         };
-        let base = snapshot.entry(bytes).map(|entry| &entry.value);
+        let entry = snapshot.get(bytes);
+        let base = entry.as_ref().map(|entry| &entry.value);
         match run(bytes, base, before).and_then(|value| step.run(bytes, value)) {
             Ok(_) => self.step(key, step),
             Err(error) if error.depends_on_others() => {

@@ -135,36 +135,39 @@ impl Transaction {
     fn look(&mut self, range: KeyRange, limit: usize) -> Found {
         let snapshot = self.snapshot().clone();
         let cleared = &self.parts.cleared;
-        let mut theirs = snapshot.map().range::<_, [u8]>(range.bounds()).peekable();
+        let mut theirs = snapshot.range(range.bounds()).peekable();
         let mut ours = self.parts.writes.range::<[u8], _>(range.bounds()).peekable();
         let mut found: Vec<(Key, Bytes)> = Vec::new();
         let (mut rows, mut broken) = (0, None);
         while found.len() < limit {
             let next = match (theirs.peek(), ours.peek()) {
                 (None, None) => break,
-                (Some((key, _)), None) | (None, Some((key, _))) => *key,
-                (Some((theirs, _)), Some((ours, _))) => (*theirs).min(*ours),
+                (Some(entry), None) => entry.key.clone(),
+                (None, Some((key, _))) => (*key).clone(),
+                (Some(entry), Some((ours, _))) => (&entry.key).min(*ours).clone(),
             };
-            let base = theirs.next_if(|(key, _)| *key == next).map(|(_, entry)| &entry.value);
+            let entry = theirs.next_if(|entry| entry.key == next);
+            let base = entry.as_ref().map(|entry| &entry.value);
             rows += usize::from(base.is_some());
-            let value = match ours.next_if(|(key, _)| *key == next) {
+            let value = match ours.next_if(|(key, _)| **key == next) {
                 // Steps begin on what is there: a removal of their range is one of them.
                 Some((key, write)) => match write.view(key, base) {
                     Ok(value) => value,
                     Err(error) => {
-                        broken = Some((next.clone(), error));
+                        broken = Some((next, error));
                         break;
                     }
                 },
-                None => base.filter(|_| cleared.is_empty() || !cleared.contains(next)).cloned(),
+                None => base.filter(|_| cleared.is_empty() || !cleared.contains(&next)).cloned(),
             };
-            found.extend(value.map(|value| (next.clone(), value)));
+            found.extend(value.map(|value| (next, value)));
         }
         let last = match &broken {
             Some((key, _)) => Some(key.clone()),
             None => found.last().filter(|_| found.len() == limit).map(|(key, _)| key.clone()),
         };
         let broken = broken.map(|(_, error)| error);
+        drop(theirs);
         Found { rows: found, read: RangeRead { range, last, rows }, broken }
     }
 }

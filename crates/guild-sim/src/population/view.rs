@@ -83,8 +83,8 @@ impl<'a, I: Individual> View<'a, I> {
         prefix: &str,
     ) -> Result<Vec<(String, T)>, PopulationError> {
         let mut found = Vec::new();
-        for (key, entry) in self.memory.scan(prefix.as_bytes()) {
-            let key = String::from_utf8_lossy(key).into_owned();
+        for entry in self.memory.scan(prefix.as_bytes()) {
+            let key = String::from_utf8_lossy(entry.key()).into_owned();
             match serde_json::from_slice(&entry.value) {
                 Ok(value) => found.push((key, value)),
                 Err(error) => {

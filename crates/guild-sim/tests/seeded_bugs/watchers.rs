@@ -209,8 +209,7 @@ impl Watchers {
 }
 
 fn rows(snapshot: &Snapshot) -> Rows {
-    let row = |(key, entry): (&[u8], &guild_memory::Entry)| (text(key), text(&entry.value));
-    snapshot.scan(b"").map(row).collect()
+    snapshot.scan(b"").map(|entry| (text(entry.key()), text(&entry.value))).collect()
 }
 
 fn text(bytes: &[u8]) -> String {
