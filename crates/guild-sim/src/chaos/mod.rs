@@ -29,6 +29,7 @@ use self::notes::{Notes, Told};
 pub use self::point::PlanFaults;
 pub use self::verdict::STEADY_STATE;
 use self::verdict::{Known, Verdicts, is_violated, judge};
+use crate::checker::serial::Clients;
 use crate::checker::{Invariant, Knowledge, Watch};
 use crate::plan::{
     Case, Coverage, Drawn, FaultId, Plan, PlanError, PlanResult, Scene, TaskEffects,
@@ -189,10 +190,12 @@ impl Experiment {
         let workload = self.workload(drawn)?;
         let point = PlanFaults::new(drawn, &scene(&workload), true);
         let (notes, watch) = (Notes::new(point.clone()), Watch::default());
-        let has_effects = self.plan.workload.effects != TaskEffects::None;
-        let ledger = has_effects.then(Ledger::default);
+        let clients = Clients::default();
+        let effects = self.effects(&clients);
+        let ledger = effects.outside.clone();
         let mut builder = self
-            .world(drawn, &workload, &point, ledger.as_ref())
+            .world(drawn, &workload, &point, &effects)
+            .reader(clients.clone())
             .reader(watch.clone())
             .reader(notes.clone());
         for reader in readers {
@@ -209,6 +212,9 @@ impl Experiment {
         let (world, leftovers) = drive.over(ended.is_ok());
         let told = notes.told();
         let strikable = point.selected();
+        // Of what was told and lost, and of a run that has not ended, clients know too little.
+        let knows_all = ended.is_ok() && world.rewritten().is_none();
+        let lists = knows_all.then(|| clients.verdict());
         let known = Known {
             ended: &ended,
             told: &told,
@@ -222,6 +228,7 @@ impl Experiment {
             knowledge: Knowledge {
                 is_complete: ended.is_ok(),
                 ledger: ledger.as_ref().map(Ledger::effects),
+                histories: lists.into_iter().chain([world.history()]).collect(),
                 leftovers,
                 strikable: Some(strikable),
                 quiet_within: drawn.quiet.within,
@@ -234,12 +241,24 @@ impl Experiment {
         Ok(Played { strikes: point.strikes(), counts, log_hash, verdicts, ended, told })
     }
 
+    /// Returns what the tasks leave for those who check them.
+    fn effects(&self, clients: &Clients) -> Effects {
+        let effects = self.plan.workload.effects;
+        let in_memory = effects != TaskEffects::None;
+        Effects {
+            in_memory,
+            lists: in_memory.then(|| clients.clone()),
+            outside: in_memory.then(Ledger::default),
+            careless: effects == TaskEffects::Careless,
+        }
+    }
+
     fn world(
         &self,
         drawn: &Drawn,
         workload: &Workload,
         point: &PlanFaults,
-        ledger: Option<&Ledger>,
+        effects: &Effects,
     ) -> WorldBuilder {
         let knobs = &drawn.knobs;
         let mut limits = Limits::default();
@@ -264,11 +283,6 @@ impl Experiment {
             point.strike_disk(disk.clone());
             builder = builder.medium(Medium::Disk { durability, sync: (sync, sync) }).disk(disk);
         }
-        let effects = Effects {
-            in_memory: ledger.is_some(),
-            outside: ledger.cloned(),
-            careless: self.plan.workload.effects == TaskEffects::Careless,
-        };
         for role in &workload.roles {
             let effects = effects.clone();
             let agents = role.agents.unwrap_or(1);

@@ -3,7 +3,8 @@
 //! Versions are given 1, 2, 3, ... in the order of the log. Where histories are recorded the
 //! commits are replayed in that order over a model that knows the version of each key: every key
 //! and range that a commit read must be, at its own place in the order, as it was read. (Kung and
-//! Robinson 1981, as in the memory itself, but from the outside.)
+//! Robinson 1981, as in the memory itself, but from the outside.) What a harness has recorded itself,
+//! as its clients saw it, was judged by [`serial`](super::serial).
 
 use std::collections::BTreeMap;
 
@@ -54,7 +55,10 @@ impl Check for History {
         }
     }
 
-    fn end(&mut self, _: &End<'_>, _: &Board, findings: &mut Findings) {
+    fn end(&mut self, end: &End<'_>, _: &Board, findings: &mut Findings) {
+        for anomaly in end.knowledge.histories.iter().flat_map(|history| &history.anomalies) {
+            findings.violate(I8, || format!("{}: {}", anomaly.kind, anomaly.message));
+        }
         if self.has_gaps {
             let reason =
                 "only the order of commits is checked: the log does not tell what they read";

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::serial;
+
 /// What a harness knows beyond the log. What is left out is not judged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Knowledge {
@@ -10,6 +12,8 @@ pub struct Knowledge {
     pub is_complete: bool,
     /// How often each effect outside of Guild happened, by its idempotency key `RUN/TASK` (I3).
     pub ledger: Option<BTreeMap<String, u64>>,
+    /// What the checkers of histories say of what the harness recorded itself (I8).
+    pub histories: Vec<serial::Verdict>,
     /// The newest version of the memory that somebody was told is durable (I9).
     pub acknowledged_version: Option<u64>,
     /// The agents that a fault plan may strike, by their names in the log (I11).

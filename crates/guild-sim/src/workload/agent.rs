@@ -12,6 +12,8 @@ use guild_runtime::{Agent, TaskContext, TaskError};
 use serde::{Deserialize, Serialize};
 
 use super::{Map, Workload};
+use crate::checker::serial::list_append::Operation;
+use crate::checker::serial::{Clients, list};
 
 /// What a simulated task is told.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -103,9 +105,10 @@ impl MapInput {
 /// Where simulated tasks leave their effects, so that a test can count them.
 #[derive(Clone, Debug, Default)]
 pub struct Effects {
-    /// Whether each task adds 1 to the key `effects` of the shared memory, puts its own key, and
-    /// now and then changes one that it shares with others.
+    /// Whether each task adds 1 to the key `effects` of the shared memory and puts its own key.
     pub in_memory: bool,
+    /// Who is told what some tasks read of lists that they share, and what they append to them.
+    pub lists: Option<Clients>,
     /// A ledger outside of Guild.
     pub outside: Option<Ledger>,
     /// Whether the effect outside is had under another key by each attempt, as it must not be.
@@ -141,10 +144,12 @@ impl Ledger {
 /// The key that every task with effects adds 1 to.
 pub const COUNTER: &str = "effects";
 
-/// The key that some tasks read and write, so that their transactions conflict now and then.
-const SHARED: &str = "shared";
-/// Every how many tasks one does.
-const SHARED_EVERY: u32 = 5;
+/// Every how many tasks one reads or appends to lists, so that transactions conflict now and then.
+const LISTS_EVERY: u32 = 5;
+/// Tasks that share two lists: reading a list takes the longer the more has been appended to it.
+const TASKS_OF_LISTS: u32 = 200;
+/// An append to a list that is longer would be refused; none is.
+const LIST_LENGTH_MAX: usize = 1_000;
 
 /// An agent that waits as long as its task is said to take.
 #[derive(Clone, Debug, Default)]
@@ -174,10 +179,11 @@ impl Agent for SimulatedAgent {
             let seen = context.memory().get::<u32>(&key)?.unwrap_or(0);
             context.memory().put(&key, &(seen + 1))?;
             context.memory().add(COUNTER, 1)?;
-            if context.task_id().index.0.is_multiple_of(SHARED_EVERY) {
-                let seen = context.memory().get::<u32>(SHARED)?.unwrap_or(0);
-                context.memory().put(SHARED, &(seen + 1))?;
-            }
+        }
+        if let Some(clients) = &self.effects.lists
+            && context.task_id().index.0.is_multiple_of(LISTS_EVERY)
+        {
+            clients.saw(context.token(), use_lists(context)?);
         }
         if let Some(ledger) = &self.effects.outside {
             let task = format!("{}/{}", context.run(), context.task());
@@ -192,4 +198,31 @@ impl Agent for SimulatedAgent {
         }
         Ok(())
     }
+}
+
+/// Reads two lists and appends an element of its own to one of them, or only appends, and returns
+/// what it saw. Two tasks that read both and append to different ones tempt to write skew.
+fn use_lists(context: &mut TaskContext) -> Result<Vec<Operation>, TaskError> {
+    let index = context.task_id().index.0;
+    let element = context.token().0.cast_signed();
+    let (pair, turn) = (index / TASKS_OF_LISTS, index / LISTS_EVERY % 4);
+    let keys = [2 * pair, 2 * pair + 1];
+    let memory = context.memory();
+    let mut operations = Vec::new();
+    if turn == 3 {
+        let key = keys[usize::from(pair % 2 == 0)];
+        memory.append(list(key), &element, LIST_LENGTH_MAX)?;
+        operations.push(Operation::Append { key, element });
+        return Ok(operations);
+    }
+    for (place, key) in (0..).zip(keys) {
+        let mut elements = memory.get::<Vec<i64>>(list(key))?.unwrap_or_default();
+        operations.push(Operation::Read { key, elements: Some(elements.clone()) });
+        if place == turn % 2 {
+            elements.push(element);
+            memory.put(list(key), &elements)?;
+            operations.push(Operation::Append { key, element });
+        }
+    }
+    Ok(operations)
 }

@@ -3,7 +3,7 @@
 //! One workload (`play.rs`) lets clients and tasks interleave on a memory whose disk forgets, while
 //! every checker judges what it can see. With each of the bugs in turn the checker that is named for it
 //! must object; without any of them nobody may. `cargo test -p guild-sim --test seeded_bugs --
-//! --nocapture` prints who caught what.
+//! --nocapture` prints who caught what. What runs of fault plans make of a memory with a bug is told last.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests; a failure is a failed test")]
 
@@ -13,8 +13,12 @@ mod play;
 mod watchers;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use guild_core::draw::Seed;
 use guild_memory::seeded::Bug;
+use guild_sim::chaos::{Checks, Experiment};
+use guild_sim::plan::Plan;
 use play::play;
 
 /// Who judges a play.
@@ -94,4 +98,42 @@ fn each_bug_is_caught_by_the_checker_that_is_named_for_it() {
 fn without_a_bug_nobody_objects() {
     Bug::seed(None);
     assert_eq!(play_all(), Objections::new());
+}
+
+/// Tasks that append to lists of the shared memory, some of which crash afterwards.
+const PLAN: &str = r#"
+title = "Crashes after effects"
+seed = 1
+
+[workload]
+shape = "layers"
+tasks = 200
+agents = 16
+duration = "20ms"
+effects = true
+
+[[method]]
+fault = "crash"
+site = "after_perform"
+when = { every = 7 }
+"#;
+
+/// Returns what a run of the plan says of the memory, and how the run ends.
+fn memory_of_a_run(bug: Option<Bug>) -> String {
+    let plan = Plan::parse(PLAN, Path::new("plan.toml")).unwrap();
+    let experiment = Experiment::new(plan, PLAN, None).unwrap();
+    Bug::seed(bug);
+    let run = experiment.run(Seed(1), None, Checks::NONE, Vec::new());
+    Bug::seed(None);
+    let verdicts = run.unwrap().result.verdicts;
+    verdicts.into_iter().find(|(id, _)| id == "I8").unwrap().1
+}
+
+#[test]
+fn a_run_of_a_fault_plan_is_judged_by_its_versions_and_by_what_its_clients_saw_of_lists() {
+    assert_eq!(memory_of_a_run(None), "holds");
+    let twice = memory_of_a_run(Some(Bug::MergeReplayedTwice));
+    assert!(twice.contains("from `lists/") && twice.contains("twice"), "{twice}");
+    let dirty = memory_of_a_run(Some(Bug::ValidatedAfterApply));
+    assert!(dirty.starts_with("violated"), "{dirty}");
 }

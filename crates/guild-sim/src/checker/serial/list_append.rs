@@ -28,6 +28,15 @@ pub enum Operation {
     },
 }
 
+impl Operation {
+    /// Returns the list.
+    pub fn key(&self) -> u32 {
+        match self {
+            Self::Append { key, .. } | Self::Read { key, .. } => *key,
+        }
+    }
+}
+
 /// How a transaction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {

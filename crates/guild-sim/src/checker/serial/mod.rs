@@ -8,6 +8,7 @@
 //!
 //! Architecture invariant: nothing of the memory is trusted or called; the history is all there is.
 
+mod clients;
 mod cycles;
 mod graph;
 pub mod list_append;
@@ -18,6 +19,7 @@ pub mod versions;
 
 use std::fmt;
 
+pub use self::clients::{Clients, list};
 pub use self::recorder::Recorder;
 pub use self::running::Running;
 
