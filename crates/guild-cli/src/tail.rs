@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use guild::{Event, EventRecord};
-use guild_core::digest::Fnv1a;
+use guild_core::digest::Digest;
 
 use crate::exit_code::CommandError;
 use crate::summary::Fold;
@@ -15,7 +15,7 @@ use crate::summary::Fold;
 pub(crate) struct Tail {
     file: Option<(PathBuf, BufWriter<File>)>,
     /// None where nobody wants to see it: to write all lines takes longer than to run the tasks.
-    hash: Option<Fnv1a>,
+    hash: Option<Digest>,
     events: u64,
     next: u64,
     /// Whether events left RAM before they were read.
@@ -38,7 +38,7 @@ impl Tail {
         let file = file.map(|path| Ok::<_, CommandError>((path.to_owned(), create(path)?)));
         Ok(Self {
             file: file.transpose()?,
-            hash: needs_hash.then(Fnv1a::default),
+            hash: needs_hash.then(Digest::default),
             events: 0,
             next: 1,
             has_gap: false,
@@ -69,7 +69,9 @@ impl Tail {
             return Ok(());
         }
         let line = line(record) + "\n";
-        self.hash = self.hash.map(|hash| hash.update(line.as_bytes()));
+        if let Some(hash) = &mut self.hash {
+            hash.update(line.as_bytes());
+        }
         self.with_file(|file| file.write_all(line.as_bytes()))
     }
 
@@ -99,7 +101,7 @@ impl Tail {
 
     /// Returns the hash of all lines, line ends included, in hex; empty where nobody wants it.
     pub(crate) fn hash(&self) -> String {
-        self.hash.map(|hash| format!("{:016x}", hash.value())).unwrap_or_default()
+        self.hash.as_ref().map(|hash| format!("{:016x}", hash.value())).unwrap_or_default()
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use guild::Limits;
 use guild::QuotaSpec;
-use guild_core::digest::Fnv1a;
+use guild_core::digest::Digest;
 use serde_json::{Map, Value};
 use toml::de::{DeTable, DeValue};
 
@@ -297,8 +297,11 @@ fn to_json(value: &DeValue<'_>) -> Option<Value> {
     })
 }
 
-/// FNV-1a over the text and the variables.
+/// Hashes the text and the variables.
 fn digest(text: &str, vars: &Map<String, Value>) -> u64 {
     let vars = Value::Object(vars.clone()).to_string();
-    Fnv1a::default().update(text.as_bytes()).update(vars.as_bytes()).value()
+    let mut digest = Digest::default();
+    digest.update(text.as_bytes());
+    digest.update(vars.as_bytes());
+    digest.value()
 }

@@ -1,5 +1,12 @@
 //! Writes events as outsiders read them: one JSON object per line, with names instead of numbers.
 
+/// A key as it stands in a line, behind another field.
+macro_rules! key {
+    ($key:literal) => {
+        concat!(",\"", $key, "\":")
+    };
+}
+
 mod life;
 
 use serde::Serialize;
@@ -58,7 +65,7 @@ pub fn write_line(record: &EventRecord, names: &dyn Names, text: &mut String) {
     let mut line = Line { text, names };
     line.text.push_str("{\"seq\":");
     line.digits(record.seq);
-    line.number("at_us", record.at.0);
+    line.number(key!("at_us"), record.at.0);
     line.event(&record.event);
     line.text.push('}');
 }
@@ -107,20 +114,23 @@ impl Line<'_> {
         match event {
             Event::GuildStarted { epoch, setup } => {
                 self.kind(kind::GUILD_STARTED);
-                self.number("epoch", u64::from(epoch.0));
-                self.json("clock", &setup.clock);
-                self.json("order", &setup.order);
-                self.text("durability", &setup.durability);
-                self.json("roles", &Pairs(&setup.roles));
+                self.number(key!("epoch"), u64::from(epoch.0));
+                self.json(key!("clock"), &setup.clock);
+                self.json(key!("order"), &setup.order);
+                self.text(key!("durability"), &setup.durability);
+                self.json(key!("roles"), &Pairs(&setup.roles));
                 let terms = |(name, terms): &(Box<str>, QuotaTerms)| (name.clone(), Terms(*terms));
-                self.json("quotas", &Pairs(&setup.quotas.iter().map(terms).collect::<Vec<_>>()));
-                self.number("commits_in_flight_max", setup.commits_in_flight_max as u64);
-                self.number("interruptions_max", u64::from(setup.interruptions_max));
-                self.json("faults", &setup.faults);
+                self.json(
+                    key!("quotas"),
+                    &Pairs(&setup.quotas.iter().map(terms).collect::<Vec<_>>()),
+                );
+                self.number(key!("commits_in_flight_max"), setup.commits_in_flight_max as u64);
+                self.number(key!("interruptions_max"), u64::from(setup.interruptions_max));
+                self.json(key!("faults"), &setup.faults);
             }
             Event::PhaseStarted { phase } => {
                 self.kind(kind::PHASE_STARTED);
-                self.text("phase", phase);
+                self.text(key!("phase"), phase);
             }
             _ => unreachable!("only events of the whole guild come here"),
         }
@@ -131,19 +141,19 @@ impl Line<'_> {
             Event::RunSubmitted { run, tasks, edges, seed } => {
                 self.kind(kind::RUN_SUBMITTED);
                 self.run(*run);
-                self.number("tasks", u64::from(*tasks));
-                self.number("edges", u64::from(*edges));
-                self.number("seed", *seed);
+                self.number(key!("tasks"), u64::from(*tasks));
+                self.number(key!("edges"), u64::from(*edges));
+                self.number(key!("seed"), *seed);
             }
             Event::RunEnded { run, outcome, tally, makespan_us } => {
                 self.kind(kind::RUN_ENDED);
                 self.run(*run);
-                self.json("outcome", outcome);
-                self.number("completed", u64::from(tally.completed));
-                self.number("failed", u64::from(tally.failed));
-                self.number("skipped", u64::from(tally.skipped));
-                self.number("cancelled", u64::from(tally.cancelled));
-                self.number("makespan_us", *makespan_us);
+                self.json(key!("outcome"), outcome);
+                self.number(key!("completed"), u64::from(tally.completed));
+                self.number(key!("failed"), u64::from(tally.failed));
+                self.number(key!("skipped"), u64::from(tally.skipped));
+                self.number(key!("cancelled"), u64::from(tally.cancelled));
+                self.number(key!("makespan_us"), *makespan_us);
             }
             Event::RunJoined { run } => {
                 self.kind(kind::RUN_JOINED);
@@ -163,8 +173,8 @@ impl Line<'_> {
                 self.kind(kind::TASK_ADDED);
                 self.of_task(*task);
                 let names = self.names;
-                self.text("role", names.role(*role));
-                self.key("after");
+                self.text(key!("role"), names.role(*role));
+                self.key(key!("after"));
                 self.text.push('[');
                 for (place, before) in after.iter().enumerate() {
                     if place > 0 {
@@ -174,7 +184,7 @@ impl Line<'_> {
                 }
                 self.text.push(']');
                 if let Some(parent) = spawned_by {
-                    self.task("spawned_by", *parent);
+                    self.task(key!("spawned_by"), *parent);
                 }
                 if let Some((options, quotas)) = names.terms(*task) {
                     self.terms(options, &quotas);
@@ -187,12 +197,12 @@ impl Line<'_> {
             Event::TaskEnded { task, state } => {
                 self.kind(kind::TASK_ENDED);
                 self.of_task(*task);
-                self.json("state", state);
+                self.json(key!("state"), state);
             }
             Event::TaskPoisoned { task, kills } => {
                 self.kind(kind::TASK_POISONED);
                 self.of_task(*task);
-                self.number("kills", u64::from(*kills));
+                self.number(key!("kills"), u64::from(*kills));
             }
             _ => unreachable!("only events of tasks come here"),
         }
@@ -203,22 +213,22 @@ impl Line<'_> {
         if let Some(timeout) = options.timeout
             && timeout != timeout_default()
         {
-            self.number("timeout_us", micros(timeout));
+            self.number(key!("timeout_us"), micros(timeout));
         }
         if let Some(heartbeat) = options.heartbeat {
-            self.number("heartbeat_us", micros(heartbeat));
+            self.number(key!("heartbeat_us"), micros(heartbeat));
         }
         if options.priority != 0 {
-            self.json("priority", &options.priority);
+            self.json(key!("priority"), &options.priority);
         }
         if !quotas.is_empty() {
-            self.json("quotas", &Pairs(quotas));
+            self.json(key!("quotas"), &Pairs(quotas));
         }
         if options.retry != RetryPolicy::default() {
-            self.json("retry", &Retry::from(&options.retry));
+            self.json(key!("retry"), &Retry::from(&options.retry));
         }
         if options.expected != EXPECTED_DEFAULT {
-            self.number("expected_us", micros(options.expected));
+            self.number(key!("expected_us"), micros(options.expected));
         }
     }
 
@@ -229,36 +239,36 @@ impl Line<'_> {
                 let returned = matches!(event, Event::TaskReturned { .. });
                 self.kind(if returned { kind::TASK_RETURNED } else { kind::TASK_ASSIGNED });
                 self.of_task(*task);
-                self.number("attempt", u64::from(*attempt));
+                self.number(key!("attempt"), u64::from(*attempt));
                 self.agent(*agent);
-                self.number("incarnation", incarnation.0);
-                self.number("token", token.0);
+                self.number(key!("incarnation"), incarnation.0);
+                self.number(key!("token"), token.0);
             }
             Event::TaskCompleted { task, attempt, agent, incarnation, token, version } => {
                 self.kind(kind::TASK_COMPLETED);
                 self.of_task(*task);
-                self.number("attempt", u64::from(*attempt));
+                self.number(key!("attempt"), u64::from(*attempt));
                 self.agent(*agent);
-                self.number("incarnation", incarnation.0);
-                self.number("token", token.0);
-                self.number("version", version.0);
+                self.number(key!("incarnation"), incarnation.0);
+                self.number(key!("token"), token.0);
+                self.number(key!("version"), version.0);
             }
             Event::TaskFailed { task, attempt, agent, incarnation, cause, message, retry_at } => {
                 self.kind(kind::TASK_FAILED);
                 self.of_task(*task);
-                self.number("attempt", u64::from(*attempt));
+                self.number(key!("attempt"), u64::from(*attempt));
                 self.agent(*agent);
-                self.number("incarnation", incarnation.0);
-                self.json("cause", cause);
-                self.text("message", message);
-                self.optional("retry_at_us", retry_at.map(|at| at.0));
+                self.number(key!("incarnation"), incarnation.0);
+                self.json(key!("cause"), cause);
+                self.text(key!("message"), message);
+                self.optional(key!("retry_at_us"), retry_at.map(|at| at.0));
             }
             Event::StaleResult { task, token, agent, incarnation } => {
                 self.kind(kind::STALE_RESULT);
                 self.of_task(*task);
-                self.number("token", token.0);
+                self.number(key!("token"), token.0);
                 self.agent(*agent);
-                self.number("incarnation", incarnation.0);
+                self.number(key!("incarnation"), incarnation.0);
             }
             _ => unreachable!("only events of attempts come here"),
         }
@@ -268,28 +278,28 @@ impl Line<'_> {
         match event {
             Event::FaultInjected { fault, r#type, site, agent, task, attempt } => {
                 self.kind(kind::FAULT_INJECTED);
-                self.number("fault", *fault);
-                self.text("type", r#type);
-                self.text("site", site);
+                self.number(key!("fault"), *fault);
+                self.text(key!("type"), r#type);
+                self.text(key!("site"), site);
                 self.optional_agent(*agent);
                 if let Some(task) = task {
                     self.run(task.run);
                 }
                 self.optional_task(*task);
-                self.optional("attempt", attempt.map(u64::from));
+                self.optional(key!("attempt"), attempt.map(u64::from));
             }
             Event::IncidentOpened(incident) => self.incident(incident),
             Event::IncidentRecovered { incident, took_us, reassigned } => {
                 self.kind(kind::INCIDENT_RECOVERED);
-                self.number("incident", *incident);
-                self.number("took_us", *took_us);
+                self.number(key!("incident"), *incident);
+                self.number(key!("took_us"), *took_us);
                 self.optional_agent(reassigned.map(|(agent, _)| agent));
-                self.optional("attempt", reassigned.map(|(_, attempt)| u64::from(attempt)));
+                self.optional(key!("attempt"), reassigned.map(|(_, attempt)| u64::from(attempt)));
             }
             Event::IncidentAcknowledged { incident, note } => {
                 self.kind(kind::INCIDENT_ACKNOWLEDGED);
-                self.number("incident", *incident);
-                self.text("note", note);
+                self.number(key!("incident"), *incident);
+                self.text(key!("note"), note);
             }
             _ => unreachable!("only failures come here"),
         }
@@ -299,37 +309,37 @@ impl Line<'_> {
         let report = &incident.report;
         let attempt = report.attempt.as_ref();
         self.kind(kind::INCIDENT_OPENED);
-        self.number("incident", incident.number);
-        self.json("severity", &report.severity);
-        self.text("type", report.kind.name());
+        self.number(key!("incident"), incident.number);
+        self.json(key!("severity"), &report.severity);
+        self.text(key!("type"), report.kind.name());
         self.optional_agent(report.agent.map(|(agent, _)| agent));
         self.optional_task(attempt.map(|attempt| attempt.task));
-        self.optional("attempt", attempt.map(|attempt| u64::from(attempt.number)));
+        self.optional(key!("attempt"), attempt.map(|attempt| u64::from(attempt.number)));
         if let Some(fault) = report.fault {
-            self.number("fault", fault);
+            self.number(key!("fault"), fault);
         }
         if let Some(attempt) = attempt {
             self.run(attempt.task.run);
         }
-        self.json("cause", &report.cause);
-        self.text("message", &report.message);
-        self.json("location", &report.location);
-        self.text("action", &report.action.to_string());
-        self.text("reason", report.reason.name());
-        self.json("causes", &report.causes);
-        self.text("fingerprint", &format!("{:016x}", incident.fingerprint));
+        self.json(key!("cause"), &report.cause);
+        self.text(key!("message"), &report.message);
+        self.json(key!("location"), &report.location);
+        self.text(key!("action"), &report.action.to_string());
+        self.text(key!("reason"), report.reason.name());
+        self.json(key!("causes"), &report.causes);
+        self.text(key!("fingerprint"), &format!("{:016x}", incident.fingerprint));
         if let Some((agent, incarnation)) = report.agent {
             let names = self.names;
-            self.text("role", names.role(agent.role));
-            self.number("incarnation", incarnation.0);
+            self.text(key!("role"), names.role(agent.role));
+            self.number(key!("incarnation"), incarnation.0);
         }
         if let Some(attempt) = attempt {
-            self.optional("token", attempt.token.map(|token| token.0));
-            self.optional("last_heartbeat_us", attempt.last_heartbeat.map(|at| at.0));
-            self.json("discarded", &attempt.discarded);
+            self.optional(key!("token"), attempt.token.map(|token| token.0));
+            self.optional(key!("last_heartbeat_us"), attempt.last_heartbeat.map(|at| at.0));
+            self.json(key!("discarded"), &attempt.discarded);
         }
         if let Some(backtrace) = &report.backtrace {
-            self.text("backtrace", backtrace);
+            self.text(key!("backtrace"), backtrace);
         }
     }
 
@@ -337,43 +347,40 @@ impl Line<'_> {
         match event {
             Event::MemoryCommitted { version, task, writes, reads } => {
                 self.kind(kind::MEMORY_COMMITTED);
-                self.number("version", version.0);
+                self.number(key!("version"), version.0);
                 self.optional_task(*task);
-                self.number("writes", u64::from(*writes));
+                self.number(key!("writes"), u64::from(*writes));
                 if let Some(task) = task {
                     self.run(task.run);
                 }
                 if let Some(reads) = reads {
                     let Reads { snapshot, keys, ranges, spans, written } = &**reads;
-                    self.number("snapshot", snapshot.0);
-                    self.json("reads", keys);
-                    self.json("ranges", ranges);
-                    self.json("spans", spans);
-                    self.json("keys", written);
+                    self.number(key!("snapshot"), snapshot.0);
+                    self.json(key!("reads"), keys);
+                    self.json(key!("ranges"), ranges);
+                    self.json(key!("spans"), spans);
+                    self.json(key!("keys"), written);
                 }
             }
             Event::QuotaChanged { quota, in_use, limit } => {
                 self.kind(kind::QUOTA_CHANGED);
                 let names = self.names;
-                self.text("quota", names.quota(*quota));
-                self.number("in_use", u64::from(*in_use));
-                self.number("limit", u64::from(*limit));
+                self.text(key!("quota"), names.quota(*quota));
+                self.number(key!("in_use"), u64::from(*in_use));
+                self.number(key!("limit"), u64::from(*limit));
             }
             _ => unreachable!("only events of memory and quotas come here"),
         }
     }
 
     fn kind(&mut self, kind: &str) {
-        self.key("kind");
-        self.text.push('"');
+        self.text.push_str(concat!(key!("kind"), "\""));
         self.text.push_str(kind);
         self.text.push('"');
     }
 
     fn key(&mut self, key: &str) {
-        self.text.push_str(",\"");
         self.text.push_str(key);
-        self.text.push_str("\":");
     }
 
     fn digits(&mut self, number: u64) {
@@ -409,7 +416,7 @@ impl Line<'_> {
     }
 
     fn run(&mut self, run: RunId) {
-        self.key("run");
+        self.key(key!("run"));
         let names = self.names;
         self.named(|text| names.write_run(run, text));
     }
@@ -417,7 +424,7 @@ impl Line<'_> {
     /// Puts the run of a task in front of its other fields.
     fn of_task(&mut self, task: TaskId) {
         self.run(task.run);
-        self.task("task", task);
+        self.task(key!("task"), task);
     }
 
     fn task(&mut self, key: &str, task: TaskId) {
@@ -432,13 +439,13 @@ impl Line<'_> {
 
     fn optional_task(&mut self, task: Option<TaskId>) {
         match task {
-            Some(task) => self.task("task", task),
-            None => self.null("task"),
+            Some(task) => self.task(key!("task"), task),
+            None => self.null(key!("task")),
         }
     }
 
     fn agent(&mut self, agent: AgentId) {
-        self.key("agent");
+        self.key(key!("agent"));
         let names = self.names;
         self.named(|text| {
             text.push_str(names.role(agent.role));
@@ -450,7 +457,7 @@ impl Line<'_> {
     fn optional_agent(&mut self, agent: Option<AgentId>) {
         match agent {
             Some(agent) => self.agent(agent),
-            None => self.null("agent"),
+            None => self.null(key!("agent")),
         }
     }
 
@@ -471,7 +478,9 @@ impl Line<'_> {
 
 /// Returns whether a text is the same as a JSON string but for its quotes.
 fn is_plain(text: &str) -> bool {
-    text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
+    // Without a way out of the loop many bytes are looked at together.
+    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    text.bytes().fold(true, |all, byte| all & is_plain(byte))
 }
 
 /// Appends a JSON string; most names need no escapes.

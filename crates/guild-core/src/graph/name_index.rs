@@ -1,7 +1,7 @@
 //! Finds things by name in a list, without a tree of names: a million names are hashed and sorted
 //! in the time in which a tree compares a few thousand of them.
 
-use crate::digest::Fnv1a;
+use crate::digest::Digest;
 
 /// The places of names in a list that is kept elsewhere, by their hashes. Names of one hash are told
 /// apart by whoever has the list.
@@ -18,7 +18,7 @@ impl NameIndex {
 
     /// Returns the hash of a name.
     pub fn hash(name: &str) -> u64 {
-        Fnv1a::default().update(name.as_bytes()).value()
+        Digest::of(name.as_bytes())
     }
 
     /// Returns the first place whose name is found at an earlier place too, if `same` says of two

@@ -5,12 +5,12 @@
 //! and `no answer from 10.0.0.8` are one mistake.
 
 use super::Report;
-use crate::digest::Fnv1a;
+use crate::digest::Digest;
 
 /// Characters of a message that count.
 const PATTERN_CHARS_MAX: usize = 200;
 
-/// Returns the fingerprint of a failure: the 64-bit FNV-1a hash over what makes it the same.
+/// Returns the fingerprint of a failure: the XXH64 hash over what makes it the same.
 pub(super) fn fingerprint(report: &Report) -> u64 {
     let role = report.agent.map(|(agent, _)| agent.role.0.to_le_bytes());
     let place = match &report.location {
@@ -23,9 +23,13 @@ pub(super) fn fingerprint(report: &Report) -> u64 {
         role.as_ref().map_or(&[], |role| role),
         place.as_bytes(),
     ];
-    // A byte that is in no text keeps the parts apart.
-    let add = |hash: Fnv1a, part: &[u8]| hash.update(part).update(&[0xff]);
-    parts.into_iter().fold(Fnv1a::default(), add).value()
+    let mut hash = Digest::default();
+    for part in parts {
+        hash.update(part);
+        // A byte that is in no text keeps the parts apart.
+        hash.update(&[0xff]);
+    }
+    hash.value()
 }
 
 /// Returns a text with each run of digits replaced by `*`, cut to 200 characters: what `count[17]`

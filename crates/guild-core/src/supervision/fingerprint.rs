@@ -3,18 +3,19 @@
 //! Where the place in the source is known it decides; where it is not, the message does, without its
 //! numbers: `no answer from 10.0.0.7` and `no answer from 10.0.0.8` are one cause.
 
-use crate::digest::Fnv1a;
+use crate::digest::Digest;
 use crate::event::Cause;
 
-/// Returns the fingerprint of a death: the 64-bit FNV-1a hash over what makes it the same.
+/// Returns the fingerprint of a death: the XXH64 hash over what makes it the same.
 pub fn fingerprint(cause: Cause, location: Option<&str>, message: &str) -> u64 {
-    let hash = Fnv1a::default().update(&[cause as u8]);
-    let hash = match location {
+    let mut hash = Digest::default();
+    hash.update(&[cause as u8]);
+    match location {
         Some(location) => hash.update(location.as_bytes()),
         None => message
             .split(|letter: char| letter.is_ascii_digit())
-            .fold(hash, |hash, part| hash.update(part.as_bytes())),
-    };
+            .for_each(|part| hash.update(part.as_bytes())),
+    }
     hash.value()
 }
 

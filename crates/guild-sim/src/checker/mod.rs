@@ -79,7 +79,7 @@ mod submissions;
 mod verdict;
 mod watch;
 
-use guild_core::digest::Fnv1a;
+use guild_core::digest::Digest;
 use guild_core::event::{LineEvent, parse_line};
 
 use self::board::Board;
@@ -99,7 +99,7 @@ pub struct Checker {
     seq: u64,
     at_us: u64,
     unknown_kinds: u64,
-    hash: Fnv1a,
+    hash: Digest,
     broken: Option<Broken>,
     /// Whether the process lost events and went on from before them.
     is_forked: bool,
@@ -122,7 +122,7 @@ impl Checker {
             seq: 0,
             at_us: 0,
             unknown_kinds: 0,
-            hash: Fnv1a::default(),
+            hash: Digest::default(),
             broken: None,
             is_forked: false,
         }
@@ -135,7 +135,8 @@ impl Checker {
             return;
         }
         self.lines += 1;
-        self.hash = self.hash.update(line.as_bytes()).update(b"\n");
+        self.hash.update(line.as_bytes());
+        self.hash.update(b"\n");
         let read = match parse_line(line) {
             Ok(read) => read,
             Err(error) => return self.break_off(error.to_string()),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use guild_core::digest::Fnv1a;
+use guild_core::digest::Digest;
 use guild_core::event::{Event, EventRecord, write_line};
 use guild_memory::NameTable;
 use tokio::sync::Notify;
@@ -35,7 +35,7 @@ struct Shared {
 
 struct Sink {
     seq: u64,
-    hash: Fnv1a,
+    hash: Digest,
     keeps_lines: bool,
     lines: Vec<String>,
     line: String,
@@ -51,6 +51,8 @@ struct Sink {
     /// Whether lines tell what commits have read and written.
     tells_histories: bool,
     history: Running,
+    /// The line after which the history was judged last.
+    judged: u64,
 }
 
 /// What a log holds, counted.
@@ -89,7 +91,7 @@ impl Log {
     ) -> Self {
         let sink = Sink {
             seq: 0,
-            hash: Fnv1a::default(),
+            hash: Digest::default(),
             keeps_lines,
             lines: Vec::new(),
             line: String::new(),
@@ -102,6 +104,7 @@ impl Log {
             rewritten: None,
             tells_histories,
             history: Running::default(),
+            judged: 0,
         };
         Self(Arc::new(Shared { sink: Mutex::new(sink), reached: Notify::new() }))
     }
@@ -155,7 +158,18 @@ impl Log {
     }
 
     pub(super) fn history(&self) -> Verdict {
-        self.sink().history.verdict()
+        let mut sink = self.sink();
+        sink.judged = sink.seq;
+        sink.history.verdict()
+    }
+
+    /// Returns the verdict about the history; an empty one, where it was told after the last line.
+    pub(super) fn untold_history(&self) -> Verdict {
+        let is_told = {
+            let sink = self.sink();
+            sink.judged == sink.seq
+        };
+        if is_told { Verdict::default() } else { self.history() }
     }
 
     pub(super) fn hash(&self) -> u64 {
@@ -185,7 +199,7 @@ impl Sink {
         self.line.clear();
         write_line(record, names, &mut self.line);
         let told = usize::try_from(record.seq - 1).ok().and_then(|place| self.told.get(place));
-        if told.is_some_and(|told| *told != Fnv1a::default().update(self.line.as_bytes()).value()) {
+        if told.is_some_and(|told| *told != Digest::of(self.line.as_bytes())) {
             self.rewritten.get_or_insert(record.seq);
         }
     }
@@ -194,9 +208,10 @@ impl Sink {
         self.seq = record.seq;
         self.line.clear();
         write_line(record, names, &mut self.line);
-        self.hash = self.hash.update(self.line.as_bytes()).update(b"\n");
+        self.hash.update(self.line.as_bytes());
+        self.hash.update(b"\n");
         if self.remembers {
-            self.told.push(Fnv1a::default().update(self.line.as_bytes()).value());
+            self.told.push(Digest::of(self.line.as_bytes()));
         }
         self.counts.add(&record.event);
         self.fates.add(&record.event, names);

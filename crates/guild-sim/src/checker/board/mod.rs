@@ -12,7 +12,7 @@ mod task;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use guild_core::digest::Fnv1a;
+use guild_core::digest::Digest;
 use guild_core::event::{ClockKind, LineEvent, Terms};
 
 pub(super) use self::agent::{Agent, AgentNo};
@@ -362,5 +362,5 @@ fn puts_in_doubt(event: &LineEvent<'_>) -> bool {
 }
 
 fn hash(name: &str) -> u64 {
-    Fnv1a::default().update(name.as_bytes()).value()
+    Digest::of(name.as_bytes())
 }
