@@ -80,7 +80,7 @@ impl Maker<'_> {
                 timeout,
             };
             let inner = self.inner(&task.name, after);
-            return WorkTask { priority: task.priority, map: Some(map), ..inner };
+            return WorkTask { priority: task.priority, map: Some(Box::new(map)), ..inner };
         }
         WorkTask {
             role: task.role,

@@ -146,6 +146,7 @@ impl Simulation {
         let run = world.submit(graph)?;
         let report = world.run_until_ended(&run)?;
         let tally = report.tally();
+        let work = workload.work_by_role(seed);
         let simulated = Simulated {
             outcome: report.outcome(),
             tally,
@@ -155,9 +156,9 @@ impl Simulation {
                 .sum(),
             agents: counted_agents(workload, &agents),
             makespan: Timestamp(report.makespan_us()).since(Timestamp(0)),
-            work: workload.work(seed),
+            work: work.iter().copied().fold(Duration::ZERO, Duration::saturating_add),
             critical_path,
-            bound: workload.least(seed, &agents).max(critical_path),
+            bound: least(&work, &agents).max(critical_path),
             counts: world.counts(),
             messages: world.stats().messages,
             log_hash: world.log_hash(),
@@ -229,6 +230,13 @@ fn supervised(mut builder: WorldBuilder, workload: &Workload) -> WorldBuilder {
         Some(spec) => builder.root(spec.clone()),
         None => builder,
     }
+}
+
+/// Returns what no schedule can be below for want of agents: the work of a role shared by its agents,
+/// of the role where that is most.
+fn least(work: &[Duration], agents: &[u32]) -> Duration {
+    let shared = work.iter().zip(agents).map(|(work, agents)| *work / (*agents).max(1));
+    shared.max().unwrap_or_default()
 }
 
 fn counted_agents(workload: &Workload, agents: &[u32]) -> u64 {

@@ -74,8 +74,8 @@ pub struct WorkTask {
     pub timeout: Option<Duration>,
     /// How often an attempt must show that it lives.
     pub heartbeat: Option<Duration>,
-    /// The tasks that it spawns when it completes.
-    pub map: Option<Map>,
+    /// The tasks that it spawns when it completes; boxed, as most tasks spawn none.
+    pub map: Option<Box<Map>>,
 }
 
 /// How many tasks a map spawns.
@@ -247,8 +247,7 @@ impl Workload {
 
     /// Returns the sum of all durations as this seed draws them, those of spawned tasks included.
     pub fn work(&self, seed: Seed) -> Duration {
-        let drawn = self.drawn(seed).map(|(_, duration)| duration);
-        drawn.fold(Duration::ZERO, Duration::saturating_add)
+        self.work_by_role(seed).into_iter().fold(Duration::ZERO, Duration::saturating_add)
     }
 
     /// Returns the longest duration that this seed draws.
@@ -256,15 +255,13 @@ impl Workload {
         self.drawn(seed).map(|(_, duration)| duration).max().unwrap_or_default()
     }
 
-    /// Returns what no schedule can be below for want of agents: the work of a role shared by its
-    /// agents, of the role where that is most.
-    pub fn least(&self, seed: Seed, agents: &[u32]) -> Duration {
+    /// Returns the work of each role.
+    pub fn work_by_role(&self, seed: Seed) -> Vec<Duration> {
         let mut work = vec![Duration::ZERO; self.roles.len()];
         for (role, duration) in self.drawn(seed) {
             work[role] = work[role].saturating_add(duration);
         }
-        let shared = work.iter().zip(agents).map(|(work, agents)| *work / (*agents).max(1));
-        shared.max().unwrap_or_default()
+        work
     }
 
     /// Returns the role and the duration of every task, those of maps included.
@@ -330,7 +327,7 @@ mod tests {
     fn map(items: Items) -> WorkTask {
         let second = Durations::Fixed(Duration::from_secs(1));
         let mut task = WorkTask::new("", Durations::Fixed(Duration::ZERO));
-        task.map = Some(Map {
+        task.map = Some(Box::new(Map {
             items,
             role: 0,
             duration: second,
@@ -338,7 +335,7 @@ mod tests {
             quotas: Vec::new(),
             retry: RetryPolicy::default(),
             timeout: None,
-        });
+        }));
         task
     }
 
