@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use actix::Context;
 use guild_core::id::{AgentId, Incarnation, RoleId};
 use guild_core::time::Timestamp;
 
@@ -113,8 +112,7 @@ impl Fleet {
             let shared = Arc::clone(shared);
             self.threads.spawn(place, move || {
                 for (agent, receiver) in crew {
-                    let context = Context::with_receiver(receiver);
-                    AgentHost::spawn(agent, first, Arc::clone(&shared), context);
+                    AgentHost::spawn(agent, first, Arc::clone(&shared), receiver);
                 }
             });
         }

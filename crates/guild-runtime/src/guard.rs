@@ -1,10 +1,9 @@
 //! Keeps an actor's address and mailbox alive through its panics.
 //!
 //! actix drops an actor that panics, with all queued messages, and its own `Supervisor` restarts
-//! only after `ctx.stop()`. [`Guard`] polls the actor's `ContextFut` under a catch; after a panic
-//! it parks until somebody with authority gives a [`Verdict`], and `ContextFut::restart()` (public
-//! since actix 0.13.2 for custom supervisors, actix#567) brings the actor back behind the same
-//! address. Nothing of the actor is dropped while the stack unwinds.
+//! only after `ctx.stop()`. [`Guard`] polls the actor's [`Cell`] under a catch; after a panic it parks
+//! until somebody with authority gives a [`Verdict`], and a restart of the cell brings the actor back
+//! behind the same address. Nothing of the actor is dropped while the stack unwinds.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -31,34 +30,58 @@ pub(crate) enum Verdict {
 pub(crate) trait OnCrash: FnMut(PanicReport) -> LocalBoxFuture<'static, Verdict> {}
 impl<F: FnMut(PanicReport) -> LocalBoxFuture<'static, Verdict>> OnCrash for F {}
 
+/// An actor with its mailbox, as its guard polls it.
+pub(crate) trait Cell {
+    /// Begins the actor and lets it handle what it was sent; ready when it has ended.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Has the actor begin anew at the next poll, its mailbox as it is; returns whether somebody can
+    /// still send to it.
+    fn restart(&mut self) -> bool;
+
+    /// Has the actor end without its hooks: it may be torn.
+    fn terminate(&mut self);
+}
+
+/// An actor in a context of actix. Its `restart()` is public since actix 0.13.2 for custom supervisors
+/// (actix#567).
+impl<A: Actor<Context = actix::Context<A>> + Supervised> Cell for ContextFut<A, actix::Context<A>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        Future::poll(Pin::new(self), cx)
+    }
+
+    fn restart(&mut self) -> bool {
+        ContextFut::restart(self)
+    }
+
+    fn terminate(&mut self) {
+        self.ctx().terminate();
+    }
+}
+
 /// A guarded actor; a future to be spawned on its arbiter.
-pub(crate) struct Guard<A: Actor<Context = actix::Context<A>>, F> {
-    cell: Option<ContextFut<A, actix::Context<A>>>,
+pub(crate) struct Guard<C, F> {
+    cell: Option<C>,
     parked: Option<LocalBoxFuture<'static, Verdict>>,
     on_crash: F,
     /// Whose cell it is; none: that of a control actor.
     agent: Option<AgentId>,
 }
 
-impl<A: Actor<Context = actix::Context<A>>, F> Guard<A, F> {
+impl<C: Cell, F> Guard<C, F> {
     /// Guards an actor.
-    pub(crate) fn new(cell: ContextFut<A, actix::Context<A>>, on_crash: F) -> Self {
+    pub(crate) fn new(cell: C, on_crash: F) -> Self {
         Self { cell: Some(cell), parked: None, on_crash, agent: None }
     }
 
     /// Guards the cell of an agent, which ends when its thread is fenced.
-    pub(crate) fn of_agent(
-        agent: AgentId,
-        cell: ContextFut<A, actix::Context<A>>,
-        on_crash: F,
-    ) -> Self {
+    pub(crate) fn of_agent(agent: AgentId, cell: C, on_crash: F) -> Self {
         Self { agent: Some(agent), ..Self::new(cell, on_crash) }
     }
 
     fn end(&mut self) -> Poll<()> {
         if let Some(mut cell) = self.cell.take() {
-            // A terminated context runs no hooks of a torn actor while it is dropped.
-            cell.ctx().terminate();
+            cell.terminate();
             if let Err(report) = drop_caught(cell) {
                 tracing::warn!(message = %report.message, "actor panicked while it was dropped");
             }
@@ -67,13 +90,9 @@ impl<A: Actor<Context = actix::Context<A>>, F> Guard<A, F> {
     }
 }
 
-impl<A: Actor<Context = actix::Context<A>>, F> Unpin for Guard<A, F> {}
+impl<C, F> Unpin for Guard<C, F> {}
 
-impl<A, F> Future for Guard<A, F>
-where
-    A: Actor<Context = actix::Context<A>> + Supervised,
-    F: OnCrash,
-{
+impl<C: Cell, F: OnCrash> Future for Guard<C, F> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -88,11 +107,7 @@ where
     }
 }
 
-impl<A, F> Guard<A, F>
-where
-    A: Actor<Context = actix::Context<A>> + Supervised,
-    F: OnCrash,
-{
+impl<C: Cell, F: OnCrash> Guard<C, F> {
     fn poll_cell(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let Some(cell) = self.cell.as_mut() else {
@@ -109,7 +124,7 @@ where
                     Err(report) => report,
                 }
             } else {
-                match caught(|| Pin::new(cell).poll(cx)) {
+                match caught(|| cell.poll(cx)) {
                     Ok(Poll::Pending) => return Poll::Pending,
                     Ok(Poll::Ready(())) => return self.end(),
                     Err(report) => report,

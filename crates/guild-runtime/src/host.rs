@@ -9,17 +9,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context as Poller, Waker};
 
+use actix::dev::channel::AddressReceiver;
 use actix::prelude::SendError;
-use actix::{Actor, ActorContext, Addr, Context, Handler, Message, Supervised};
+use actix::{Actor, ActorContext, Addr, Handler, Message};
 use futures_util::future::LocalBoxFuture;
 use guild_core::event::Cause;
 use guild_core::id::{AgentId, Incarnation, RoleId};
 use tokio::sync::oneshot;
 
 mod attempt;
+mod cell;
 mod household;
 mod slot;
 
+use cell::{HostCell, HostContext};
 use household::Household;
 use slot::{Interruption, Revoked, Revoker, Struck};
 pub(crate) use slot::{Running, Slot};
@@ -51,13 +54,13 @@ impl AgentHost {
         agent: AgentId,
         first: Option<Incarnation>,
         shared: Arc<HostShared>,
-        context: Context<Self>,
+        receiver: AddressReceiver<Self>,
     ) {
         let first = first.map(|incarnation| Revive { incarnation, probe: false });
         let slot = Slot::new(agent, first, shared);
         let (host, at_home) = (Self { slot: Rc::clone(&slot) }, Rc::clone(&slot));
         let on_crash = move |report| cell_crashed(&slot, report);
-        let guard = Guard::of_agent(agent, context.into_future(host), on_crash);
+        let guard = Guard::of_agent(agent, HostCell::new(host, receiver), on_crash);
         actix_rt::spawn(Household::new(guard, at_home));
     }
 
@@ -114,21 +117,19 @@ fn cell_crashed(slot: &Rc<Slot>, report: PanicReport) -> LocalBoxFuture<'static,
 }
 
 impl Actor for AgentHost {
-    type Context = Context<Self>;
+    type Context = HostContext;
 
-    fn started(&mut self, _: &mut Context<Self>) {
+    fn started(&mut self, _: &mut HostContext) {
         if let Some(revive) = self.slot.next.take() {
             self.begin(revive);
         }
     }
 }
 
-impl Supervised for AgentHost {}
-
 impl Handler<Revive> for AgentHost {
     type Result = ();
 
-    fn handle(&mut self, message: Revive, _: &mut Context<Self>) {
+    fn handle(&mut self, message: Revive, _: &mut HostContext) {
         self.begin(message);
     }
 }
@@ -136,7 +137,7 @@ impl Handler<Revive> for AgentHost {
 impl Handler<Stop> for AgentHost {
     type Result = ();
 
-    fn handle(&mut self, Stop { incarnation }: Stop, _: &mut Context<Self>) {
+    fn handle(&mut self, Stop { incarnation }: Stop, _: &mut HostContext) {
         let slot = &self.slot;
         if slot.incarnation() != Some(incarnation) {
             // This life is over, and the supervisor hears of it.
@@ -173,7 +174,7 @@ fn end_idle(slot: Rc<Slot>, incarnation: Incarnation, behaviour: Box<dyn Behavio
 impl Handler<Retire> for AgentHost {
     type Result = ();
 
-    fn handle(&mut self, _: Retire, context: &mut Context<Self>) {
+    fn handle(&mut self, _: Retire, context: &mut HostContext) {
         // Only an agent that did not stop in time still has one.
         if let Some(Running { token, .. }) = self.slot.running.get() {
             let revoked = Revoked { token, cause: None, by: Revoker::Host };
@@ -186,7 +187,7 @@ impl Handler<Retire> for AgentHost {
 impl Handler<Revoke> for AgentHost {
     type Result = ();
 
-    fn handle(&mut self, message: Revoke, _: &mut Context<Self>) {
+    fn handle(&mut self, message: Revoke, _: &mut HostContext) {
         let (slot, Revoke { task, attempt, token, incarnation, cause, fault }) =
             (&self.slot, message);
         if slot.runs(token) {
@@ -213,7 +214,7 @@ fn revoked(cause: Option<Cause>) -> Ended {
 impl Handler<Blow> for AgentHost {
     type Result = ();
 
-    fn handle(&mut self, blow: Blow, _: &mut Context<Self>) {
+    fn handle(&mut self, blow: Blow, _: &mut HostContext) {
         self.slot.fault.set(Some(blow.fault));
         panic!("injected crash {}", blow.fault);
     }
@@ -222,7 +223,7 @@ impl Handler<Blow> for AgentHost {
 impl Handler<Assign> for AgentHost {
     type Result = ();
 
-    fn handle(&mut self, mut assign: Assign, _: &mut Context<Self>) {
+    fn handle(&mut self, mut assign: Assign, _: &mut HostContext) {
         let slot = &self.slot;
         if assign.lease.token <= slot.taken.get() {
             // A copy of what was taken already, or older: whoever sent it has the answer.
@@ -290,9 +291,7 @@ impl Hosts {
 
 /// Returns the address and the context of a host that is spawned elsewhere; beyond so many
 /// messages that wait, `try_send` answers full.
-pub(crate) fn host_channel(
-    capacity: usize,
-) -> (HostAddr, actix::dev::channel::AddressReceiver<AgentHost>) {
+pub(crate) fn host_channel(capacity: usize) -> (HostAddr, AddressReceiver<AgentHost>) {
     let (sender, receiver) = actix::dev::channel::channel(capacity.max(1));
     (Addr::new(sender), receiver)
 }

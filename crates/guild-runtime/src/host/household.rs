@@ -10,20 +10,21 @@ use std::task::{Context, Poll};
 
 use futures_util::future::LocalBoxFuture;
 
-use super::{AgentHost, Slot};
+use super::Slot;
+use super::cell::HostCell;
 use crate::guard::{Guard, OnCrash};
 
 /// An agent's actor and its attempt; ends when both have.
 pub(super) struct Household<F> {
     /// None when it has ended.
-    actor: Option<Guard<AgentHost, F>>,
+    actor: Option<Guard<HostCell, F>>,
     attempt: Option<LocalBoxFuture<'static, ()>>,
     slot: Rc<Slot>,
 }
 
 impl<F> Household<F> {
     /// Returns a household without an attempt.
-    pub(super) fn new(actor: Guard<AgentHost, F>, slot: Rc<Slot>) -> Self {
+    pub(super) fn new(actor: Guard<HostCell, F>, slot: Rc<Slot>) -> Self {
         Self { actor: Some(actor), attempt: None, slot }
     }
 }
