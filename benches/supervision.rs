@@ -173,19 +173,22 @@ fn bare_panics(count: u32) -> Vec<u64> {
     measured
 }
 
-/// One crash at a time, so that nothing but the crash is waited for.
+/// One crash at a time, so that nothing but the crash is waited for: each task waits for the one before,
+/// and crashes once.
 fn one_by_one(crashes: u32) {
     let watch = Arc::new(Stopwatch::default());
     let guild = crashing(Some(Arc::clone(&watch)));
     guild::block_on(async {
+        let mut graph = guild.graph("one by one");
+        let mut before = None;
         for number in 0..crashes {
-            let mut graph = guild.graph(format!("crash-{number}"));
-            graph.add(Task::new("only", "crashes").input(&1).retry(RetryPolicy::immediately(2)));
-            guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
-            while watch.with(|times| times.life_from.is_some()) {
-                std::thread::yield_now();
+            let mut task = Task::numbered(number, "crashes").input(&1);
+            if let Some(before) = before {
+                task = task.after(before);
             }
+            before = Some(graph.add(task.retry(RetryPolicy::immediately(2))));
         }
+        guild.submit(graph.build().unwrap()).await.unwrap().wait().await.unwrap();
         guild.shutdown(Drain::Now).await.unwrap();
     });
     let times = watch.with(std::mem::take);
