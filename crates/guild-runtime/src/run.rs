@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use guild_core::event::{Names, Outcome, Tally};
-use guild_core::graph::{Graph, NameIndex, TaskName, TaskSpec};
+use guild_core::graph::{Graph, NameIndex};
 use guild_core::id::{RunId, TaskId, TaskIndex};
 use guild_core::payload::Payload;
 use guild_core::planner::{Input, Progress};
@@ -144,18 +144,9 @@ impl RunReport {
 
     fn find_submitted(&self, task: &str) -> Option<TaskIndex> {
         let tasks = &self.graph.as_ref()?.tasks;
-        let hash = |task: &TaskSpec| NameIndex::hash(name_of(task).unwrap_or_default());
-        let by_name = self.by_name.get_or_init(|| NameIndex::new(tasks.iter().map(hash)));
-        let is = |place: u32| name_of(&tasks[place as usize]) == Some(task);
-        by_name.find(NameIndex::hash(task), is).map(TaskIndex)
-    }
-}
-
-/// Returns the name of a task; none: it has only a number.
-fn name_of(task: &TaskSpec) -> Option<&str> {
-    match &task.name {
-        TaskName::Named(name) => Some(name),
-        TaskName::Number(_) => None,
+        let index = || NameIndex::of_tasks(tasks.iter().map(|task| &task.name));
+        let by_name = self.by_name.get_or_init(index);
+        by_name.find_task(task, |place| &tasks[place as usize].name)
     }
 }
 

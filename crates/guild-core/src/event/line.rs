@@ -478,9 +478,7 @@ impl Line<'_> {
 
 /// Returns whether a text is the same as a JSON string but for its quotes.
 fn is_plain(text: &str) -> bool {
-    // Without a way out of the loop many bytes are looked at together.
-    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
-    text.bytes().fold(true, |all, byte| all & is_plain(byte))
+    text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
 }
 
 /// Appends a JSON string; most names need no escapes.

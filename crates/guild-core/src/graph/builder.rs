@@ -218,11 +218,7 @@ impl Places {
                 check_name("task", name, chars_max)?;
             }
         }
-        let hash = |name: &TaskName| match name {
-            TaskName::Named(name) => NameIndex::hash(name),
-            TaskName::Number(number) => u64::from(*number),
-        };
-        let index = NameIndex::new(names.iter().map(hash));
+        let index = NameIndex::of_tasks(&names);
         let name = |place: u32| &names[place as usize];
         if let Some(place) = index.duplicate(|one, other| name(one) == name(other)) {
             return Err(GraphError::Duplicate(name(place).to_string()));
@@ -231,8 +227,7 @@ impl Places {
     }
 
     fn find(&self, name: &str) -> Option<TaskIndex> {
-        let is = |place: u32| matches!(&self.names[place as usize], TaskName::Named(other) if **other == *name);
-        self.index.find(NameIndex::hash(name), is).map(TaskIndex)
+        self.index.find_task(name, |place| &self.names[place as usize])
     }
 }
 

@@ -1,7 +1,9 @@
 //! Finds things by name in a list, without a tree of names: a million names are hashed and sorted
 //! in the time in which a tree compares a few thousand of them.
 
+use super::TaskName;
 use crate::digest::Digest;
+use crate::id::TaskIndex;
 
 /// The places of names in a list that is kept elsewhere, by their hashes. Names of one hash are told
 /// apart by whoever has the list.
@@ -14,6 +16,26 @@ impl NameIndex {
         let mut places: Vec<(u64, u32)> = hashes.into_iter().zip(0..).collect();
         places.sort_unstable();
         Self(places)
+    }
+
+    /// Indexes the names of tasks, in the order of the list; those that are numbers have no text to be
+    /// found by.
+    pub fn of_tasks<'a>(names: impl IntoIterator<Item = &'a TaskName>) -> Self {
+        let hash = |name: &TaskName| match name {
+            TaskName::Named(name) => Self::hash(name),
+            TaskName::Number(number) => u64::from(*number),
+        };
+        Self::new(names.into_iter().map(hash))
+    }
+
+    /// Returns the task of a name, if `name_of` returns the name at each place of the list.
+    pub fn find_task<'a>(
+        &self,
+        name: &str,
+        name_of: impl Fn(u32) -> &'a TaskName,
+    ) -> Option<TaskIndex> {
+        let is = |place: u32| matches!(name_of(place), TaskName::Named(other) if **other == *name);
+        self.find(Self::hash(name), is).map(TaskIndex)
     }
 
     /// Returns the hash of a name.
