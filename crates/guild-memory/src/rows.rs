@@ -69,16 +69,18 @@ pub(crate) fn check_format(store: &dyn Store) -> Result<bool, StoreError> {
             }),
         };
     };
-    let corrupt = |what: String| {
-        StoreError::corrupt(store.path(), format!("the row of the format version: {what}"))
-    };
-    let (content, _) = unseal(key::FORMAT, &row).map_err(corrupt)?;
-    let found: u32 = decode_owned(content).map_err(corrupt)?;
+    let found = format_of(&row).map_err(|what| StoreError::corrupt(store.path(), what))?;
     if found != key::FORMAT_VERSION {
         let path = store.path().to_owned();
         return Err(StoreError::FormatVersion { path, found, known: key::FORMAT_VERSION });
     }
     Ok(true)
+}
+
+/// Returns the format version in its row.
+pub(crate) fn format_of(row: &[u8]) -> Result<u32, String> {
+    let content = unseal(key::FORMAT, row).and_then(|(content, _)| decode_owned(content));
+    content.map_err(|what| format!("the row of the format version: {what}"))
 }
 
 /// Returns the record of a row that every store has.

@@ -89,18 +89,41 @@ fn a_newer_format_is_named() {
     let mut world = World::on(&disk);
     fill(&mut world, 1);
     world.memory.close().unwrap();
-    disk.tamper(|rows| {
-        // Checksum over the length of the key, the key and the content, as every row has it.
-        let mut hasher = crc32fast::Hasher::new();
-        hasher.update(&7u64.to_le_bytes());
-        hasher.update(b"Mformat");
-        hasher.update(&[99]);
-        let mut row = hasher.finalize().to_le_bytes().to_vec();
-        row.push(99);
-        rows.insert(b"Mformat".to_vec(), row);
-    });
+    disk.tamper(|rows| drop(rows.insert(b"Mformat".to_vec(), format_row(99))));
     let error = store_error(World::open(Some(Box::new(disk.open())), Durability::Disk));
     assert!(matches!(error, StoreError::FormatVersion { found: 99, .. }), "{error}");
+}
+
+/// Until format 7 rows were not in pages, but in sled's own tree.
+#[test]
+fn an_older_format_is_named() {
+    for key in ["Mformat", "stranger"] {
+        let directory = tempfile::tempdir().unwrap();
+        on_sled(directory.path()).unwrap().memory.close().unwrap();
+        let sled = sled::Config::new().path(directory.path()).segment_size(8 << 20);
+        // It lets go of its file a little later than it is closed.
+        let older = std::iter::repeat_with(|| sled.open()).find_map(Result::ok).unwrap();
+        older.insert(key, format_row(7)).unwrap();
+        older.flush().unwrap();
+        drop(older);
+        let error = store_error(on_sled(directory.path()));
+        let is_named = match key {
+            "Mformat" => matches!(error, StoreError::FormatVersion { found: 7, .. }),
+            _ => matches!(error, StoreError::Foreign { .. }),
+        };
+        assert!(is_named, "{error}");
+    }
+}
+
+/// Checksum over the length of the key, the key and the content, as every row has it.
+fn format_row(version: u8) -> Vec<u8> {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&7u64.to_le_bytes());
+    hasher.update(b"Mformat");
+    hasher.update(&[version]);
+    let mut row = hasher.finalize().to_le_bytes().to_vec();
+    row.push(version);
+    row
 }
 
 #[test]

@@ -50,15 +50,8 @@ impl WriteBatch {
     }
 
     fn push(&mut self, key: &[u8], value: Option<&[u8]>) {
-        let bytes = value.unwrap_or_default();
-        // Zero is no value.
-        let value_len = value.map_or(0, |value| length(value) + 1);
-        self.size_bytes += key.len() + bytes.len();
-        self.rows.reserve(LENGTHS_BYTES + key.len() + bytes.len());
-        self.rows.extend_from_slice(&length(key).to_le_bytes());
-        self.rows.extend_from_slice(&value_len.to_le_bytes());
-        self.rows.extend_from_slice(key);
-        self.rows.extend_from_slice(bytes);
+        self.size_bytes += key.len() + value.map_or(0, <[u8]>::len);
+        push_row(&mut self.rows, key, value);
     }
 
     /// Adds a large value that rows of this batch refer to.
@@ -107,6 +100,18 @@ impl WriteBatch {
     pub fn size_bytes(&self) -> usize {
         self.size_bytes
     }
+}
+
+/// Appends a change of a row as [`Rows`] reads it.
+pub(super) fn push_row(rows: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
+    let bytes = value.unwrap_or_default();
+    // Zero is no value.
+    let value_len = value.map_or(0, |value| length(value) + 1);
+    rows.reserve(LENGTHS_BYTES + key.len() + bytes.len());
+    rows.extend_from_slice(&length(key).to_le_bytes());
+    rows.extend_from_slice(&value_len.to_le_bytes());
+    rows.extend_from_slice(key);
+    rows.extend_from_slice(bytes);
 }
 
 /// Visits changes of rows: the key, and the value, or none where the row is removed.

@@ -1,10 +1,12 @@
 //! Has an engine store what is in a journal, on a thread of its own, behind whoever commits.
 //!
-//! The engine gets many groups as one batch, whenever enough of them wait or somebody wants to read
-//! rows. Its errors are told at the next [`sync`](WriteBehind::sync): what was acknowledged is in the
+//! The engine gets many groups at once, whenever enough of them wait or somebody wants to read rows. How
+//! many are enough it shows itself: it writes pages, and where rows of all over change it writes the same ones
+//! time and again, so as much gathers as it had to write the last time. Its errors are told at the next [`sync`](WriteBehind::sync): what was acknowledged is in the
 //! journal, and the store is opened again.
 
 use std::fs::File;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -12,17 +14,24 @@ use std::thread::{self, JoinHandle};
 use super::journal::{Full, Journal};
 use super::{Durability, StoreError, WriteBatch};
 
-/// The engine is given this much at once; a crash leaves about as much to be done again.
-const STORED_AT_BYTES: usize = 1 << 20;
+/// The engine is given so much at once, at the least and at the most; a crash leaves about as much to be
+/// done again.
+const GATHERED_BYTES: RangeInclusive<usize> = 1 << 20..=32 << 20;
 /// More may not wait for an engine that is slower than its callers.
-const WAITING_BYTES_MAX: usize = 32 << 20;
+const WAITING_BYTES_MAX: usize = 64 << 20;
 
-/// Stores the rows of batches in an engine, durably on return, together with their last number.
-pub(super) type Storing = Box<dyn FnMut(&[&[u8]], u64) -> Result<(), StoreError> + Send>;
+/// Who reads rows looks through this much of what waits, instead of waiting for the engine.
+const BESIDE_BYTES_MAX: usize = 8 << 20;
+
+/// Stores the rows of batches in an engine, durably on return, together with their last number; returns
+/// how many bytes it has written.
+pub(super) type Storing = Box<dyn FnMut(&[&[u8]], u64) -> Result<usize, StoreError> + Send>;
 
 #[derive(Debug)]
 struct State {
     journal: Journal,
+    /// The engine is given so much at once.
+    gathered_bytes: usize,
     is_storing: bool,
     /// Whether somebody waits until the engine has everything.
     is_wanted: bool,
@@ -80,6 +89,7 @@ impl WriteBehind {
     ) -> Result<Self, StoreError> {
         let state = Mutex::new(State {
             journal,
+            gathered_bytes: *GATHERED_BYTES.start(),
             is_storing: false,
             is_wanted: false,
             is_closing: false,
@@ -112,7 +122,7 @@ impl WriteBehind {
         if !self.unsynced.iter().any(|other| Arc::ptr_eq(other, file)) {
             self.unsynced.push(Arc::clone(file));
         }
-        if state.journal.waiting_bytes() >= STORED_AT_BYTES {
+        if state.journal.waiting_bytes() >= state.gathered_bytes {
             self.shared.work.notify_one();
         }
         Ok(())
@@ -129,6 +139,27 @@ impl WriteBehind {
             self.shared.lock().journal.synced().map_err(error)?;
         }
         self.shared.lock().failure.clone().map_or(Ok(()), Err)
+    }
+
+    /// Calls `read` with the batches that the engine does not have, in order; it stores none meanwhile. When
+    /// they are many it stores them first.
+    ///
+    /// # Errors
+    /// As [`settle`](Self::settle).
+    pub(super) fn beside<T>(&self, read: impl FnOnce(&[&[u8]]) -> T) -> Result<T, StoreError> {
+        let is_much =
+            |state: &State| state.is_storing || state.journal.waiting_bytes() > BESIDE_BYTES_MAX;
+        loop {
+            let state = self.shared.lock();
+            if !is_much(&state) {
+                return state
+                    .failure
+                    .clone()
+                    .map_or_else(|| Ok(read(&state.journal.bodies())), Err);
+            }
+            drop(state);
+            self.settle()?;
+        }
     }
 
     /// Returns when the engine has durably stored everything.
@@ -164,7 +195,7 @@ fn run(shared: &Shared, path: &Path, mut storing: Storing) {
                 if state.is_closing {
                     return;
                 }
-                if waiting >= STORED_AT_BYTES || waiting > 0 && state.is_wanted {
+                if waiting >= state.gathered_bytes || waiting > 0 && state.is_wanted {
                     break;
                 }
                 state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -176,7 +207,13 @@ fn run(shared: &Shared, path: &Path, mut storing: Storing) {
         let mut state = shared.lock();
         state.is_storing = false;
         let has_failed = result.is_err();
-        state.failure = result.err();
+        match result {
+            Ok(written) => {
+                let (min, max) = GATHERED_BYTES.into_inner();
+                state.gathered_bytes = written.clamp(min, max);
+            }
+            Err(error) => state.failure = Some(error),
+        }
         drop(state);
         shared.progress.notify_all();
         if has_failed {
@@ -186,7 +223,7 @@ fn run(shared: &Shared, path: &Path, mut storing: Storing) {
 }
 
 /// Nothing reaches the engine that is not durable in the journal.
-fn store(path: &Path, storing: &mut Storing, full: &Full) -> Result<(), StoreError> {
+fn store(path: &Path, storing: &mut Storing, full: &Full) -> Result<usize, StoreError> {
     let synced = full.file.sync_data();
     synced.map_err(|error| StoreError::from_io(path, "sync the journal", &error))?;
     storing(&full.content.bodies(), full.number)

@@ -11,7 +11,9 @@
 //! durable when it was written, and behind each sync an empty batch is written to say so of the last
 //! ones; it reaches the disk with the next sync, or when the kernel finds the time. A batch that any other
 //! one calls durable, and that is not found, was lost by the disk: the store is corrupt. Numbers are never
-//! used twice, so it does not matter where in the files a batch is found.
+//! used twice, so it does not matter where in the files a batch is found. That it may be found anywhere is why
+//! checksums begin with a salt, which each store draws for itself: no value that somebody has written can
+//! pass for a batch.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -25,7 +27,7 @@ use super::{StoreError, WriteBatch};
 /// The two files of a place.
 pub(super) const FILES: [&str; 2] = ["journal-0", "journal-1"];
 /// Of each batch in a file, all little-endian: length and checksum of the body, the number of the batch,
-/// the number up to which all are durable, and a checksum of these.
+/// the number up to which all are durable, and a checksum of the salt and these.
 const HEADER_BYTES: usize = 28;
 /// The part of the header that its checksum is about.
 const CHECKED_BYTES: usize = HEADER_BYTES - 4;
@@ -38,6 +40,7 @@ pub(super) struct Journal {
     active: usize,
     /// What is in the active file.
     content: Content,
+    salt: u64,
     /// Number of the next batch.
     next: u64,
     /// Number of the last batch that is durable, with all before it.
@@ -80,6 +83,7 @@ impl Journal {
     pub(super) fn open(
         store: &Path,
         place: &Path,
+        salt: u64,
         stored: u64,
         must_exist: bool,
     ) -> Result<(Self, Found), StoreError> {
@@ -103,10 +107,11 @@ impl Journal {
             files.push(Arc::new(file));
             contents.push(bytes);
         }
-        let found = follow(&contents, stored).map_err(|what| StoreError::corrupt(store, what))?;
+        let found =
+            follow(&contents, salt, stored).map_err(|what| StoreError::corrupt(store, what))?;
         let files = files.try_into().expect("there are two names");
         let (next, durable) = (found.number + 1, found.number);
-        let journal = Self { files, active: 0, content: Content::default(), next, durable };
+        let journal = Self { files, active: 0, content: Content::default(), salt, next, durable };
         Ok((journal, found))
     }
 
@@ -126,7 +131,7 @@ impl Journal {
     fn write(&mut self, body: &[u8]) -> io::Result<&Arc<File>> {
         let (file, content) = (&self.files[self.active], &mut self.content);
         let from = content.bytes.len();
-        content.bytes.extend_from_slice(&header(self.next, self.durable, body));
+        content.bytes.extend_from_slice(&header(self.salt, self.next, self.durable, body));
         content.bytes.extend_from_slice(body);
         if let Err(error) = file.write_all_at(&content.bytes[from..], from as u64) {
             content.bytes.truncate(from);
@@ -143,6 +148,11 @@ impl Journal {
     /// Returns the bytes of rows that wait for the engine in the active file.
     pub(super) fn waiting_bytes(&self) -> usize {
         self.content.rows_bytes
+    }
+
+    /// Returns the rows of each batch that waits for the engine in the active file.
+    pub(super) fn bodies(&self) -> Vec<&[u8]> {
+        self.content.bodies()
     }
 
     /// Goes on at the start of the other file, of which the engine must have stored everything.
@@ -170,12 +180,12 @@ struct Frame<'a> {
 
 impl<'a> Frame<'a> {
     /// Returns the batch that begins here, if it is sound.
-    fn read(bytes: &'a [u8]) -> Option<Self> {
+    fn read(bytes: &'a [u8], salt: u64) -> Option<Self> {
         let (header, rest) = bytes.split_at_checked(HEADER_BYTES)?;
         let (number, durable) = (wide_at(header, 8), wide_at(header, 16));
         // Most places that are looked at are in the middle of something.
         let is_likely = durable < number;
-        if !is_likely || narrow_at(header, 24) != crc32fast::hash(&header[..CHECKED_BYTES]) {
+        if !is_likely || narrow_at(header, 24) != checksum(salt, header) {
             return None;
         }
         let (body, _) = rest.split_at_checked(narrow_at(header, 0) as usize)?;
@@ -184,11 +194,11 @@ impl<'a> Frame<'a> {
 
     /// Returns all sound batches of a file, what was behind unsound ones and what earlier turns have
     /// left included.
-    fn all(bytes: &'a [u8]) -> impl Iterator<Item = Self> {
+    fn all(bytes: &'a [u8], salt: u64) -> impl Iterator<Item = Self> {
         let mut at = 0;
         std::iter::from_fn(move || {
             while at < bytes.len() {
-                if let Some(frame) = Self::read(&bytes[at..]) {
+                if let Some(frame) = Self::read(&bytes[at..], salt) {
                     at += HEADER_BYTES + frame.body.len();
                     return Some(frame);
                 }
@@ -201,8 +211,8 @@ impl<'a> Frame<'a> {
 
 /// Puts together what follows a number without a gap. The number from which to go on is greater than
 /// all that are in the files, so that nothing in them can be taken for what comes.
-fn follow(contents: &[Vec<u8>], stored: u64) -> Result<Found, String> {
-    let frames = contents.iter().flat_map(|bytes| Frame::all(bytes));
+fn follow(contents: &[Vec<u8>], salt: u64, stored: u64) -> Result<Found, String> {
+    let frames = contents.iter().flat_map(|bytes| Frame::all(bytes, salt));
     let mut frames: Vec<Frame<'_>> = frames.filter(|frame| frame.number > stored).collect();
     frames.sort_by_key(|frame| frame.number);
     let (mut rows, mut last) = (Vec::new(), stored);
@@ -224,15 +234,22 @@ fn follow(contents: &[Vec<u8>], stored: u64) -> Result<Found, String> {
     Ok(Found { rows, number: newest })
 }
 
-fn header(number: u64, durable: u64, body: &[u8]) -> [u8; HEADER_BYTES] {
+fn header(salt: u64, number: u64, durable: u64, body: &[u8]) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
     header[..4].copy_from_slice(&length(body).to_le_bytes());
     header[4..8].copy_from_slice(&crc32fast::hash(body).to_le_bytes());
     header[8..16].copy_from_slice(&number.to_le_bytes());
     header[16..CHECKED_BYTES].copy_from_slice(&durable.to_le_bytes());
-    let checksum = crc32fast::hash(&header[..CHECKED_BYTES]);
+    let checksum = checksum(salt, &header);
     header[CHECKED_BYTES..].copy_from_slice(&checksum.to_le_bytes());
     header
+}
+
+fn checksum(salt: u64, header: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&salt.to_le_bytes());
+    hasher.update(&header[..CHECKED_BYTES]);
+    hasher.finalize()
 }
 
 fn length(bytes: &[u8]) -> u32 {

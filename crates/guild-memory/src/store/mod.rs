@@ -8,6 +8,7 @@ mod behind;
 mod directory;
 mod journal;
 mod large;
+mod page;
 mod ram;
 #[cfg(feature = "redb")]
 mod redb;

@@ -1,14 +1,14 @@
 //! The store on disk: sled 0.34 behind a journal, and all that has to be known to live with it.
 //!
-//! Only this file names sled. Its flush costs about 0.13 ms for each batch, and each row a page that is
-//! copied and now and then written anew; so groups wait for the journal (`journal.rs`) alone, and sled
-//! gets the rows of many of them at once. `flush()` ends in `sync_file_range`, which is no barrier, so an fdatasync on a
+//! Only this file names sled. Its flush costs about 0.13 ms for each batch and each insert some 12,000
+//! instructions; so groups wait for the journal (`journal.rs`) alone, sled gets the rows of many of them at
+//! once, and what it takes for a row is a page of them (`page.rs`). `flush()` ends in `sync_file_range`, which is no barrier, so an fdatasync on a
 //! descriptor of our own follows (sled#1351, #1452). `flush_async`, `transaction` and `watch_prefix`
 //! can deadlock or block writers and are not used. The file `conf` is written once and never synced
 //! by sled; without it nothing opens, so it is synced here.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
+use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -17,9 +17,12 @@ use std::thread;
 use super::behind::{Storing, WriteBehind};
 use super::directory::{Directory, LOCK_RETRY};
 use super::journal::Journal;
+use super::page::{self, Change, Pages};
 use super::{
     Durability, LargeValues, Reopen, Rows, Store, StoreError, StoreStats, Visit, WriteBatch, caught,
 };
+use crate::key;
+use crate::rows::format_of;
 
 /// Pages above a quarter of a segment go to `blobs/`, which sled never syncs: segments large
 /// enough that no page of ours does. Fixed when the directory is created.
@@ -27,10 +30,14 @@ const SEGMENT_BYTES: usize = 8 << 20;
 const CACHE_BYTES: u64 = 64 << 20;
 /// Turning the flusher off would turn garbage collection off with it.
 const FLUSH_EVERY_MS: u64 = 500;
-/// A tree beside the rows: what of the journal is in them.
+/// The tree of the rows, in pages. Until format 7 they were in sled's own tree, one by one.
+const PAGES: &[u8] = b"pages";
+/// A tree beside it: what of the journal is in them.
 const JOURNAL: &[u8] = b"journal";
 /// Number of the last batch.
 const STORED: &[u8] = b"stored";
+/// What the checksums of the journal begin with.
+const SALT: &[u8] = b"salt";
 /// A store that this process has just closed: sled lets go of its file a little later (sled#1289).
 const RETRIES_OWN: u32 = 250;
 
@@ -39,7 +46,9 @@ const RETRIES_OWN: u32 = 250;
 pub struct SledStore {
     /// Lets go of sled before `db` does.
     behind: WriteBehind,
-    db: sled::Db,
+    pages: sled::Tree,
+    /// Last of sled.
+    _db: sled::Db,
     data: File,
     /// Where sled's files are.
     place: PathBuf,
@@ -85,11 +94,7 @@ impl SledStore {
             }
             opened => opened?,
         };
-        if is_marked && db.is_empty() {
-            // sled takes a file that it cannot read for a new one; never silently empty.
-            let what = "rows were stored here, and the data file is gone or holds none of them";
-            return Err(StoreError::corrupt(directory.path(), what));
-        }
+        check_format(directory.path(), &db)?;
         let mut store = Self::with(db, directory, place, is_marked, is_marked)?;
         if !is_marked {
             store.sync(Durability::Disk)?;
@@ -118,18 +123,45 @@ impl SledStore {
             .write(true)
             .open(place.join("db"))
             .map_err(|e| StoreError::from_io(path, "open the data file", &e))?;
-        let tree = caught(path, "open", typed, || db.open_tree(JOURNAL))?;
-        let stored = caught(path, "read a row", typed, || tree.get(STORED))?;
-        let stored = stored.and_then(|number| number.as_ref().try_into().ok());
-        let stored = stored.map_or(0, u64::from_be_bytes);
-        let (journal, found) = Journal::open(path, &place, stored, has_journal)?;
-        let mut storing = storing(path.to_owned(), db.clone(), tree, &data)?;
+        let trees = || Ok((db.open_tree(PAGES)?, db.open_tree(JOURNAL)?));
+        let (pages, tree) = caught(path, "open", typed, trees)?;
+        if has_journal && pages.is_empty() {
+            // sled takes a file that it cannot read for a new one; never silently empty.
+            let what = "rows were stored here, and the data file is gone or holds none of them";
+            return Err(StoreError::corrupt(path, what));
+        }
+        let stored = number(path, &tree, STORED)?.unwrap_or_default();
+        let salt = match number(path, &tree, SALT)? {
+            Some(salt) => salt,
+            None if has_journal => {
+                return Err(StoreError::corrupt(path, "the salt of its journal is gone"));
+            }
+            None => {
+                // Durable with the first rows, and before anything is written to the journal.
+                let salt = drawn();
+                let put = || tree.insert(SALT, &salt.to_be_bytes());
+                caught(path, "write rows", typed, put)?;
+                salt
+            }
+        };
+        let (journal, found) = Journal::open(path, &place, salt, stored, has_journal)?;
+        let mut storing = storing(path.to_owned(), pages.clone(), tree, &data)?;
         // Also when there is nothing to store: what a killed process gave sled is only now made
         // durable, and the journal is about to be written anew.
         storing(&[&found.rows], found.number)?;
         let behind = WriteBehind::start(path, journal, storing)?;
         let stats = StoreStats::default();
-        Ok(Self { behind, db, data, place, stats, has_rows: false, is_marked, directory })
+        Ok(Self {
+            behind,
+            pages,
+            _db: db,
+            data,
+            place,
+            stats,
+            has_rows: false,
+            is_marked,
+            directory,
+        })
     }
 
     fn guarded<T>(
@@ -148,8 +180,7 @@ impl Store for SledStore {
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.behind.settle()?;
-        let row = self.guarded("read a row", || self.db.get(key))?;
-        Ok(row.map(|value| value.to_vec()))
+        self.guarded("read a row", || page::get(&self.pages, key))
     }
 
     fn scan(
@@ -158,16 +189,11 @@ impl Store for SledStore {
         to: Bound<&[u8]>,
         each: Visit<'_>,
     ) -> Result<(), StoreError> {
-        self.behind.settle()?;
-        self.guarded("read rows", || {
-            for row in self.db.range::<&[u8], _>((from, to)) {
-                let (key, value) = row?;
-                if each(&key, &value).is_break() {
-                    break;
-                }
-            }
-            Ok(())
-        })
+        self.behind.beside(|batches| {
+            let changes = batches.iter().flat_map(|rows| Rows(rows));
+            let changes = newest(changes.filter(|(key, _)| page::is_within(key, from, to)));
+            self.guarded("read rows", || page::scan(&self.pages, from, to, &changes, each))
+        })?
     }
 
     fn apply(&mut self, batch: &WriteBatch) -> Result<(), StoreError> {
@@ -183,11 +209,13 @@ impl Store for SledStore {
         self.behind.sync(level)?;
         if level == Durability::Disk {
             self.stats.syncs += 1;
-            if !self.is_marked && (self.has_rows || !self.db.is_empty()) {
-                // The mark promises that sled has rows.
+            if !self.is_marked && (self.has_rows || !self.pages.is_empty()) {
+                // The mark promises that sled has pages, and once it has any it always has.
                 self.behind.settle()?;
-                self.directory.mark()?;
-                self.is_marked = true;
+                if !self.pages.is_empty() {
+                    self.directory.mark()?;
+                    self.is_marked = true;
+                }
             }
         }
         Ok(())
@@ -225,11 +253,44 @@ impl Store for SledStore {
     }
 }
 
+impl Pages for sled::Tree {
+    type Bytes = sled::IVec;
+    type Error = sled::Error;
+
+    fn at(&self, key: &[u8]) -> sled::Result<Option<(sled::IVec, sled::IVec)>> {
+        self.range::<&[u8], _>(..=key).next_back().transpose()
+    }
+
+    fn after(&self, key: &[u8]) -> sled::Result<Option<(sled::IVec, sled::IVec)>> {
+        self.get_gt(key)
+    }
+
+    fn put(&mut self, key: &[u8], rows: &[u8]) -> sled::Result<()> {
+        self.insert(key, rows).map(drop)
+    }
+
+    fn remove(&mut self, key: &[u8]) -> sled::Result<()> {
+        sled::Tree::remove(self, key).map(drop)
+    }
+}
+
+/// Draws a number that nobody can know.
+#[expect(clippy::disallowed_types, reason = "that it differs each time is what it is for")]
+fn drawn() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+/// Returns a number that is kept beside the rows.
+fn number(path: &Path, tree: &sled::Tree, key: &[u8]) -> Result<Option<u64>, StoreError> {
+    let number = caught(path, "read a row", typed, || tree.get(key))?;
+    Ok(number.and_then(|number| number.as_ref().try_into().ok()).map(u64::from_be_bytes))
+}
+
 /// Returns what stores rows of the journal, and then how far the journal is stored: after a crash in
 /// between all of them are stored once more.
 fn storing(
     path: PathBuf,
-    db: sled::Db,
+    mut pages: sled::Tree,
     tree: sled::Tree,
     data: &File,
 ) -> Result<Storing, StoreError> {
@@ -237,23 +298,48 @@ fn storing(
         .try_clone()
         .map_err(|error| StoreError::from_io(&path, "open the data file", &error))?;
     Ok(Box::new(move |batches, number| {
-        caught(&path, "write rows", typed, || {
-            // In the order of the tree, so that a page is fetched once; each row by itself, because a
-            // batch keeps all that it replaces in RAM until its end. The journal makes them whole.
-            let rows = batches.iter().flat_map(|rows| Rows(rows));
-            let newest: BTreeMap<&[u8], Option<&[u8]>> = rows.collect();
-            for (key, value) in newest {
-                match value {
-                    Some(value) => db.insert(key, value)?,
-                    None => db.remove(key)?,
-                };
-            }
+        let written = caught(&path, "write rows", typed, || {
+            // Each page by itself, because a batch of sled keeps all that it replaces in RAM until its
+            // end. The journal makes them whole, and sled keeps their order.
+            let changes = newest(batches.iter().flat_map(|rows| Rows(rows)));
+            let written = page::store(&mut pages, &changes)?;
             tree.insert(STORED, &number.to_be_bytes())?;
-            db.flush()
+            tree.flush()?;
+            Ok(written)
         })?;
         let synced = data.sync_data();
-        synced.map_err(|error| StoreError::from_io(&path, "sync the data file", &error))
+        synced.map_err(|error| StoreError::from_io(&path, "sync the data file", &error))?;
+        Ok(written)
     }))
+}
+
+/// Returns the last change of each row, in the order of their keys.
+fn newest<'a>(changes: impl Iterator<Item = Change<'a>>) -> Vec<Change<'a>> {
+    let mut changes: Vec<Change<'a>> = changes.collect();
+    changes.sort_by_key(|(key, _)| *key);
+    changes.dedup_by(|later, earlier| {
+        let is_same = later.0 == earlier.0;
+        if is_same {
+            *earlier = *later;
+        }
+        is_same
+    });
+    changes
+}
+
+/// Refuses rows that an older program has put into sled's own tree.
+fn check_format(path: &Path, db: &sled::Db) -> Result<(), StoreError> {
+    let row = caught(path, "read a row", typed, || db.get(key::FORMAT))?;
+    if let Some(row) = row {
+        let found = format_of(&row).map_err(|what| StoreError::corrupt(path, what))?;
+        let (path, known) = (path.to_owned(), key::FORMAT_VERSION);
+        return Err(StoreError::FormatVersion { path, found, known });
+    }
+    if !db.is_empty() {
+        let what = "sled has rows that are not ours".to_owned();
+        return Err(StoreError::Foreign { path: path.to_owned(), what });
+    }
+    Ok(())
 }
 
 /// A crash while sled writes a snapshot leaves this file, which it may take for the newest one and

@@ -1,6 +1,8 @@
 use super::*;
 use crate::store::Rows;
 
+const SALT: u64 = 7;
+
 fn batch(rows: &[(&str, Option<&str>)]) -> WriteBatch {
     let mut batch = WriteBatch::default();
     for (key, value) in rows {
@@ -21,7 +23,7 @@ fn shown(found: &Found) -> Vec<String> {
 }
 
 fn open(place: &Path, stored: u64) -> (Journal, Vec<String>, u64) {
-    let (journal, found) = Journal::open(place, place, stored, false).unwrap();
+    let (journal, found) = Journal::open(place, place, SALT, stored, false).unwrap();
     (journal, shown(&found), found.number)
 }
 
@@ -143,7 +145,7 @@ fn no_flipped_bit_hides_a_batch_that_was_durable() {
         for (at, bit) in (0..bytes.len()).flat_map(|at| [0, 3, 7].map(|bit| (at, bit))) {
             let mut files = files.clone();
             files[file][at] ^= 1 << bit;
-            match follow(&files, stored) {
+            match follow(&files, SALT, stored) {
                 Ok(found) => {
                     let shown = shown(&found);
                     assert_eq!(shown, acknowledged, "file {file}, byte {at}, bit {bit}");
@@ -185,7 +187,7 @@ fn a_journal_that_has_lost_what_was_durable_is_corrupt() {
     write(&mut journal, 1..3);
     journal.synced().unwrap();
     tamper(folder.path(), 0, |bytes| bytes[HEADER_BYTES] ^= 1);
-    let error = Journal::open(folder.path(), folder.path(), 0, false).unwrap_err();
+    let error = Journal::open(folder.path(), folder.path(), SALT, 0, false).unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
     assert!(error.to_string().contains("lost batch 1: all up to 2 were"), "{error}");
 }
@@ -193,6 +195,23 @@ fn a_journal_that_has_lost_what_was_durable_is_corrupt() {
 #[test]
 fn files_that_must_be_there_are_missed() {
     let folder = tempfile::tempdir().unwrap();
-    let error = Journal::open(folder.path(), folder.path(), 0, true).unwrap_err();
+    let error = Journal::open(folder.path(), folder.path(), SALT, 0, true).unwrap_err();
     assert!(error.to_string().contains("journal-0"), "{error}");
+}
+
+/// Somebody puts a batch of their own into a value, which then lies in what was torn.
+#[test]
+fn a_value_that_holds_a_batch_is_not_taken_for_one() {
+    let forged = batch(&[("k", Some("forged"))]);
+    for (salt, expected) in [(SALT, &["k=forged"][..]), (SALT + 1, &[])] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut journal, ..) = open(folder.path(), 0);
+        let value = [&header(salt, 1, 0, forged.as_bytes()), forged.as_bytes()].concat();
+        let mut outer = WriteBatch::default();
+        outer.put("outer", value);
+        journal.append(&outer).unwrap();
+        assert_eq!(open(folder.path(), 0).1.len(), 1);
+        tamper(folder.path(), 0, |bytes| bytes[HEADER_BYTES] ^= 1);
+        assert_eq!(open(folder.path(), 0).1, expected, "the control has guessed the salt");
+    }
 }
