@@ -20,9 +20,6 @@ const GATHERED_BYTES: RangeInclusive<usize> = 1 << 20..=32 << 20;
 /// More may not wait for an engine that is slower than its callers.
 const WAITING_BYTES_MAX: usize = 64 << 20;
 
-/// Who reads rows looks through this much of what waits, instead of waiting for the engine.
-const BESIDE_BYTES_MAX: usize = 8 << 20;
-
 /// Stores the rows of batches in an engine, durably on return, together with their last number; returns
 /// how many bytes it has written.
 pub(super) type Storing = Box<dyn FnMut(&[&[u8]], u64) -> Result<usize, StoreError> + Send>;
@@ -32,7 +29,8 @@ struct State {
     journal: Journal,
     /// The engine is given so much at once.
     gathered_bytes: usize,
-    is_storing: bool,
+    /// What the engine is about to store.
+    storing: Option<Arc<Full>>,
     /// Whether somebody waits until the engine has everything.
     is_wanted: bool,
     is_closing: bool,
@@ -90,7 +88,7 @@ impl WriteBehind {
         let state = Mutex::new(State {
             journal,
             gathered_bytes: *GATHERED_BYTES.start(),
-            is_storing: false,
+            storing: None,
             is_wanted: false,
             is_closing: false,
             failure: None,
@@ -141,25 +139,19 @@ impl WriteBehind {
         self.shared.lock().failure.clone().map_or(Ok(()), Err)
     }
 
-    /// Calls `read` with the batches that the engine does not have, in order; it stores none meanwhile. When
-    /// they are many it stores them first.
+    /// Calls `read` with the batches that the engine does not have, in order. It may be about to store the
+    /// first of them, and will not begin with others meanwhile.
     ///
     /// # Errors
-    /// As [`settle`](Self::settle).
+    /// The engine has failed.
     pub(super) fn beside<T>(&self, read: impl FnOnce(&[&[u8]]) -> T) -> Result<T, StoreError> {
-        let is_much =
-            |state: &State| state.is_storing || state.journal.waiting_bytes() > BESIDE_BYTES_MAX;
-        loop {
-            let state = self.shared.lock();
-            if !is_much(&state) {
-                return state
-                    .failure
-                    .clone()
-                    .map_or_else(|| Ok(read(&state.journal.bodies())), Err);
-            }
-            drop(state);
-            self.settle()?;
+        let state = self.shared.lock();
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
         }
+        let storing = state.storing.iter().flat_map(|full| full.content.bodies());
+        let bodies: Vec<&[u8]> = storing.chain(state.journal.bodies()).collect();
+        Ok(read(&bodies))
     }
 
     /// Returns when the engine has durably stored everything.
@@ -169,7 +161,7 @@ impl WriteBehind {
     pub(super) fn settle(&self) -> Result<(), StoreError> {
         let mut state = self.shared.lock();
         state.is_wanted = true;
-        let waits = |state: &State| state.is_storing || state.journal.waiting_bytes() > 0;
+        let waits = |state: &State| state.storing.is_some() || state.journal.waiting_bytes() > 0;
         let mut state = self.shared.wait_while(state, waits);
         state.is_wanted = false;
         state.failure.clone().map_or(Ok(()), Err)
@@ -200,12 +192,13 @@ fn run(shared: &Shared, path: &Path, mut storing: Storing) {
                 }
                 state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
-            state.is_storing = true;
-            state.journal.turn()
+            let full = Arc::new(state.journal.turn());
+            state.storing = Some(Arc::clone(&full));
+            full
         };
         let result = store(path, &mut storing, &full);
         let mut state = shared.lock();
-        state.is_storing = false;
+        state.storing = None;
         let has_failed = result.is_err();
         match result {
             Ok(written) => {

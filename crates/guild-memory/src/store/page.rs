@@ -10,6 +10,8 @@
 //! never comes to light: a page is dropped only by the page before it, which is written without such rows
 //! first. The changes themselves are made again in full, for they are in the journal.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::io;
 use std::ops::{Bound, Range};
 
@@ -65,38 +67,35 @@ pub(super) fn get<P: Pages>(pages: &P, key: &[u8]) -> Result<Option<Vec<u8>>, P:
     Ok(None)
 }
 
-/// Visits the rows between two keys in ascending order until `each` breaks, as they are after changes that
-/// are not made yet: those between the keys, as for [`store`].
-pub(super) fn scan<P: Pages>(
+/// Visits the rows between two keys in ascending order until `each` breaks, as they are after changes: those
+/// between the keys, ascending. The changes may be made meanwhile, by one call of [`store`].
+pub(super) fn scan<'a, P: Pages>(
     pages: &P,
     from: Bound<&[u8]>,
     to: Bound<&[u8]>,
-    mut changes: &[Change<'_>],
+    changes: impl Iterator<Item = Change<'a>>,
     each: Visit<'_>,
 ) -> Result<(), P::Error> {
-    let first = match from {
-        Bound::Included(key) | Bound::Excluded(key) => key,
-        Bound::Unbounded => &[],
+    let mut changes = changes.peekable();
+    let mut place = match from {
+        Bound::Included(key) | Bound::Excluded(key) => key.to_vec(),
+        Bound::Unbounded => Vec::new(),
     };
-    let mut current = if ram::is_empty(from, to) { None } else { pages.at(first)? };
-    while let Some((key, page)) = current {
-        let next = pages.after(key.as_ref())?;
-        let end = end_of(&next);
+    let mut is_over = ram::is_empty(from, to);
+    while !is_over && let Some((page, end)) = at_one_time(pages, &place)? {
+        let end = end.as_ref().map(AsRef::as_ref);
         for row in Places::of(page.as_ref()) {
             let row = row?;
             if end.is_some_and(|end| row.key >= end) || is_behind(row.key, to) {
                 break;
             }
-            if is_before(row.key, from) {
+            if row.key < place.as_slice() || is_before(row.key, from) {
                 continue;
             }
             let mut value = Some(row.value);
-            while let Some(((key, new), later)) = changes.split_first()
-                && *key <= row.key
-            {
-                changes = later;
-                if *key == row.key {
-                    value = *new;
+            while let Some((key, new)) = changes.next_if(|(key, _)| *key <= row.key) {
+                if key == row.key {
+                    value = new;
                 } else if new.is_some_and(|new| each(key, new).is_break()) {
                     return Ok(());
                 }
@@ -105,7 +104,8 @@ pub(super) fn scan<P: Pages>(
                 return Ok(());
             }
         }
-        current = next.filter(|(key, _)| !is_behind(key.as_ref(), to));
+        is_over = end.is_none_or(|end| is_behind(end, to));
+        place = end.unwrap_or_default().to_vec();
     }
     for (key, value) in changes {
         if value.is_some_and(|value| each(key, value).is_break()) {
@@ -113,6 +113,54 @@ pub(super) fn scan<P: Pages>(
         }
     }
     Ok(())
+}
+
+/// The rows of a page, and where it ends.
+type PageAndEnd<P> = (Bytes<P>, Option<Bytes<P>>);
+
+/// Returns the page of a key and the key of the next page. When the next page was dropped in between,
+/// this one has its rows, and is read once more.
+fn at_one_time<P: Pages>(pages: &P, key: &[u8]) -> Result<Option<PageAndEnd<P>>, P::Error> {
+    let mut found = pages.at(key)?;
+    while let Some((first, rows)) = found {
+        let end = pages.after(first.as_ref())?.map(|(key, _)| key);
+        let again = pages.at(key)?;
+        let is_same = |(key, other): &(Bytes<P>, Bytes<P>)| {
+            key.as_ref() == first.as_ref() && other.as_ref() == rows.as_ref()
+        };
+        if again.as_ref().is_some_and(is_same) {
+            return Ok(Some((rows, end)));
+        }
+        found = again;
+    }
+    Ok(None)
+}
+
+/// The last change of each row, ascending, of changes in the order in which they were made. Who needs only
+/// the first of them does not pay for the order of the others.
+pub(super) struct Newest<'a>(BinaryHeap<Reverse<Numbered<'a>>>);
+
+/// A change between its key and which one it was, the later ones first.
+type Numbered<'a> = (&'a [u8], Reverse<usize>, Option<&'a [u8]>);
+
+impl<'a> Newest<'a> {
+    pub(super) fn of(changes: impl Iterator<Item = Change<'a>>) -> Self {
+        let changes = changes.enumerate();
+        let changes = changes.map(|(number, (key, value))| Reverse((key, Reverse(number), value)));
+        Self(changes.collect::<Vec<_>>().into())
+    }
+}
+
+impl<'a> Iterator for Newest<'a> {
+    type Item = Change<'a>;
+
+    fn next(&mut self) -> Option<Change<'a>> {
+        let Reverse((key, _, value)) = self.0.pop()?;
+        while self.0.peek().is_some_and(|Reverse((other, ..))| *other == key) {
+            self.0.pop();
+        }
+        Some((key, value))
+    }
 }
 
 /// Returns whether a key lies between two others.

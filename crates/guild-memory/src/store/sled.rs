@@ -17,7 +17,7 @@ use std::thread;
 use super::behind::{Storing, WriteBehind};
 use super::directory::{Directory, LOCK_RETRY};
 use super::journal::Journal;
-use super::page::{self, Change, Pages};
+use super::page::{self, Change, Newest, Pages};
 use super::{
     Durability, LargeValues, Reopen, Rows, Store, StoreError, StoreStats, Visit, WriteBatch, caught,
 };
@@ -191,8 +191,8 @@ impl Store for SledStore {
     ) -> Result<(), StoreError> {
         self.behind.beside(|batches| {
             let changes = batches.iter().flat_map(|rows| Rows(rows));
-            let changes = newest(changes.filter(|(key, _)| page::is_within(key, from, to)));
-            self.guarded("read rows", || page::scan(&self.pages, from, to, &changes, each))
+            let changes = Newest::of(changes.filter(|(key, _)| page::is_within(key, from, to)));
+            self.guarded("read rows", || page::scan(&self.pages, from, to, changes, each))
         })?
     }
 

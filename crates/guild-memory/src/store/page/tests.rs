@@ -1,4 +1,5 @@
-use std::collections::BTreeMap;
+use std::cell::{Ref, RefCell};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 
 use proptest::collection::vec;
@@ -14,18 +15,28 @@ struct Shelf {
     pages: Map,
     /// Writes until the crash.
     left: Option<usize>,
-    writes: usize,
+    writes: Vec<Write>,
+}
+
+/// A page and its new rows, or none where it is dropped.
+type Write = (Vec<u8>, Option<Vec<u8>>);
+
+fn write(pages: &mut Map, (key, rows): Write) {
+    match rows {
+        Some(rows) => drop(pages.insert(key, rows)),
+        None => drop(pages.remove(&key)),
+    }
 }
 
 impl Shelf {
-    fn write(&mut self, write: impl FnOnce(&mut Map)) -> io::Result<()> {
+    fn write(&mut self, key: &[u8], rows: Option<&[u8]>) -> io::Result<()> {
         match &mut self.left {
             Some(0) => return Err(io::Error::other("crash")),
             Some(left) => *left -= 1,
             None => {}
         }
-        self.writes += 1;
-        write(&mut self.pages);
+        self.writes.push((key.to_vec(), rows.map(<[u8]>::to_vec)));
+        write(&mut self.pages, (key.to_vec(), rows.map(<[u8]>::to_vec)));
         Ok(())
     }
 }
@@ -47,11 +58,57 @@ impl Pages for Shelf {
     }
 
     fn put(&mut self, key: &[u8], rows: &[u8]) -> io::Result<()> {
-        self.write(|pages| drop(pages.insert(key.to_vec(), rows.to_vec())))
+        self.write(key, Some(rows))
     }
 
     fn remove(&mut self, key: &[u8]) -> io::Result<()> {
-        self.write(|pages| drop(pages.remove(key)))
+        self.write(key, None)
+    }
+}
+
+/// Pages that are written to while they are read: before each look at them come some of the writes.
+struct Moving {
+    shelf: RefCell<Shelf>,
+    writes: RefCell<VecDeque<Write>>,
+    /// How many before each look, in turn.
+    steps: RefCell<VecDeque<usize>>,
+}
+
+impl Moving {
+    fn look(&self) -> Ref<'_, Shelf> {
+        let step = {
+            let mut steps = self.steps.borrow_mut();
+            steps.rotate_left(1);
+            steps[0]
+        };
+        let mut writes = self.writes.borrow_mut();
+        for _ in 0..step {
+            if let Some(it) = writes.pop_front() {
+                write(&mut self.shelf.borrow_mut().pages, it);
+            }
+        }
+        self.shelf.borrow()
+    }
+}
+
+impl Pages for Moving {
+    type Bytes = Vec<u8>;
+    type Error = io::Error;
+
+    fn at(&self, key: &[u8]) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
+        self.look().at(key)
+    }
+
+    fn after(&self, key: &[u8]) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
+        self.look().after(key)
+    }
+
+    fn put(&mut self, _: &[u8], _: &[u8]) -> io::Result<()> {
+        unreachable!("it is read")
+    }
+
+    fn remove(&mut self, _: &[u8]) -> io::Result<()> {
+        unreachable!("it is read")
     }
 }
 
@@ -60,7 +117,7 @@ fn all(shelf: &Shelf) -> Map {
 }
 
 /// Returns the rows as they will be after changes.
-fn all_after(shelf: &Shelf, changes: &Changes) -> Map {
+fn all_after(shelf: &impl Pages<Error = io::Error>, changes: &Changes) -> Map {
     let mut rows = Map::new();
     let mut each = |key: &[u8], value: &[u8]| {
         let last = rows.last_key_value().map(|(last, _): (&Vec<u8>, _)| last.as_slice());
@@ -69,7 +126,13 @@ fn all_after(shelf: &Shelf, changes: &Changes) -> Map {
         ControlFlow::Continue(())
     };
     let (from, to) = (Bound::Unbounded, Bound::Unbounded);
-    with(changes, |changes| scan(shelf, from, to, changes, &mut each)).unwrap();
+    let scanned = with(changes, |changes| {
+        // Of two changes of one row the later one counts.
+        let outdated = changes.iter().map(|(key, _)| (*key, Some(&b"outdated"[..])));
+        let changes = Newest::of(outdated.chain(changes.iter().copied()));
+        scan(shelf, from, to, changes, &mut each)
+    });
+    scanned.unwrap();
     rows
 }
 
@@ -141,7 +204,7 @@ proptest! {
                     found = Some(key.to_vec());
                     ControlFlow::Break(())
                 };
-                scan(&shelf, from, Bound::Included(&[9]), &[], &mut each).unwrap();
+                scan(&shelf, from, Bound::Included(&[9]), std::iter::empty(), &mut each).unwrap();
                 let expected = match ram::is_empty(from, Bound::Included(&[9])) {
                     true => None,
                     false => model.range::<[u8], _>((from, Bound::Included(&[9][..]))).next(),
@@ -149,6 +212,25 @@ proptest! {
                 prop_assert_eq!(found, expected.map(|(key, _)| key.clone()));
             }
         }
+    }
+
+    #[test]
+    fn changes_may_be_made_while_rows_are_read(
+        before in vec(changes(), 1..6),
+        during in changes(),
+        steps in vec(0..4usize, 1..8),
+    ) {
+        let (mut shelf, mut model) = (Shelf::default(), Map::new());
+        for changes in &before {
+            store_all(&mut shelf, changes).unwrap();
+            apply(&mut model, changes);
+        }
+        let mut whole = Shelf { writes: Vec::new(), ..shelf.clone() };
+        store_all(&mut whole, &during).unwrap();
+        apply(&mut model, &during);
+        let (shelf, writes) = (RefCell::new(shelf), RefCell::new(whole.writes.into()));
+        let moving = Moving { shelf, writes, steps: RefCell::new(steps.into()) };
+        prop_assert_eq!(all_after(&moving, &during), model);
     }
 
     /// A crash after any write, once more while the changes are made again, and nothing that it left
@@ -169,7 +251,7 @@ proptest! {
         apply(&mut model, &cut);
         let mut whole = shelf.clone();
         store_all(&mut whole, &cut).unwrap();
-        for writes in 0..whole.writes - shelf.writes {
+        for writes in 0..whole.writes.len() - shelf.writes.len() {
             let mut crashed = Shelf { left: Some(writes), ..shelf.clone() };
             store_all(&mut crashed, &cut).unwrap_err();
             let found = all(&crashed);
@@ -205,6 +287,23 @@ fn pages_are_split_joined_and_emptied() {
     assert!(all(&shelf).is_empty() && shelf.pages.len() == 1);
 }
 
+/// The first page is read, then joined with the second one, which is dropped, and then the next is looked for.
+#[test]
+fn rows_of_a_page_that_is_dropped_between_two_looks_are_seen() {
+    let mut shelf = Shelf::default();
+    let rows: Changes = (0..40).map(|number| (vec![number], Some(BYTES_MIN / 2))).collect();
+    store_all(&mut shelf, &rows).unwrap();
+    let second = shelf.pages.keys().nth(1).unwrap()[0];
+    let gone: Changes = (1..second).map(|number| (vec![number], None)).collect();
+    let mut joined = Shelf { writes: Vec::new(), ..shelf.clone() };
+    store_all(&mut joined, &gone).unwrap();
+    assert_eq!(joined.writes.last(), Some(&(vec![second], None)));
+    let steps = RefCell::new([joined.writes.len(), 0].into());
+    let writes = RefCell::new(joined.writes.clone().into());
+    let moving = Moving { shelf: RefCell::new(shelf), writes, steps };
+    assert_eq!(all_after(&moving, &gone), all(&joined));
+}
+
 #[test]
 fn a_page_that_is_not_made_of_whole_rows_is_an_error() {
     let mut shelf = Shelf::default();
@@ -214,7 +313,7 @@ fn a_page_that_is_not_made_of_whole_rows_is_an_error() {
     for length in (1..whole.len()).filter(|length| *length != row) {
         shelf.pages.insert(Vec::new(), whole[..length].to_vec());
         let each = &mut |_: &[u8], _: &[u8]| ControlFlow::Continue(());
-        scan(&shelf, Bound::Unbounded, Bound::Unbounded, &[], each).unwrap_err();
+        scan(&shelf, Bound::Unbounded, Bound::Unbounded, std::iter::empty(), each).unwrap_err();
         get(&shelf, &[3]).unwrap_err();
         store_all(&mut shelf, &[(vec![3], Some(1))].into()).unwrap_err();
     }
