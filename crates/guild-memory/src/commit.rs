@@ -20,7 +20,7 @@ use guild_core::limits::Limits;
 use guild_core::time::Timestamp;
 
 pub use self::error::{CommitError, Conflict, Unmet, Violation, Writer};
-use crate::history::{Commit, History, Replaced};
+use crate::history::{Commit, Cut, History, Replaced};
 use crate::namespace::{Namespaces, Usage};
 use crate::snapshot::{Entry, Key, Map, Snapshot};
 use crate::transaction::TransactionParts;
@@ -44,8 +44,22 @@ pub(crate) type Change = (Key, Option<Bytes>);
 
 impl Data {
     pub(crate) fn snapshot(&mut self) -> Snapshot {
-        let History { commits, floor, .. } = &self.history;
-        Snapshot::new(&mut self.map, self.version, commits.clone(), *floor)
+        let History { floor, .. } = self.history;
+        Snapshot::new(&mut self.map, self.version, self.history.log().clone(), floor)
+    }
+
+    /// Lets go of what only snapshots have shown that are gone.
+    pub(crate) fn release(&mut self) {
+        self.map.release(self.history.log());
+    }
+
+    /// Cuts the history; what some snapshot sees of the commits stays for it.
+    pub(crate) fn cut(&mut self, cut: impl FnOnce(&mut History) -> Cut) -> Cut {
+        let cut = cut(&mut self.history);
+        for commit in cut.commits.iter().filter(|commit| !self.map.keeps_commit(commit.version)) {
+            self.history.log().remove(commit.version);
+        }
+        cut
     }
 
     /// Sets the rules from now on; what is there stays, whatever they say.
@@ -154,7 +168,7 @@ impl Data {
     pub(crate) fn half_applied(&mut self, commit: &Commit) -> Snapshot {
         let undone = commit.changes.iter().skip(1);
         let undone = undone.map(|change| (change.key.clone(), change.before.clone())).collect();
-        self.snapshot().before(self.version, self.history.commits.clone(), undone)
+        self.snapshot().before(self.version, undone)
     }
 
     /// Returns what there would be in each namespace after these changes.

@@ -3,9 +3,10 @@
 //!
 //! Each commit remembers what it put in the place of what. From the newest state backwards that
 //! gives every earlier one, as far as the commits are kept: within a bound of bytes, and never cut
-//! below a version that somebody has pinned. The list is persistent like the map of values, so each
-//! snapshot has its own and reading one blocks nobody.
+//! below a version that somebody has pinned. All snapshots share the list, and what one of them still
+//! sees of it stays.
 
+mod log;
 mod pin;
 mod read;
 mod row;
@@ -15,8 +16,8 @@ use std::sync::Arc;
 
 use guild_core::id::CommitVersion;
 use guild_core::time::Timestamp;
-use imbl::OrdMap;
 
+pub(crate) use self::log::Log;
 pub use self::pin::{Pin, Pins};
 pub use self::read::{Difference, HistoryError, HistorySize, Revision};
 pub(crate) use self::row::{encode_log, load_log};
@@ -44,9 +45,6 @@ pub(crate) struct Replaced {
     pub(crate) after: Option<Arc<Entry>>,
 }
 
-/// The commits that are kept, by version.
-pub(crate) type Commits = OrdMap<CommitVersion, Arc<Commit>>;
-
 /// What is known of a group of commits that share rows in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogGroup {
@@ -70,7 +68,8 @@ const CUT_SHARE: usize = 64;
 /// The newest commits, and the bound of how many they are.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    pub(crate) commits: Commits,
+    /// Those that are kept, and earlier ones that some snapshot sees.
+    log: Log,
     /// The oldest version that can be read.
     pub(crate) floor: CommitVersion,
     /// The groups of all kept commits but the fresh ones.
@@ -83,18 +82,14 @@ pub(crate) struct History {
 
 impl History {
     /// Returns the history that a store holds.
-    pub(crate) fn recovered(
-        commits: Commits,
-        floor: CommitVersion,
-        groups: VecDeque<LogGroup>,
-    ) -> Self {
+    pub(crate) fn recovered(log: Log, floor: CommitVersion, groups: VecDeque<LogGroup>) -> Self {
         let bytes = groups.iter().map(|group| group.bytes).sum();
-        Self { commits, floor, groups, bytes, fresh: Vec::new(), pins: Pins::from(floor) }
+        Self { log, floor, groups, bytes, fresh: Vec::new(), pins: Pins::from(floor) }
     }
 
     pub(crate) fn push(&mut self, commit: Commit) -> Arc<Commit> {
         let commit = Arc::new(commit);
-        self.commits.insert(commit.version, Arc::clone(&commit));
+        self.log.push(Arc::clone(&commit));
         self.fresh.push(Arc::clone(&commit));
         commit
     }
@@ -102,6 +97,10 @@ impl History {
     /// Returns the newest commit of an ended group.
     pub(crate) fn newest(&self) -> CommitVersion {
         self.groups.back().map_or(self.floor, |group| group.last)
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
     }
 
     pub(crate) fn pins(&self) -> Pins {
@@ -127,8 +126,7 @@ impl History {
     }
 
     /// Drops the oldest groups beyond a bound of bytes, except the newest one and what is pinned;
-    /// returns them. Once at it, it drops some more: the list is shared with the newest snapshot, and
-    /// what has to be copied of it to drop one commit serves for many.
+    /// returns them. Once at it, it drops some more.
     pub(crate) fn cut(&mut self, bytes_max: usize) -> Cut {
         if self.bytes <= bytes_max {
             return Cut::default();
@@ -151,13 +149,8 @@ impl History {
         {
             self.groups.pop_front();
             self.bytes -= group.bytes;
+            cut.commits.extend(self.log.between(self.floor, group.last));
             self.floor = group.last;
-            while let Some((version, _)) = self.commits.get_min()
-                && *version <= group.last
-            {
-                let version = *version;
-                cut.commits.extend(self.commits.remove(&version));
-            }
             cut.groups.push(group);
         }
         cut

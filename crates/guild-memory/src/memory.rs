@@ -311,7 +311,7 @@ impl Memory {
         self.sealed.0 += 1;
         self.seal_history();
         self.snapshots.publish(self.data.snapshot());
-        self.data.map.release();
+        self.data.release();
         if let (Some(draft), Some(committer)) = (&mut self.draft, &mut self.committer) {
             let logged = self.data.history.newest();
             let batch = draft.finish(self.last_seq, self.epoch, self.data.version, logged);

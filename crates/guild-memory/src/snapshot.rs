@@ -23,7 +23,7 @@ pub(crate) use self::key::Key;
 pub(crate) use self::map::Map;
 use self::map::View;
 use crate::commit::Writer;
-use crate::history::Commits;
+use crate::history::Log;
 use crate::store::ValueId;
 use crate::transaction::TransactionError;
 
@@ -61,8 +61,8 @@ struct Inner {
     version: CommitVersion,
     keys: usize,
     state: State,
-    /// The newest commits that led here.
-    commits: Commits,
+    /// The newest commits that led here, and maybe later ones.
+    log: Log,
     /// The oldest version that they lead back to.
     floor: CommitVersion,
 }
@@ -100,23 +100,24 @@ impl Snapshot {
     pub(crate) fn new(
         map: &mut Map,
         version: CommitVersion,
-        commits: Commits,
+        log: Log,
         floor: CommitVersion,
     ) -> Self {
-        let view = map.view(version);
+        let view = map.view(version, floor);
         let (keys, state) = (view.keys(), State::View(view));
-        Self(Arc::new(Inner { version, keys, state, commits, floor }))
+        Self(Arc::new(Inner { version, keys, state, log, floor }))
     }
 
     /// Returns the snapshot as it would be at a version if these keys had other entries.
-    pub(crate) fn before(&self, version: CommitVersion, commits: Commits, undone: Undone) -> Self {
+    pub(crate) fn before(&self, version: CommitVersion, undone: Undone) -> Self {
         let mut keys = self.0.keys;
         for (key, entry) in &undone {
             let (is_here, was_there) = (self.get(key).is_some(), entry.is_some());
             keys = keys + usize::from(was_there) - usize::from(is_here);
         }
-        let (state, floor) = (State::Before(self.clone(), undone), self.0.floor);
-        Self(Arc::new(Inner { version, keys, state, commits, floor }))
+        let (log, floor) = (self.0.log.clone(), self.0.floor);
+        let state = State::Before(self.clone(), undone);
+        Self(Arc::new(Inner { version, keys, state, log, floor }))
     }
 
     /// Returns the newest commit that the snapshot shows.
@@ -192,8 +193,9 @@ impl Snapshot {
         self.len() == 0
     }
 
-    pub(crate) fn commits(&self) -> &Commits {
-        &self.0.commits
+    /// Returns the commits; later ones than the snapshot's may be among them.
+    pub(crate) fn log(&self) -> &Log {
+        &self.0.log
     }
 
     pub(crate) fn floor(&self) -> CommitVersion {

@@ -283,3 +283,26 @@ fn what_was_replaced_is_released_when_no_snapshot_shows_it() {
     kept.world.put_all(&[("other", 1)]);
     assert_eq!((kept.values(), kept.world.memory.snapshots().latest().len()), (0, 1));
 }
+
+#[test]
+fn a_snapshot_that_is_held_keeps_its_own_history_and_no_later_one() {
+    let mut kept = Kept::new();
+    kept.put(0..10);
+    let held = kept.world.memory.snapshots().latest();
+    for _ in 0..50 {
+        kept.put(0..10);
+    }
+    // What it shows, its newest commit, which has replaced nothing, and the newest state and commit.
+    assert!(kept.values() <= 10 + 10 + 1, "{} values", kept.values());
+    assert_eq!(held.history_size().commits, 1);
+    assert_eq!(held.history("keys/9").len(), 1);
+    let before = held.as_of(held.oldest()).unwrap();
+    assert_eq!((before.len(), before.get(b"keys/9")), (9, None));
+    drop(held);
+    assert_eq!(before.scan(b"").count(), 9, "it holds what it goes back from");
+    kept.put(0..1);
+    assert!(kept.values() <= 9 + 10 + 2, "{} values", kept.values());
+    drop(before);
+    kept.put(0..1);
+    assert!(kept.values() <= 10 + 1, "{} values", kept.values());
+}

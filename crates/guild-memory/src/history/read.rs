@@ -96,8 +96,12 @@ impl Snapshot {
 
     /// Returns how much history is kept.
     pub fn history_size(&self) -> HistorySize {
-        let bytes = self.commits().values().map(|commit| commit.size_bytes()).sum();
-        HistorySize { commits: self.commits().len(), bytes }
+        let mut size = HistorySize { commits: 0, bytes: 0 };
+        for commit in self.log().between(self.floor(), self.version()) {
+            size.commits += 1;
+            size.bytes += commit.size_bytes();
+        }
+        size
     }
 
     /// Returns the memory as it was at an earlier version.
@@ -106,17 +110,13 @@ impl Snapshot {
     /// See [`HistoryError`].
     pub fn as_of(&self, version: CommitVersion) -> Result<Self, HistoryError> {
         self.check(version)?;
-        let (mut undone, mut commits) = (Undone::new(), self.commits().clone());
-        while let Some((newest, commit)) = commits.get_max()
-            && *newest > version
-        {
+        let mut undone = Undone::new();
+        for commit in self.log().back_between(version, self.version()) {
             for Replaced { key, before, .. } in &commit.changes {
                 undone.insert(key.clone(), before.clone());
             }
-            let newest = *newest;
-            commits.remove(&newest);
         }
-        Ok(self.before(version, commits, undone))
+        Ok(self.before(version, undone))
     }
 
     /// Returns the commits after a version that have changed anything, in order.
@@ -126,14 +126,13 @@ impl Snapshot {
     pub fn commits_after(
         &self,
         version: CommitVersion,
-    ) -> Result<impl Iterator<Item = &Arc<Commit>>, HistoryError> {
+    ) -> Result<impl Iterator<Item = Arc<Commit>>, HistoryError> {
         let oldest = self.floor();
         if version < oldest {
             return Err(HistoryError::TooOld { asked: version, oldest });
         }
         let skipped = if seeded::is(Bug::WatchSkipsVersion) { version.next() } else { version };
-        let range = (Bound::Excluded(skipped), Bound::Unbounded);
-        Ok(self.commits().range(range).map(|(_, commit)| commit))
+        Ok(self.log().between(skipped, self.version()))
     }
 
     /// Returns what became of a key, newest first; the last one is older than the kept history,
@@ -141,9 +140,8 @@ impl Snapshot {
     pub fn history(&self, key: impl AsRef<str>) -> Vec<Revision> {
         let key = key.as_ref().as_bytes();
         let mut revisions = Vec::new();
-        let newest = self.get(key);
-        let mut oldest = newest.as_deref();
-        for (_, commit) in self.commits().iter().rev() {
+        let mut oldest = self.get(key);
+        for commit in self.log().back_between(self.floor(), self.version()) {
             let place = commit.changes.binary_search_by(|change| (*change.key).cmp(key));
             if let Ok(place) = place {
                 let Replaced { before, after, .. } = &commit.changes[place];
@@ -153,7 +151,7 @@ impl Snapshot {
                     writer: commit.writer,
                     value: after.as_ref().map(|after| after.value.clone()),
                 });
-                oldest = before.as_deref();
+                oldest = before.clone();
             }
         }
         revisions.extend(oldest.map(|entry| Revision {
@@ -179,23 +177,24 @@ impl Snapshot {
         self.check(from)?;
         self.check(to)?;
         let (early, late) = (from.min(to), from.max(to));
-        let mut changed: BTreeMap<&Key, (Option<&Entry>, Option<&Entry>)> = BTreeMap::new();
-        let between = (Bound::Excluded(early), Bound::Included(late));
-        for (_, commit) in self.commits().range(between) {
-            let within = commit.changes.iter().filter(|change| range.contains(&change.key));
-            for Replaced { key, before, after } in within {
-                let (before, after) = (before.as_deref(), after.as_deref());
-                changed.entry(key).and_modify(|change| change.1 = after).or_insert((before, after));
+        let mut changed: BTreeMap<Key, Replaced> = BTreeMap::new();
+        for commit in self.log().between(early, late) {
+            for change in commit.changes.iter().filter(|change| range.contains(&change.key)) {
+                changed
+                    .entry(change.key.clone())
+                    .and_modify(|first| first.after.clone_from(&change.after))
+                    .or_insert_with(|| change.clone());
             }
         }
-        let value = |entry: Option<&Entry>| entry.map(|entry| entry.value.clone());
-        let differs =
-            |(before, after): &(Option<&Entry>, Option<&Entry>)| value(*before) != value(*after);
-        let changed = changed.into_iter().filter(|(_, change)| differs(change));
+        let value = |entry: &Option<Arc<Entry>>| entry.as_ref().map(|entry| entry.value.clone());
+        let differs = |change: &Replaced| value(&change.before) != value(&change.after);
+        let owned = |entry: Option<Arc<Entry>>| entry.map(Arc::unwrap_or_clone);
         Ok(changed
-            .map(|(key, (before, after))| {
+            .into_values()
+            .filter(differs)
+            .map(|Replaced { key, before, after }| {
                 let (before, after) = if from <= to { (before, after) } else { (after, before) };
-                Difference { key: text(key), before: before.cloned(), after: after.cloned() }
+                Difference { key: text(&key), before: owned(before), after: owned(after) }
             })
             .collect())
     }

@@ -11,7 +11,7 @@ use guild_core::id::CommitVersion;
 use guild_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Commit, Commits, History, LogGroup, Replaced};
+use super::{Commit, History, Log, LogGroup, Replaced};
 use crate::commit::Writer;
 use crate::key;
 use crate::large::Entries;
@@ -99,7 +99,7 @@ pub(crate) fn load_log(
 }
 
 /// Puts in what each commit left behind: what a later one found, or the newest state.
-fn with_results(mut found: Vec<Commit>, map: &Map) -> Commits {
+fn with_results(mut found: Vec<Commit>, map: &Map) -> Log {
     for place in 0..found.len() {
         let (earlier, rest) = found.split_at_mut(place);
         for Replaced { key, before, .. } in &rest[0].changes {
@@ -118,7 +118,7 @@ fn with_results(mut found: Vec<Commit>, map: &Map) -> Commits {
             change.after = map.get(&change.key).filter(|entry| entry.version == *version);
         }
     }
-    found.into_iter().map(|commit| (commit.version, Arc::new(commit))).collect()
+    found.into_iter().collect()
 }
 
 impl CommitRow<'_> {

@@ -60,7 +60,7 @@ impl Memory {
     /// commits; returns the oldest version that can be read then.
     pub fn forget_before(&mut self, version: CommitVersion) -> CommitVersion {
         self.seal();
-        let cut = self.data.history.cut_below(version);
+        let cut = self.data.cut(|history| history.cut_below(version));
         let floor = self.data.history.floor;
         if !cut.groups.is_empty() {
             if let Some(draft) = &mut self.draft {
@@ -79,9 +79,9 @@ impl Memory {
         {
             history.stored(draft.put_log(previous, &commits));
         }
-        let cut = history.cut(self.limits.history_bytes_max);
+        let cut = self.data.cut(|history| history.cut(self.limits.history_bytes_max));
         if let Some(draft) = &mut self.draft {
-            draft.cut_log(&cut, history.floor);
+            draft.cut_log(&cut, self.data.history.floor);
         }
     }
 }

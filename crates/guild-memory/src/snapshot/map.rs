@@ -13,6 +13,7 @@ use guild_core::id::CommitVersion;
 
 use super::table::{Range, Table};
 use super::{Entry, Key};
+use crate::history::Log;
 
 /// The entries that the next commit finds, changed by one thread.
 #[derive(Debug, Default)]
@@ -21,15 +22,21 @@ pub(crate) struct Map {
     keys: usize,
     /// The versions of which there are snapshots, in ascending order.
     held: VecDeque<Held>,
+    /// Room for a list.
+    ended: Vec<CommitVersion>,
 }
 
 /// A version of which there are snapshots.
 #[derive(Debug)]
 struct Held {
     version: CommitVersion,
+    /// The oldest version that they lead back to.
+    floor: CommitVersion,
     snapshots: usize,
     /// Entries that no newer snapshot shows.
     superseded: Vec<Arc<Entry>>,
+    /// Commits that were cut from the history and that no older snapshot sees.
+    cut: Vec<CommitVersion>,
 }
 
 /// The entries at one version, which are kept until it is dropped.
@@ -46,7 +53,7 @@ impl Map {
     /// Makes a map of entries that are in the order of their keys.
     pub(crate) fn from_sorted(entries: Vec<Arc<Entry>>) -> Self {
         let keys = entries.len();
-        Self { table: Arc::new(Table::from_sorted(entries)), keys, held: VecDeque::new() }
+        Self { table: Arc::new(Table::from_sorted(entries)), keys, ..Self::default() }
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Option<Arc<Entry>> {
@@ -81,18 +88,23 @@ impl Map {
         Some(before)
     }
 
-    /// Holds the entries as they are at a version, the newest one.
-    pub(super) fn view(&mut self, version: CommitVersion) -> View {
+    /// Holds the entries as they are at a version, the newest one, from where the history leads back to
+    /// a floor.
+    pub(super) fn view(&mut self, version: CommitVersion, floor: CommitVersion) -> View {
         match self.held.back_mut() {
             Some(held) if held.version == version => held.snapshots += 1,
-            _ => self.held.push_back(Held { version, snapshots: 1, superseded: Vec::new() }),
+            _ => {
+                let (superseded, cut) = (Vec::new(), Vec::new());
+                self.held.push_back(Held { version, floor, snapshots: 1, superseded, cut });
+            }
         }
         View { table: Arc::clone(&self.table), version, keys: self.keys }
     }
 
-    /// Drops the entries that only snapshots have shown that are gone.
-    pub(crate) fn release(&mut self) {
-        let mut ended = self.table.ended();
+    /// Drops the entries and the commits of the history that only snapshots have shown that are gone.
+    pub(crate) fn release(&mut self, log: &Log) {
+        let mut ended = std::mem::take(&mut self.ended);
+        std::mem::swap(&mut *self.table.ended(), &mut ended);
         for version in ended.drain(..) {
             let Ok(place) = self.held.binary_search_by_key(&version, |held| held.version) else {
                 continue;
@@ -101,15 +113,30 @@ impl Map {
             if self.held[place].snapshots > 0 {
                 continue;
             }
-            let gone = self.held.remove(place).map(|held| held.superseded).unwrap_or_default();
+            let Some(gone) = self.held.remove(place) else {
+                continue;
+            };
+            for commit in gone.cut.into_iter().filter(|commit| !self.keeps_commit(*commit)) {
+                log.remove(commit);
+            }
             let mut earlier = place.checked_sub(1).map(|place| &mut self.held[place]);
-            for entry in gone {
+            for entry in gone.superseded {
                 match &mut earlier {
                     Some(held) if entry.version <= held.version => held.superseded.push(entry),
                     Some(_) | None => self.table.forget(&entry),
                 }
             }
         }
+        self.ended = ended;
+    }
+
+    /// Returns whether some snapshot sees a commit that was cut from the history; it is released with
+    /// the last one that does.
+    pub(crate) fn keeps_commit(&mut self, version: CommitVersion) -> bool {
+        // Of the snapshots that are new enough the first one leads back the farthest.
+        let first = self.held.partition_point(|held| held.version < version);
+        let seen = self.held.get_mut(first).filter(|held| held.floor < version);
+        seen.map(|held| held.cut.push(version)).is_some()
     }
 
     /// Returns the version of the newest snapshot; later entries have been shown to nobody.
@@ -147,7 +174,7 @@ impl View {
 
 impl Default for View {
     fn default() -> Self {
-        Map::default().view(CommitVersion::default())
+        Map::default().view(CommitVersion::default(), CommitVersion::default())
     }
 }
 
