@@ -183,7 +183,7 @@ fn check_pages(shelf: &Shelf) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn pages_hold_what_a_map_would_hold(batches in vec(changes(), 1..12)) {
