@@ -11,6 +11,8 @@ use super::clients::run;
 use super::open::{Open, Scale, VALUE, folder, key};
 
 const KEYS: usize = 100_000;
+/// Reads between two looks at the clock.
+const READS: usize = 256;
 
 pub(super) fn measure(scale: Scale) {
     let folder = folder();
@@ -19,13 +21,17 @@ pub(super) fn measure(scale: Scale) {
     println!("| reads of snapshots by one thread | a second |\n|---|---|");
     let time = Duration::from_millis(scale.of(2_000) as u64);
     let keys = Keys::all(scale.of(KEYS));
-    let idle = reads(&open.memory.snapshots(), &keys, |since| since.elapsed() >= time);
-    println!("| nothing else happens | {idle:.0} |");
+    let is_late = |since: Instant| since.elapsed() >= time;
+    let many = reads(&open.memory.snapshots(), &keys, READS, is_late);
+    println!("| nothing else happens, {READS} of each snapshot | {many:.0} |");
+    let idle = reads(&open.memory.snapshots(), &keys, 1, is_late);
+    println!("| nothing else happens, each of the newest one | {idle:.0} |");
 
     let is_over = AtomicBool::new(false);
     let snapshots = open.memory.snapshots();
     let busy = thread::scope(|scope| {
-        let reader = scope.spawn(|| reads(&snapshots, &keys, |_| is_over.load(Ordering::Relaxed)));
+        let reader =
+            scope.spawn(|| reads(&snapshots, &keys, 1, |_| is_over.load(Ordering::Relaxed)));
         let start = Instant::now();
         while start.elapsed() < time {
             let keys = scale.of(KEYS);
@@ -36,7 +42,7 @@ pub(super) fn measure(scale: Scale) {
         is_over.store(true, Ordering::Relaxed);
         reader.join().unwrap()
     });
-    println!("| one commit after the other is synced | {busy:.0} |");
+    println!("| one commit after the other is synced, each of the newest one | {busy:.0} |");
     println!("\nwhile it syncs, {:.2} of what it is otherwise", busy / idle);
     open.memory.close().unwrap();
 }
@@ -61,16 +67,25 @@ impl Keys {
     }
 }
 
-/// Reads keys of the newest snapshot until it is over; returns how many a second.
-fn reads(snapshots: &Snapshots, keys: &Keys, is_over: impl Fn(Instant) -> bool) -> f64 {
+/// Reads keys until it is over, so many of the newest snapshot before it takes the next one; returns how
+/// many a second.
+fn reads(
+    snapshots: &Snapshots,
+    keys: &Keys,
+    of_one: usize,
+    is_over: impl Fn(Instant) -> bool,
+) -> f64 {
     let start = Instant::now();
     let (mut count, mut place) = (0_u64, 0);
     while !is_over(start) {
-        for _ in 0..256 {
-            place = (place + 7_919) % keys.len();
-            black_box(snapshots.latest().get(keys.at(place)));
+        for _ in 0..READS / of_one {
+            let snapshot = snapshots.latest();
+            for _ in 0..of_one {
+                place = (place + 7_919) % keys.len();
+                black_box(snapshot.get(keys.at(place)));
+            }
         }
-        count += 256;
+        count += READS as u64;
     }
     count as f64 / start.elapsed().as_secs_f64()
 }

@@ -1,9 +1,9 @@
 //! Has an engine store what is in a journal, on a thread of its own, behind whoever commits.
 //!
 //! The engine gets many groups at once, whenever enough of them wait or somebody wants to read rows. How
-//! many are enough it shows itself: it writes pages, and where rows of all over change it writes the same ones
-//! time and again, so as much gathers as it had to write the last time. Its errors are told at the next [`sync`](WriteBehind::sync): what was acknowledged is in the
-//! journal, and the store is opened again.
+//! many are enough it shows itself: it writes pages, and where rows of all over change it writes the same
+//! ones time and again, so as much gathers as it had to write the last time. Its errors are told at the
+//! next [`sync`](WriteBehind::sync): what was acknowledged is in the journal, and the store is opened again.
 
 use std::fs::File;
 use std::ops::RangeInclusive;

@@ -2,10 +2,10 @@
 //!
 //! Only this file names sled. Its flush costs about 0.13 ms for each batch and each insert some 12,000
 //! instructions; so groups wait for the journal (`journal.rs`) alone, sled gets the rows of many of them at
-//! once, and what it takes for a row is a page of them (`page.rs`). `flush()` ends in `sync_file_range`, which is no barrier, so an fdatasync on a
-//! descriptor of our own follows (sled#1351, #1452). `flush_async`, `transaction` and `watch_prefix`
-//! can deadlock or block writers and are not used. The file `conf` is written once and never synced
-//! by sled; without it nothing opens, so it is synced here.
+//! once, and what it takes for a row is a page of them (`page.rs`). `flush()` ends in `sync_file_range`,
+//! which is no barrier, so an fdatasync on a descriptor of our own follows (sled#1351, #1452).
+//! `flush_async`, `transaction` and `watch_prefix` can deadlock or block writers and are not used. The file
+//! `conf` is written once and never synced by sled; without it nothing opens, so it is synced here.
 
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
