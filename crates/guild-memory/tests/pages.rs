@@ -6,7 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests; a failure is a failed test")]
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::{Bound, ControlFlow, RangeBounds};
 use std::path::Path;
 
 use guild_memory::Durability;
@@ -69,12 +69,22 @@ fn change(store: &mut SledStore, model: &mut Map, rows: &[(u16, Option<usize>)],
 }
 
 fn rows(store: &SledStore, from: Bound<&[u8]>) -> Vec<(Vec<u8>, Vec<u8>)> {
+    rows_between(store, from, Bound::Unbounded, usize::MAX)
+}
+
+/// Returns the first rows of a range.
+fn rows_between(
+    store: &SledStore,
+    from: Bound<&[u8]>,
+    to: Bound<&[u8]>,
+    rows_max: usize,
+) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut rows = Vec::new();
     let mut each = |key: &[u8], value: &[u8]| {
         rows.push((key.to_vec(), value.to_vec()));
-        ControlFlow::Continue(())
+        if rows.len() < rows_max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
-    store.scan(from, Bound::Unbounded, &mut each).unwrap();
+    store.scan(from, to, &mut each).unwrap();
     rows
 }
 
@@ -116,6 +126,62 @@ proptest! {
             let behind = model.range((Bound::Excluded(key.clone()), Bound::Unbounded));
             let behind = behind.map(|(key, value)| (key.clone(), value.clone()));
             prop_assert!(rows(&store, Bound::Excluded(&key)).into_iter().eq(behind));
+        }
+    }
+}
+
+/// Megabytes of pages, and changes all over them that sled has not been given yet: a scan reads them piece
+/// by piece.
+#[test]
+fn scans_see_the_changes_that_wait_wherever_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = |row: usize| format!("{row:05}").into_bytes();
+    let mut store = SledStore::open(folder.path()).unwrap();
+    let (mut batch, mut model) = (WriteBatch::default(), Map::new());
+    for row in 0..5_000 {
+        batch.put(key(row), [1; 1_000]);
+        model.insert(key(row), vec![1; 1_000]);
+    }
+    store.apply(&batch).unwrap();
+    let mut store = reopen(store, folder.path(), true);
+    let mut batch = WriteBatch::default();
+    for row in 0..5_000 {
+        let (key, new) = (key(row), [key(row).as_slice(), b"+"].concat());
+        match row % 7 {
+            0 => {
+                batch.delete(key.clone());
+                model.remove(&key);
+            }
+            1 => {
+                batch.put(key.clone(), b"changed");
+                model.insert(key, b"changed".to_vec());
+            }
+            2 => {
+                batch.put(new.clone(), b"new");
+                model.insert(new, b"new".to_vec());
+            }
+            _ => {}
+        }
+    }
+    for outside in ["", "z"] {
+        batch.put(outside, b"outside");
+        model.insert(outside.into(), b"outside".to_vec());
+    }
+    store.apply(&batch).unwrap();
+
+    let ends = [0, 1, 1_234, 2_500, 4_999, 6_000].map(key);
+    let mut froms = vec![Bound::Unbounded];
+    froms.extend(ends.iter().map(|key| Bound::Included(&**key)));
+    froms.extend(ends.iter().map(|key| Bound::Excluded(&**key)));
+    for (from, to) in froms.iter().flat_map(|from| froms.iter().map(move |to| (*from, *to))) {
+        let is_within = |key: &[u8]| RangeBounds::<[u8]>::contains(&(from, to), key);
+        let wanted = model.iter().filter(|(key, _)| is_within(key));
+        for rows_max in [1, 3_000, usize::MAX] {
+            let found = rows_between(&store, from, to, rows_max);
+            let mut wanted = wanted.clone().take(rows_max);
+            let is_next = |(key, value): &(Vec<u8>, Vec<u8>)| wanted.next() == Some((key, value));
+            let is_same = found.iter().all(is_next) && wanted.next().is_none();
+            assert!(is_same, "{from:?} to {to:?}, at most {rows_max}: {} rows", found.len());
         }
     }
 }

@@ -115,6 +115,31 @@ pub(super) fn scan<'a, P: Pages>(
     Ok(())
 }
 
+/// Returns the key of a page behind the beginning of a range, and within it, before which there are pages
+/// of so many bytes; none: there are fewer.
+pub(super) fn end_of_window<P: Pages>(
+    pages: &P,
+    from: Bound<&[u8]>,
+    to: Bound<&[u8]>,
+    bytes: usize,
+) -> Result<Option<Bytes<P>>, P::Error> {
+    let from = match from {
+        Bound::Included(key) | Bound::Excluded(key) => key,
+        Bound::Unbounded => &[],
+    };
+    let mut left = bytes;
+    let mut page = pages.at(from)?;
+    while let Some((key, rows)) = page {
+        page = pages.after(key.as_ref())?;
+        left = left.saturating_sub(rows.as_ref().len());
+        if left == 0 {
+            let end = page.map(|(key, _)| key);
+            return Ok(end.filter(|end| !is_behind(end.as_ref(), to)));
+        }
+    }
+    Ok(None)
+}
+
 /// The rows of a page, and where it ends.
 type PageAndEnd<P> = (Bytes<P>, Option<Bytes<P>>);
 

@@ -32,6 +32,8 @@ const CACHE_BYTES: u64 = 64 << 20;
 const FLUSH_EVERY_MS: u64 = 500;
 /// The tree of the rows, in pages. Until format 7 they were in sled's own tree, one by one.
 const PAGES: &[u8] = b"pages";
+/// Bytes of pages that are read at a time while changes wait; a little more than a slice of a copy.
+const WINDOW_BYTES: usize = 5 << 18;
 /// A tree beside it: what of the journal is in them.
 const JOURNAL: &[u8] = b"journal";
 /// Number of the last batch.
@@ -189,11 +191,14 @@ impl Store for SledStore {
         to: Bound<&[u8]>,
         each: Visit<'_>,
     ) -> Result<(), StoreError> {
-        self.behind.beside(|batches| {
-            let changes = batches.iter().flat_map(|rows| Rows(rows));
-            let changes = Newest::of(changes.filter(|(key, _)| page::is_within(key, from, to)));
-            self.guarded("read rows", || page::scan(&self.pages, from, to, changes, each))
-        })?
+        let mut next = Some(from.map(<[u8]>::to_vec));
+        while let Some(from) = next {
+            let from = from.as_ref().map(Vec::as_slice);
+            next = self.behind.beside(|batches| {
+                self.guarded("read rows", || scan_next(&self.pages, batches, (from, to), each))
+            })??;
+        }
+        Ok(())
     }
 
     fn apply(&mut self, batch: &WriteBatch) -> Result<(), StoreError> {
@@ -272,6 +277,31 @@ impl Pages for sled::Tree {
     fn remove(&mut self, key: &[u8]) -> sled::Result<()> {
         sled::Tree::remove(self, key).map(drop)
     }
+}
+
+/// Visits the first rows of a range as they are after batches of changes; returns where the others begin,
+/// if there may be any that are wanted. Most reads are slices of a copy: with many changes waiting, it would
+/// take much longer to put all of them in order than to read a slice.
+fn scan_next(
+    pages: &sled::Tree,
+    batches: &[&[u8]],
+    (from, to): (Bound<&[u8]>, Bound<&[u8]>),
+    each: Visit<'_>,
+) -> sled::Result<Option<Bound<Vec<u8>>>> {
+    let end = match batches {
+        [] => None,
+        _ => page::end_of_window(pages, from, to, WINDOW_BYTES)?,
+    };
+    let until = end.as_deref().map_or(to, Bound::Excluded);
+    let changes = batches.iter().flat_map(|rows| Rows(rows));
+    let changes = Newest::of(changes.filter(|(key, _)| page::is_within(key, from, until)));
+    let mut wants_more = true;
+    page::scan(pages, from, until, changes, &mut |key, value| {
+        let flow = each(key, value);
+        wants_more = flow.is_continue();
+        flow
+    })?;
+    Ok(end.filter(|_| wants_more).map(|end| Bound::Included(end.to_vec())))
 }
 
 /// Draws a number that nobody can know.
