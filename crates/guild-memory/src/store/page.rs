@@ -10,8 +10,6 @@
 //! never comes to light: a page is dropped only by the page before it, which is written without such rows
 //! first. The changes themselves are made again in full, for they are in the journal.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::io;
 use std::ops::{Bound, Range};
 
@@ -161,31 +159,19 @@ fn at_one_time<P: Pages>(pages: &P, key: &[u8]) -> Result<Option<PageAndEnd<P>>,
     Ok(None)
 }
 
-/// The last change of each row, ascending, of changes in the order in which they were made. Who needs only
-/// the first of them does not pay for the order of the others.
-pub(super) struct Newest<'a>(BinaryHeap<Reverse<Numbered<'a>>>);
-
-/// A change between its key and which one it was, the later ones first.
-type Numbered<'a> = (&'a [u8], Reverse<usize>, Option<&'a [u8]>);
-
-impl<'a> Newest<'a> {
-    pub(super) fn of(changes: impl Iterator<Item = Change<'a>>) -> Self {
-        let changes = changes.enumerate();
-        let changes = changes.map(|(number, (key, value))| Reverse((key, Reverse(number), value)));
-        Self(changes.collect::<Vec<_>>().into())
-    }
-}
-
-impl<'a> Iterator for Newest<'a> {
-    type Item = Change<'a>;
-
-    fn next(&mut self) -> Option<Change<'a>> {
-        let Reverse((key, _, value)) = self.0.pop()?;
-        while self.0.peek().is_some_and(|Reverse((other, ..))| *other == key) {
-            self.0.pop();
+/// Returns the last change of each row, in the order of their keys, of changes in the order in which they
+/// were made.
+pub(super) fn newest<'a>(changes: impl Iterator<Item = Change<'a>>) -> Vec<Change<'a>> {
+    let mut changes: Vec<Change<'a>> = changes.collect();
+    changes.sort_by_key(|(key, _)| *key);
+    changes.dedup_by(|later, earlier| {
+        let is_same = later.0 == earlier.0;
+        if is_same {
+            *earlier = *later;
         }
-        Some((key, value))
-    }
+        is_same
+    });
+    changes
 }
 
 /// Returns whether a key lies between two others.

@@ -17,7 +17,7 @@ use std::thread;
 use super::behind::{Storing, WriteBehind};
 use super::directory::{Directory, LOCK_RETRY};
 use super::journal::Journal;
-use super::page::{self, Change, Newest, Pages};
+use super::page::{self, Pages, newest};
 use super::{
     Durability, LargeValues, Reopen, Rows, Store, StoreError, StoreStats, Visit, WriteBatch, caught,
 };
@@ -294,9 +294,9 @@ fn scan_next(
     };
     let until = end.as_deref().map_or(to, Bound::Excluded);
     let changes = batches.iter().flat_map(|rows| Rows(rows));
-    let changes = Newest::of(changes.filter(|(key, _)| page::is_within(key, from, until)));
+    let changes = newest(changes.filter(|(key, _)| page::is_within(key, from, until)));
     let mut wants_more = true;
-    page::scan(pages, from, until, changes, &mut |key, value| {
+    page::scan(pages, from, until, changes.into_iter(), &mut |key, value| {
         let flow = each(key, value);
         wants_more = flow.is_continue();
         flow
@@ -341,20 +341,6 @@ fn storing(
         synced.map_err(|error| StoreError::from_io(&path, "sync the data file", &error))?;
         Ok(written)
     }))
-}
-
-/// Returns the last change of each row, in the order of their keys.
-fn newest<'a>(changes: impl Iterator<Item = Change<'a>>) -> Vec<Change<'a>> {
-    let mut changes: Vec<Change<'a>> = changes.collect();
-    changes.sort_by_key(|(key, _)| *key);
-    changes.dedup_by(|later, earlier| {
-        let is_same = later.0 == earlier.0;
-        if is_same {
-            *earlier = *later;
-        }
-        is_same
-    });
-    changes
 }
 
 /// Refuses rows that an older program has put into sled's own tree.

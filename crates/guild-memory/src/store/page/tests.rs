@@ -129,8 +129,8 @@ fn all_after(shelf: &impl Pages<Error = io::Error>, changes: &Changes) -> Map {
     let scanned = with(changes, |changes| {
         // Of two changes of one row the later one counts.
         let outdated = changes.iter().map(|(key, _)| (*key, Some(&b"outdated"[..])));
-        let changes = Newest::of(outdated.chain(changes.iter().copied()));
-        scan(shelf, from, to, changes, &mut each)
+        let changes = newest(outdated.chain(changes.iter().copied()));
+        scan(shelf, from, to, changes.into_iter(), &mut each)
     });
     scanned.unwrap();
     rows
