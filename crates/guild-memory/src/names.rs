@@ -22,6 +22,8 @@ pub struct NameTable {
 #[derive(Clone, Debug)]
 struct RunNames {
     name: Arc<str>,
+    /// The name as a JSON string: most lines of the log have it.
+    quoted: Box<str>,
     /// Ascending by `first`; the submitted graph comes first, with index 0 and no parent.
     parts: Vec<Part>,
 }
@@ -47,7 +49,9 @@ impl NameTable {
     /// Adds a run and its submitted tasks.
     pub fn add_run(&mut self, run: RunId, name: impl Into<Arc<str>>, graph: Arc<Graph>) {
         let part = Part { first: TaskIndex(0), parent: None, graph };
-        self.runs.insert(run, RunNames { name: name.into(), parts: vec![part] });
+        let name = name.into();
+        let quoted = serde_json::Value::from(&*name).to_string().into();
+        self.runs.insert(run, RunNames { name, quoted, parts: vec![part] });
     }
 
     /// Returns the number that the next spawned task of a run gets; 0 for an unknown run.
@@ -139,6 +143,13 @@ impl Names for NameTable {
         match self.runs.get(&run) {
             Some(run) => text.push_str(&run.name),
             None => number(text, "#", run.0, ""),
+        }
+    }
+
+    fn write_quoted_run(&self, run: RunId, text: &mut String) {
+        match self.runs.get(&run) {
+            Some(run) => text.push_str(&run.quoted),
+            None => number(text, "\"#", run.0, "\""),
         }
     }
 

@@ -33,6 +33,11 @@ pub trait Names {
     /// unknown task.
     fn terms(&self, task: TaskId) -> Option<(&TaskOptions, Vec<(&str, u32)>)>;
 
+    /// Appends the name of a run as a JSON string.
+    fn write_quoted_run(&self, run: RunId, text: &mut String) {
+        quoted(text, |text| self.write_run(run, text));
+    }
+
     /// Returns the name of a run.
     fn run(&self, run: RunId) -> String {
         let mut text = String::new();
@@ -62,6 +67,8 @@ pub fn line(record: &EventRecord, names: &dyn Names) -> String {
 
 /// Appends one record as one line of the event log, without the line break.
 pub fn write_line(record: &EventRecord, names: &dyn Names, text: &mut String) {
+    // Room for most lines: their parts are short and many.
+    text.reserve(256);
     let mut line = Line { text, names };
     line.text.push_str("{\"seq\":");
     line.digits(record.seq);
@@ -373,12 +380,16 @@ impl Line<'_> {
         }
     }
 
+    // What puts a constant in front of something is compiled into its callers: there a constant is a few
+    // stores, and elsewhere it is a copy of any length.
+    #[inline(always)]
     fn kind(&mut self, kind: &str) {
         self.text.push_str(concat!(key!("kind"), "\""));
         self.text.push_str(kind);
         self.text.push('"');
     }
 
+    #[inline(always)]
     fn key(&mut self, key: &str) {
         self.text.push_str(key);
     }
@@ -387,6 +398,7 @@ impl Line<'_> {
         self.text.push_str(itoa::Buffer::new().format(number));
     }
 
+    #[inline(always)]
     fn number(&mut self, key: &str, number: u64) {
         self.key(key);
         self.digits(number);
@@ -404,6 +416,7 @@ impl Line<'_> {
         self.text.push_str("null");
     }
 
+    #[inline(always)]
     fn text(&mut self, key: &str, text: &str) {
         self.key(key);
         quote(self.text, text);
@@ -417,8 +430,7 @@ impl Line<'_> {
 
     fn run(&mut self, run: RunId) {
         self.key(key!("run"));
-        let names = self.names;
-        self.named(|text| names.write_run(run, text));
+        self.names.write_quoted_run(run, self.text);
     }
 
     /// Puts the run of a task in front of its other fields.
@@ -427,6 +439,7 @@ impl Line<'_> {
         self.task(key!("task"), task);
     }
 
+    #[inline(always)]
     fn task(&mut self, key: &str, task: TaskId) {
         self.key(key);
         self.task_name(task);
@@ -434,7 +447,7 @@ impl Line<'_> {
 
     fn task_name(&mut self, task: TaskId) {
         let names = self.names;
-        self.named(|text| names.write_task(task, text));
+        quoted(self.text, |text| names.write_task(task, text));
     }
 
     fn optional_task(&mut self, task: Option<TaskId>) {
@@ -447,7 +460,7 @@ impl Line<'_> {
     fn agent(&mut self, agent: AgentId) {
         self.key(key!("agent"));
         let names = self.names;
-        self.named(|text| {
+        quoted(self.text, |text| {
             text.push_str(names.role(agent.role));
             text.push('-');
             text.push_str(itoa::Buffer::new().format(agent.index));
@@ -460,34 +473,74 @@ impl Line<'_> {
             None => self.null(key!("agent")),
         }
     }
+}
 
-    /// Appends what is written as a JSON string.
-    fn named(&mut self, write: impl FnOnce(&mut String)) {
-        let start = self.text.len();
-        self.text.push('"');
-        write(self.text);
-        if is_plain(&self.text[start + 1..]) {
-            self.text.push('"');
-        } else {
-            let name = self.text.split_off(start + 1);
-            self.text.truncate(start);
-            quote(self.text, &name);
-        }
+/// Appends what is written as a JSON string.
+fn quoted(text: &mut String, write: impl FnOnce(&mut String)) {
+    let start = text.len();
+    text.push('"');
+    write(text);
+    if is_plain(&text.as_bytes()[start + 1..]) {
+        text.push('"');
+    } else {
+        let name = text.split_off(start + 1);
+        text.truncate(start);
+        quote(text, &name);
     }
 }
 
 /// Returns whether a text is the same as a JSON string but for its quotes.
-fn is_plain(text: &str) -> bool {
-    text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
+fn is_plain(text: &[u8]) -> bool {
+    let is_plain = |byte: &u8| *byte >= b' ' && *byte != b'"' && *byte != b'\\';
+    // Eight bytes at a time, or twice four; the last ones overlap those before.
+    match (text.last_chunk(), text.first_chunk::<4>(), text.last_chunk::<4>()) {
+        (Some(last), ..) => text.as_chunks().0.iter().all(is_plain_chunk) && is_plain_chunk(last),
+        (_, Some([a, b, c, d]), Some([e, f, g, h])) => {
+            is_plain_chunk(&[*a, *b, *c, *d, *e, *f, *g, *h])
+        }
+        _ => text.iter().all(is_plain),
+    }
+}
+
+/// Returns the same of eight bytes. A byte is below a bound when its subtraction borrows, and equal to
+/// another when the difference of the two is below 1.
+fn is_plain_chunk(chunk: &[u8; 8]) -> bool {
+    const EACH: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = EACH << 7;
+    let bytes = u64::from_ne_bytes(*chunk);
+    let below = |bytes: u64, bound: u8| bytes.wrapping_sub(EACH * u64::from(bound)) & !bytes;
+    let is = |byte: u8| below(bytes ^ (EACH * u64::from(byte)), 1);
+    (below(bytes, b' ') | is(b'"') | is(b'\\')) & HIGH == 0
 }
 
 /// Appends a JSON string; most names need no escapes.
 fn quote(line: &mut String, text: &str) {
-    if is_plain(text) {
+    if is_plain(text.as_bytes()) {
         line.push('"');
         line.push_str(text);
         line.push('"');
     } else {
         line.push_str(&serde_json::to_string(text).expect("a text has a JSON form"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_at_every_place_of_a_text_is_quoted_as_json_has_it() {
+        for length in 1..20 {
+            for place in 0..length {
+                for odd in (0..=u8::MAX).map(char::from) {
+                    let mut text = "k".repeat(place);
+                    text.push(odd);
+                    text.extend(std::iter::repeat_n('~', length - place - 1));
+                    let mut line = String::new();
+                    quoted(&mut line, |line| line.push_str(&text));
+                    assert_eq!(line, serde_json::to_string(&text).unwrap());
+                }
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use guild_core::digest::Digest;
-use guild_core::event::{Event, EventRecord, write_line};
+use guild_core::event::{Event, EventRecord, line, write_line};
 use guild_memory::NameTable;
 use tokio::sync::Notify;
 
@@ -35,10 +35,12 @@ struct Shared {
 
 struct Sink {
     seq: u64,
+    /// Of all lines but those that are still in `text`.
     hash: Digest,
+    /// The newest lines, each with its line break.
+    text: String,
     keeps_lines: bool,
     lines: Vec<String>,
-    line: String,
     readers: Vec<Box<dyn LogReader>>,
     awaited: Option<u64>,
     counts: Counts,
@@ -92,9 +94,9 @@ impl Log {
         let sink = Sink {
             seq: 0,
             hash: Digest::default(),
+            text: String::new(),
             keeps_lines,
             lines: Vec::new(),
-            line: String::new(),
             readers,
             awaited: None,
             counts: Counts::default(),
@@ -173,7 +175,10 @@ impl Log {
     }
 
     pub(super) fn hash(&self) -> u64 {
-        self.sink().hash.value()
+        let sink = self.sink();
+        let mut hash = sink.hash.clone();
+        hash.update(sink.text.as_bytes());
+        hash.value()
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -193,33 +198,39 @@ impl Log {
     }
 }
 
+/// Bytes of lines that are hashed in one go.
+const HASHED_AT_ONCE: usize = 4_096;
+
 impl Sink {
     /// Compares a record that was told before with what was told.
     fn compare(&mut self, record: &EventRecord, names: &NameTable) {
-        self.line.clear();
-        write_line(record, names, &mut self.line);
+        let line = line(record, names);
         let told = usize::try_from(record.seq - 1).ok().and_then(|place| self.told.get(place));
-        if told.is_some_and(|told| *told != Digest::of(self.line.as_bytes())) {
+        if told.is_some_and(|told| *told != Digest::of(line.as_bytes())) {
             self.rewritten.get_or_insert(record.seq);
         }
     }
 
     fn add(&mut self, record: &EventRecord, names: &NameTable) {
         self.seq = record.seq;
-        self.line.clear();
-        write_line(record, names, &mut self.line);
-        self.hash.update(self.line.as_bytes());
-        self.hash.update(b"\n");
+        if self.text.len() > HASHED_AT_ONCE {
+            self.hash.update(self.text.as_bytes());
+            self.text.clear();
+        }
+        let start = self.text.len();
+        write_line(record, names, &mut self.text);
+        self.text.push('\n');
+        let line = &self.text[start..self.text.len() - 1];
         if self.remembers {
-            self.told.push(Digest::of(self.line.as_bytes()));
+            self.told.push(Digest::of(line.as_bytes()));
         }
         self.counts.add(&record.event);
         self.fates.add(&record.event, names);
         for reader in &mut self.readers {
-            reader.record(record, &self.line);
+            reader.record(record, line);
         }
         if self.keeps_lines {
-            self.lines.push(self.line.clone());
+            self.lines.push(line.to_owned());
         }
     }
 }

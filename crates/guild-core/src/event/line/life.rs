@@ -70,7 +70,7 @@ impl Line<'_> {
                 self.of_task(*task);
                 self.key(key!("retry_run"));
                 let names = self.names;
-                self.named(|text| names.write_run(*run, text));
+                names.write_quoted_run(*run, self.text);
             }
             Event::LetterDiscarded { task, note } => {
                 self.kind(kind::LETTER_DISCARDED);
