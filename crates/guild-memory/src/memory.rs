@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use guild_core::event::{Event, EventRecord};
-use guild_core::id::{BootEpoch, QuotaId, RoleId, RunId};
+use guild_core::id::{BootEpoch, CommitVersion, QuotaId, RoleId, RunId};
 use guild_core::incident::IncidentBook;
 use guild_core::letter::DeadLetters;
 use guild_core::limits::Limits;
@@ -41,7 +41,7 @@ use crate::reservation::{Owner, Reservations};
 use crate::restore::Restored;
 use crate::rows::put_meta;
 use crate::seeded::{self, Bug};
-use crate::snapshot::Snapshots;
+use crate::snapshot::{Snapshot, Snapshots};
 use crate::store::{Durability, Store, StoreError, WriteBatch};
 
 /// Why a memory cannot be opened; nothing runs then.
@@ -108,6 +108,10 @@ pub struct Memory {
     epoch: BootEpoch,
     data: Data,
     snapshots: Snapshots,
+    /// Version and floor of the newest snapshot.
+    shown: (CommitVersion, CommitVersion),
+    /// The newest snapshot, until whoever tells others of it has taken it.
+    published: Option<Snapshot>,
     runs: Vec<RunState>,
     runs_by_name: BTreeMap<String, RunId>,
     catalog: CatalogRow,
@@ -184,6 +188,7 @@ impl Memory {
     ) -> (Self, Recovered) {
         let snapshots = Snapshots::default();
         snapshots.publish(loaded.data.snapshot());
+        let shown = (loaded.data.version, loaded.data.history.floor);
         let runs_by_name = loaded.runs.iter().map(|run| (run.name.to_string(), run.id)).collect();
         let names = loaded.names();
         let draft = committer.is_some().then(|| Draft::new(loaded.ledger, loaded.large));
@@ -193,6 +198,8 @@ impl Memory {
             epoch,
             data: loaded.data,
             snapshots,
+            shown,
+            published: None,
             runs: loaded.runs.iter().map(RunState::recovered).collect(),
             runs_by_name,
             catalog: loaded.catalog.clone(),
@@ -310,14 +317,30 @@ impl Memory {
         }
         self.sealed.0 += 1;
         self.seal_history();
-        self.snapshots.publish(self.data.snapshot());
-        self.data.release();
+        self.publish();
         if let (Some(draft), Some(committer)) = (&mut self.draft, &mut self.committer) {
             let logged = self.data.history.newest();
             let batch = draft.finish(self.last_seq, self.epoch, self.data.version, logged);
             committer.push(self.sealed, batch);
         }
         self.sealed
+    }
+
+    /// Shows readers what there is now. Groups that only record events leave the newest snapshot as it
+    /// is.
+    fn publish(&mut self) {
+        let shown = (self.data.version, self.data.history.floor);
+        if std::mem::replace(&mut self.shown, shown) != shown {
+            let snapshot = self.data.snapshot();
+            self.published = Some(snapshot.clone());
+            self.snapshots.publish(snapshot);
+        }
+        self.data.release();
+    }
+
+    /// Returns the newest snapshot that [`seal`](Self::seal) has published, once.
+    pub fn take_published(&mut self) -> Option<Snapshot> {
+        self.published.take()
     }
 
     /// Returns the newest group that has reached the durability level; the groups before it have too.

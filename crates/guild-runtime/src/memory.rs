@@ -94,7 +94,7 @@ type Reply = Box<dyn FnOnce(Result<(), String>) + Send>;
 #[derive(Default)]
 struct Group {
     records: Vec<EventRecord>,
-    /// The memory after the group; none while nothing of the turn is sealed.
+    /// The memory after the group; none: it is as it was.
     snapshot: Option<Snapshot>,
     to_scheduler: Vec<SchedulerMessage>,
     ended: Vec<RunReport>,
@@ -178,7 +178,7 @@ impl MemoryActor {
         self.turn.records = memory.take_records();
         if !self.turn.is_empty() {
             let group = memory.seal();
-            self.turn.snapshot = Some(memory.snapshots().latest());
+            self.turn.snapshot = memory.take_published();
             self.waiting.push_back((group, std::mem::take(&mut self.turn)));
         }
         if memory.needs_driving() && !self.is_syncing {
