@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Handler, Supervised};
+use actix::{Actor, Context, Supervised};
 use actix_rt::{Arbiter, System};
 use tokio::sync::oneshot;
 
 use crate::context::Surroundings;
 use crate::events::EventLog;
 use crate::guild::{Drain, ShutdownReport};
-use crate::mailbox::{Outlet, Wake, recycled};
+use crate::mailbox::{Attend, Outlet, recycled};
 use crate::message::{ControllerMessage, Left, MemoryMessage, SchedulerMessage, SupervisorMessage};
 use crate::run::{RunBoard, RunError};
 
@@ -35,17 +35,6 @@ impl Controller {
     /// Returns the controller of these actors.
     pub(crate) fn new(inbox: Outlet<ControllerMessage>, links: Links, owns_system: bool) -> Self {
         Self { inbox, links, owns_system, batch: Vec::new() }
-    }
-
-    fn turn(&mut self) {
-        let mut batch = std::mem::take(&mut self.batch);
-        self.inbox.take(&mut batch);
-        for message in batch.drain(..) {
-            match message {
-                ControllerMessage::Shutdown { drain, reply } => self.shutdown(drain, reply),
-            }
-        }
-        self.batch = recycled(batch);
     }
 
     fn shutdown(&mut self, drain: Drain, reply: oneshot::Sender<Result<ShutdownReport, String>>) {
@@ -121,16 +110,21 @@ impl Actor for Controller {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Context<Self>) {
-        self.inbox.bind(context.address().recipient());
+        self.inbox.attend::<Self>(context);
     }
 }
 
 impl Supervised for Controller {}
 
-impl Handler<Wake> for Controller {
-    type Result = ();
-
-    fn handle(&mut self, _: Wake, _: &mut Context<Self>) {
-        self.turn();
+impl Attend for Controller {
+    fn turn(&mut self, _: &mut Context<Self>) {
+        let mut batch = std::mem::take(&mut self.batch);
+        self.inbox.take(&mut batch);
+        for message in batch.drain(..) {
+            match message {
+                ControllerMessage::Shutdown { drain, reply } => self.shutdown(drain, reply),
+            }
+        }
+        self.batch = recycled(batch);
     }
 }

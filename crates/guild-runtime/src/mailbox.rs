@@ -1,19 +1,21 @@
 //! Hands messages to an actor in groups.
 //!
 //! Waking another thread costs a hundred times what a message costs, so senders put messages into
-//! an [`Inbox`] and only the one that finds it empty sends the actor a [`Wake`]. The actor takes
-//! all that came in meanwhile at once: one wake, one turn, many messages.
+//! an [`Inbox`] and only the one that finds it empty wakes the actor. The actor takes all that came in
+//! meanwhile at once: one wake, one turn, many messages. What watches the inbox is a future of the
+//! actor's context: a wake is no message, so it costs no allocation and no mailbox.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
-use actix::{Message, Recipient};
+use actix::fut::ActorFuture;
+use actix::{Actor, AsyncContext};
 
-/// Tells an actor that its inbox is no longer empty.
-#[derive(Debug)]
-pub(crate) struct Wake;
-
-impl Message for Wake {
-    type Result = ();
+/// An actor with an inbox.
+pub(crate) trait Attend: Actor {
+    /// Handles everything that is in the inbox.
+    fn turn(&mut self, context: &mut Self::Context);
 }
 
 /// The inbox is full.
@@ -30,7 +32,15 @@ pub(crate) struct Outlet<T>(Inbox<T>);
 struct Shared<T> {
     /// None when the actor has ended.
     queue: Mutex<Option<Vec<T>>>,
-    owner: OnceLock<Recipient<Wake>>,
+    /// Wakes the actor that empties it, once that lives.
+    owner: Mutex<Option<Waker>>,
+}
+
+/// Gives the actor a turn whenever its inbox is not empty.
+struct Attendance<T> {
+    inbox: Inbox<T>,
+    /// What the inbox wakes it by.
+    waker: Option<Waker>,
 }
 
 impl<T> Clone for Inbox<T> {
@@ -42,7 +52,7 @@ impl<T> Clone for Inbox<T> {
 impl<T> Inbox<T> {
     /// Returns an inbox whose actor does not live yet; messages wait for it.
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Shared { queue: Mutex::new(Some(Vec::new())), owner: OnceLock::new() }))
+        Self(Arc::new(Shared { queue: Mutex::new(Some(Vec::new())), owner: Mutex::new(None) }))
     }
 
     /// Returns the actor's end; there is one for each inbox.
@@ -85,9 +95,13 @@ impl<T> Inbox<T> {
                 was_empty && !queue.is_empty()
             }
         };
-        if was_empty {
-            self.wake();
+        if was_empty && let Some(owner) = &*self.owner() {
+            owner.wake_by_ref();
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queue().as_ref().is_none_or(Vec::is_empty)
     }
 
     fn queue(&self) -> MutexGuard<'_, Option<Vec<T>>> {
@@ -95,26 +109,19 @@ impl<T> Inbox<T> {
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wake(&self) {
-        if let Some(owner) = self.0.owner.get() {
-            // At most one wake is under way for each time the inbox was emptied, so a full mailbox
-            // means that the actor will look anyway; a closed one that it has ended.
-            if let Err(error) = owner.try_send(Wake) {
-                tracing::trace!(%error, "actor was not woken");
-            }
-        }
+    fn owner(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.0.owner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T> Outlet<T> {
-    /// Names the actor that empties the inbox.
-    pub(crate) fn bind(&self, owner: Recipient<Wake>) {
-        // After a restart of the actor the owner is known already. In both cases what waits is
-        // looked at after the owner is known: whoever adds later finds it.
-        self.0.0.owner.get_or_init(|| owner);
-        if self.0.queue().as_ref().is_some_and(|queue| !queue.is_empty()) {
-            self.0.wake();
-        }
+    /// Has the actor of this context empty the inbox from now on.
+    pub(crate) fn attend<A: Attend>(&self, context: &mut A::Context)
+    where
+        A::Context: AsyncContext<A>,
+        T: 'static,
+    {
+        context.spawn(Attendance { inbox: self.0.clone(), waker: None });
     }
 
     /// Takes all messages into `batch`, which must be empty; its room is reused for the next ones.
@@ -128,6 +135,28 @@ impl<T> Outlet<T> {
     /// Returns the end where messages are put in.
     pub(crate) fn inbox(&self) -> Inbox<T> {
         self.0.clone()
+    }
+}
+
+impl<A: Attend, T> ActorFuture<A> for Attendance<T> {
+    type Output = ();
+
+    fn poll(
+        self: Pin<&mut Self>,
+        actor: &mut A,
+        context: &mut A::Context,
+        task: &mut Context<'_>,
+    ) -> Poll<()> {
+        let this = self.get_mut();
+        if !this.waker.as_ref().is_some_and(|known| known.will_wake(task.waker())) {
+            this.waker = Some(task.waker().clone());
+            this.inbox.owner().clone_from(&this.waker);
+        }
+        // Whoever adds from here on wakes the actor; what came in before is found now.
+        if !this.inbox.is_empty() {
+            actor.turn(context);
+        }
+        Poll::Pending
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Handler, Supervised};
+use actix::{Actor, AsyncContext, Context, Supervised};
 use guild_core::event::EventRecord;
 use guild_core::graph::{Bindings, Graph};
 use guild_core::id::{CommitVersion, RunId};
@@ -37,7 +37,7 @@ use crate::events::EventLog;
 use crate::fault::{Fault, Site};
 use crate::guild::SubmitError;
 use crate::handle::TransactError;
-use crate::mailbox::{Outlet, Wake, recycled};
+use crate::mailbox::{Attend, Outlet, recycled};
 use crate::message::{MemoryMessage, SchedulerMessage};
 use crate::run::{RunBoard, RunError, RunReport};
 
@@ -132,29 +132,6 @@ impl MemoryActor {
             waiting: VecDeque::new(),
             failed: false,
             closing: None,
-        }
-    }
-
-    fn turn(&mut self) {
-        let mut batch = std::mem::take(&mut self.batch);
-        self.inbox.take(&mut batch);
-        // Everything that one turn does happens at one time.
-        let now = self.clock.now();
-        // After the close there is no memory: requests are dropped, and who asked is told so.
-        if let Some(mut memory) = self.memory.take() {
-            self.is_in_trouble =
-                report_troubles(now, &mut memory, &self.surroundings, self.is_in_trouble);
-            for message in batch.drain(..) {
-                self.receive(now, &mut memory, message);
-            }
-            self.unpark(now, &mut memory);
-            self.memory = Some(memory);
-            self.end_turn();
-        }
-        batch.clear();
-        self.batch = recycled(batch);
-        if let Some(reply) = self.closing.take() {
-            ignore_absent(reply.send(self.close()));
         }
     }
 
@@ -445,7 +422,7 @@ impl Actor for MemoryActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Context<Self>) {
-        self.inbox.bind(context.address().recipient());
+        self.inbox.attend::<Self>(context);
         if let Some(every) = self.checkpoint_every {
             context.run_interval(self.clock.delay(every), |actor, _| {
                 if let Some(memory) = &mut actor.memory {
@@ -458,10 +435,27 @@ impl Actor for MemoryActor {
 
 impl Supervised for MemoryActor {}
 
-impl Handler<Wake> for MemoryActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Wake, _: &mut Context<Self>) {
-        self.turn();
+impl Attend for MemoryActor {
+    fn turn(&mut self, _: &mut Context<Self>) {
+        let mut batch = std::mem::take(&mut self.batch);
+        self.inbox.take(&mut batch);
+        // Everything that one turn does happens at one time.
+        let now = self.clock.now();
+        // After the close there is no memory: requests are dropped, and who asked is told so.
+        if let Some(mut memory) = self.memory.take() {
+            self.is_in_trouble =
+                report_troubles(now, &mut memory, &self.surroundings, self.is_in_trouble);
+            for message in batch.drain(..) {
+                self.receive(now, &mut memory, message);
+            }
+            self.unpark(now, &mut memory);
+            self.memory = Some(memory);
+            self.end_turn();
+        }
+        batch.clear();
+        self.batch = recycled(batch);
+        if let Some(reply) = self.closing.take() {
+            ignore_absent(reply.send(self.close()));
+        }
     }
 }

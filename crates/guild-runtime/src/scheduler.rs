@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle, Supervised};
+use actix::{Actor, AsyncContext, Context, SpawnHandle, Supervised};
 use guild_core::event::{Cause, EndState, Event, Names, Severity};
 use guild_core::id::{RunId, TaskId};
 use guild_core::incident::{Action, IncidentKind, Report};
@@ -24,7 +24,7 @@ use crate::fault::Site;
 use crate::guild::UnderWay;
 use crate::host::{Hosts, order};
 use crate::lease::Lease;
-use crate::mailbox::{Outlet, Wake, recycled};
+use crate::mailbox::{Attend, Outlet, recycled};
 use crate::message::{Assign, MemoryMessage, Revoke, SchedulerMessage, SupervisorMessage};
 use crate::run::RunBoard;
 
@@ -95,27 +95,6 @@ impl Scheduler {
             late: Overtaken::default(),
             given_up: None,
         }
-    }
-
-    fn turn(&mut self, context: &mut Context<Self>) {
-        let now = self.clock.now();
-        let mut batch = std::mem::take(&mut self.batch);
-        self.inbox.take(&mut batch);
-        self.count(batch.len());
-        for message in batch.drain(..) {
-            let is_result = matches!(message, SchedulerMessage::HandIn(_));
-            self.receive(now, message);
-            self.obey(now);
-            if is_result && !self.late.is_empty() {
-                for message in self.late.pass() {
-                    self.receive(now, message);
-                    self.obey(now);
-                }
-            }
-        }
-        self.batch = recycled(batch);
-        self.settle(now);
-        self.end_turn(context);
     }
 
     fn end_turn(&mut self, context: &mut Context<Self>) {
@@ -444,7 +423,7 @@ impl Actor for Scheduler {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Context<Self>) {
-        self.inbox.bind(context.address().recipient());
+        self.inbox.attend::<Self>(context);
         self.obey(self.clock.now());
         self.end_turn(context);
     }
@@ -452,10 +431,25 @@ impl Actor for Scheduler {
 
 impl Supervised for Scheduler {}
 
-impl Handler<Wake> for Scheduler {
-    type Result = ();
-
-    fn handle(&mut self, _: Wake, context: &mut Context<Self>) {
-        self.turn(context);
+impl Attend for Scheduler {
+    fn turn(&mut self, context: &mut Context<Self>) {
+        let now = self.clock.now();
+        let mut batch = std::mem::take(&mut self.batch);
+        self.inbox.take(&mut batch);
+        self.count(batch.len());
+        for message in batch.drain(..) {
+            let is_result = matches!(message, SchedulerMessage::HandIn(_));
+            self.receive(now, message);
+            self.obey(now);
+            if is_result && !self.late.is_empty() {
+                for message in self.late.pass() {
+                    self.receive(now, message);
+                    self.obey(now);
+                }
+            }
+        }
+        self.batch = recycled(batch);
+        self.settle(now);
+        self.end_turn(context);
     }
 }

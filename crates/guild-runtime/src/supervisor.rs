@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle, Supervised};
+use actix::{Actor, AsyncContext, Context, SpawnHandle, Supervised};
 use guild_core::draw::{Seed, Stream};
 use guild_core::event::{Cause, Event};
 use guild_core::id::{AgentId, Incarnation, RoleId};
@@ -27,7 +27,7 @@ use crate::failure::Failure;
 use crate::fleet::Fleet;
 use crate::host::order;
 use crate::incidents::Details;
-use crate::mailbox::{Outlet, Wake, recycled};
+use crate::mailbox::{Attend, Outlet, recycled};
 use crate::message::{
     ChildDown, Ended, Left, Retire, Revive, SchedulerMessage, Stop, SupervisorMessage,
 };
@@ -129,40 +129,6 @@ impl SupervisorActor {
         };
         supervisor.step(supervisor.clock.now(), TreeInput::Start);
         supervisor
-    }
-
-    fn turn(&mut self, context: &mut Context<Self>) {
-        let now = self.clock.now();
-        let mut batch = std::mem::take(&mut self.batch);
-        self.inbox.take(&mut batch);
-        self.surroundings.stats.messages.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        for message in batch.drain(..) {
-            match message {
-                SupervisorMessage::ChildUp { agent, incarnation } => {
-                    self.up(now, agent, incarnation);
-                }
-                SupervisorMessage::ChildPassed { agent, incarnation } => {
-                    if self.child(agent).is_some_and(|child| child.incarnation == incarnation) {
-                        self.tell(now, agent, ChildInput::Passed { child: agent.index });
-                    }
-                }
-                SupervisorMessage::Hung(hang) => self.thread_hung(now, &hang),
-                SupervisorMessage::Awake { thread } => self.thread_awake(thread),
-                SupervisorMessage::Forgive { victims } => {
-                    for agent in victims {
-                        self.tell(now, agent, ChildInput::Forgiven { child: agent.index });
-                    }
-                }
-                SupervisorMessage::ChildDown(down) => self.down(now, *down),
-                SupervisorMessage::Stop { stopped } => {
-                    self.stopped = Some(stopped);
-                    self.step(now, TreeInput::Stop);
-                }
-            }
-        }
-        self.batch = recycled(batch);
-        self.step(now, TreeInput::Tick);
-        self.arm(context);
     }
 
     fn tell(&mut self, now: Timestamp, agent: AgentId, input: ChildInput) {
@@ -450,17 +416,45 @@ impl Actor for SupervisorActor {
 
     fn started(&mut self, context: &mut Context<Self>) {
         self.timer = None;
-        self.inbox.bind(context.address().recipient());
+        self.inbox.attend::<Self>(context);
         self.arm(context);
     }
 }
 
 impl Supervised for SupervisorActor {}
 
-impl Handler<Wake> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Wake, context: &mut Context<Self>) {
-        self.turn(context);
+impl Attend for SupervisorActor {
+    fn turn(&mut self, context: &mut Context<Self>) {
+        let now = self.clock.now();
+        let mut batch = std::mem::take(&mut self.batch);
+        self.inbox.take(&mut batch);
+        self.surroundings.stats.messages.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        for message in batch.drain(..) {
+            match message {
+                SupervisorMessage::ChildUp { agent, incarnation } => {
+                    self.up(now, agent, incarnation);
+                }
+                SupervisorMessage::ChildPassed { agent, incarnation } => {
+                    if self.child(agent).is_some_and(|child| child.incarnation == incarnation) {
+                        self.tell(now, agent, ChildInput::Passed { child: agent.index });
+                    }
+                }
+                SupervisorMessage::Hung(hang) => self.thread_hung(now, &hang),
+                SupervisorMessage::Awake { thread } => self.thread_awake(thread),
+                SupervisorMessage::Forgive { victims } => {
+                    for agent in victims {
+                        self.tell(now, agent, ChildInput::Forgiven { child: agent.index });
+                    }
+                }
+                SupervisorMessage::ChildDown(down) => self.down(now, *down),
+                SupervisorMessage::Stop { stopped } => {
+                    self.stopped = Some(stopped);
+                    self.step(now, TreeInput::Stop);
+                }
+            }
+        }
+        self.batch = recycled(batch);
+        self.step(now, TreeInput::Tick);
+        self.arm(context);
     }
 }
