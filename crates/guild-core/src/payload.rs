@@ -3,6 +3,8 @@
 //! JSON because inputs are composed from the outputs of earlier tasks without knowing their
 //! types, and because a person reads it in `guild memory` and in the event stream.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -19,8 +21,10 @@ impl Payload {
     /// # Errors
     /// The value has no JSON form (a map with keys that are no strings, say).
     pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
-        let text = serde_json::to_vec(value)?;
-        Ok(if text == b"null" { Self::NULL } else { Self(text.into()) })
+        with_json(value, |text| match text {
+            b"null" => Self::NULL,
+            text => Self(Bytes::copy_from_slice(text)),
+        })
     }
 
     /// Deserialises the value.
@@ -51,4 +55,30 @@ impl Default for Payload {
     fn default() -> Self {
         Self::NULL
     }
+}
+
+/// A thread keeps no more room than this for texts that are being made.
+const ROOM_BYTES_MAX: usize = 64 << 10;
+
+thread_local! {
+    /// Room for the text of a value.
+    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Serialises a value and hands its JSON text on. Whoever keeps it takes one piece of memory of the right
+/// size, instead of one that grows until it is large enough.
+///
+/// # Errors
+/// The value has no JSON form.
+pub fn with_json<T: Serialize + ?Sized, R>(
+    value: &T,
+    keep: impl FnOnce(&[u8]) -> R,
+) -> Result<R, serde_json::Error> {
+    let mut room = ROOM.take();
+    room.clear();
+    let kept = serde_json::to_writer(&mut room, value).map(|()| keep(&room));
+    if room.capacity() <= ROOM_BYTES_MAX {
+        ROOM.set(room);
+    }
+    kept
 }

@@ -10,12 +10,12 @@ mod savepoint;
 mod scan;
 mod write;
 
-use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use guild_core::id::{CommitVersion, RoleId};
+use guild_core::payload::with_json;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -28,14 +28,6 @@ pub(crate) use self::write::{Step, Write, run};
 use crate::namespace::{Namespaces, Right};
 use crate::range::KeyRange;
 use crate::snapshot::{Key, Snapshot, Snapshots};
-
-/// A thread keeps no more room than this for values that are being encoded.
-const ROOM_BYTES_MAX: usize = 64 << 10;
-
-thread_local! {
-    /// Room for the text of a value.
-    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
 
 /// Where a transaction takes its snapshot from.
 #[derive(Clone, Debug)]
@@ -351,14 +343,7 @@ fn decode<T: DeserializeOwned>(key: &[u8], value: &Bytes) -> Result<T, Transacti
 }
 
 fn encode<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Bytes, TransactionError> {
-    // One piece of memory of the right size, instead of one that grows until it is large enough.
-    let mut room = ROOM.take();
-    room.clear();
-    let encoded = serde_json::to_writer(&mut room, value).map(|()| Bytes::copy_from_slice(&room));
-    if room.capacity() <= ROOM_BYTES_MAX {
-        ROOM.set(room);
-    }
-    encoded.map_err(|error| TransactionError::Encode {
+    with_json(value, Bytes::copy_from_slice).map_err(|error| TransactionError::Encode {
         key: key.to_owned(),
         message: error.to_string(),
     })
