@@ -143,10 +143,10 @@ impl Simulation {
         let mut world = builder.start()?;
         let graph = workload.graph(seed, world.graph(&workload.name))?;
         let critical_path = graph.critical_path();
+        let work = workload.work_in(seed, &graph);
         let run = world.submit(graph)?;
         let report = world.run_until_ended(&run)?;
         let tally = report.tally();
-        let work = workload.work_by_role(seed);
         let simulated = Simulated {
             outcome: report.outcome(),
             tally,

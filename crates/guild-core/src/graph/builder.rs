@@ -275,6 +275,9 @@ fn resolve(task: Task, places: &Places, shared: &mut Shared) -> Result<TaskSpec,
 
 /// Two demands of one task on the same quota are one demand of their sum.
 fn merge_demands(demands: Vec<(String, u32)>, names: &mut Vec<Arc<str>>) -> Vec<(u16, u32)> {
+    if demands.is_empty() {
+        return Vec::new();
+    }
     let mut merged: BTreeMap<u16, u32> = BTreeMap::new();
     for (quota, amount) in demands {
         let sum = merged.entry(intern(names, &quota)).or_default();

@@ -13,9 +13,7 @@ pub struct NameIndex(Vec<(u64, u32)>);
 impl NameIndex {
     /// Indexes the names with these [hashes](Self::hash), in the order of the list.
     pub fn new(hashes: impl IntoIterator<Item = u64>) -> Self {
-        let mut places: Vec<(u64, u32)> = hashes.into_iter().zip(0..).collect();
-        places.sort_unstable();
-        Self(places)
+        Self(sorted(hashes.into_iter().zip(0..).collect()))
     }
 
     /// Indexes the names of tasks, in the order of the list; those that are numbers have no text to be
@@ -65,6 +63,33 @@ impl NameIndex {
     }
 }
 
+/// Sorts hashes with their places. Hashes are spread evenly, so their upper bits say about where each
+/// belongs: it is put there at once, and only neighbours are left to be compared.
+fn sorted(places: Vec<(u64, u32)>) -> Vec<(u64, u32)> {
+    let bits = places.len().next_power_of_two().trailing_zeros().max(1);
+    let bucket = |hash: u64| (hash >> (u64::BITS - bits)) as usize;
+    let mut next = vec![0_u32; (1 << bits) + 1];
+    for (hash, _) in &places {
+        next[bucket(*hash) + 1] += 1;
+    }
+    for at in 1..next.len() {
+        next[at] += next[at - 1];
+    }
+    let mut sorted = vec![(0, 0); places.len()];
+    for entry in places {
+        let place = &mut next[bucket(entry.0)];
+        sorted[*place as usize] = entry;
+        *place += 1;
+    }
+    // By now each number is the end of its bucket.
+    let mut start = 0;
+    for end in next.into_iter().map(|end| end as usize) {
+        sorted[start..end].sort_unstable();
+        start = end;
+    }
+    sorted
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,6 +99,19 @@ mod tests {
     /// Indexes the names, with so many different hashes.
     fn index(names: &[&str], hashes: u64) -> NameIndex {
         NameIndex::new(names.iter().map(|name| NameIndex::hash(name) % hashes))
+    }
+
+    #[test]
+    fn hashes_are_sorted_however_they_are_spread() {
+        for count in [0, 1, 2, 3, 64, 1_000] {
+            for spread in [|hash| hash, |hash| hash >> 60, |hash| hash >> 32, |_| u64::MAX] {
+                let hash = |n: u64| spread(NameIndex::hash(&n.to_string()));
+                let places: Vec<(u64, u32)> = (0..count).map(hash).zip(0..).collect();
+                let mut expected = places.clone();
+                expected.sort_unstable();
+                assert_eq!(sorted(places), expected);
+            }
+        }
     }
 
     #[test]

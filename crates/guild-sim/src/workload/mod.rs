@@ -264,17 +264,34 @@ impl Workload {
         work
     }
 
+    /// Returns the work of each role, as the graph that this seed has made of the workload expects it:
+    /// what a task takes need not be drawn again.
+    pub(crate) fn work_in(&self, seed: Seed, graph: &Graph) -> Vec<Duration> {
+        let mut work = vec![Duration::ZERO; self.roles.len()];
+        for (place, (task, spec)) in self.tasks.iter().zip(&graph.tasks).enumerate() {
+            let mut add = |role: usize, duration| work[role] = work[role].saturating_add(duration);
+            match task.map {
+                None => add(task.role, spec.options.expected),
+                Some(_) => self.drawn_of(seed, place).for_each(|(role, took)| add(role, took)),
+            }
+        }
+        work
+    }
+
     /// Returns the role and the duration of every task, those of maps included.
     fn drawn(&self, seed: Seed) -> impl Iterator<Item = (usize, Duration)> + '_ {
-        self.tasks.iter().enumerate().flat_map(move |(place, task)| {
-            let entity = place as u64;
-            let items = task.map.iter().flat_map(move |map| {
-                let drawn =
-                    move |item| (map.role, map.duration.draw(seed, entity, 1 + u64::from(item)));
-                (0..self.items(seed, place)).map(drawn)
-            });
-            std::iter::once((task.role, task.duration.draw(seed, entity, 0))).chain(items)
-        })
+        (0..self.tasks.len()).flat_map(move |place| self.drawn_of(seed, place))
+    }
+
+    /// Returns the role and the duration of a task and of each that it spawns.
+    fn drawn_of(&self, seed: Seed, place: usize) -> impl Iterator<Item = (usize, Duration)> + '_ {
+        let (task, entity) = (&self.tasks[place], place as u64);
+        let items = task.map.iter().flat_map(move |map| {
+            let drawn =
+                move |item| (map.role, map.duration.draw(seed, entity, 1 + u64::from(item)));
+            (0..self.items(seed, place)).map(drawn)
+        });
+        std::iter::once((task.role, task.duration.draw(seed, entity, 0))).chain(items)
     }
 
     /// Adds the tasks to a builder, their durations drawn by the seed, and builds the graph. The

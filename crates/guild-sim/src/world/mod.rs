@@ -112,7 +112,8 @@ pub struct World {
     disk: Option<Disk>,
     /// None only while one life gives way to the next.
     life: Option<Life>,
-    submitted: Vec<(RunName, Graph)>,
+    /// The runs, with the graphs by which another life goes on with them.
+    submitted: Vec<(RunName, Option<Graph>)>,
 }
 
 impl fmt::Debug for World {
@@ -144,10 +145,11 @@ impl World {
     pub fn submit(&mut self, graph: Graph) -> Result<RunName, WorldError> {
         let name = RunName(graph.name.as_str().into());
         let guild = self.guild().clone();
-        let submission = graph.clone();
-        self.block_on(async move { guild.submit(submission).await })?;
+        // A world in RAM has one life.
+        let again = self.disk.is_some().then(|| graph.clone());
+        self.block_on(async move { guild.submit(graph).await })?;
         if !self.submitted.iter().any(|(known, _)| *known == name) {
-            self.submitted.push((name.clone(), graph));
+            self.submitted.push((name.clone(), again));
         }
         Ok(name)
     }
@@ -269,7 +271,9 @@ impl World {
 
     fn begin(&mut self, now: Timestamp) -> Result<(), WorldError> {
         self.life = Some(Life::begin(&self.parts, &self.log, self.disk.as_ref(), now)?);
-        for (_, graph) in self.submitted.clone() {
+        for graph in
+            self.submitted.iter().filter_map(|(_, graph)| graph.clone()).collect::<Vec<_>>()
+        {
             let guild = self.guild().clone();
             self.block_on(async move { guild.submit(graph).await })?;
         }
