@@ -21,7 +21,7 @@ use crate::seeded::{self, Bug};
 use crate::store::{Durability, Reopen, Store, StoreError, WriteBatch};
 
 /// A smaller store is not worth a rewrite.
-const REWRITE_BYTES_MIN: u64 = 128 << 20;
+const REWRITE_BYTES_MIN: u64 = 256 << 20;
 /// Bytes on the disk for each byte of a row; beyond, the store is rewritten.
 const AMPLIFICATION_MAX: u64 = 4;
 /// The first and the longest pause before a store that failed is opened again.
@@ -73,13 +73,13 @@ pub(crate) struct Engine {
     /// How often a store that failed is opened again; a simulation decides that itself.
     reopens_max: u32,
     copy: Option<Copy>,
-    /// Size of the store when its rows were counted last.
-    counted_at_bytes: u64,
+    /// Size of the store when it was rewritten last, or should have been.
+    rewritten_at_bytes: u64,
 }
 
 impl Engine {
     pub(crate) fn new(store: Box<dyn Store>, level: Durability, reopens_max: u32) -> Self {
-        Self { store, level, reopens_max, copy: None, counted_at_bytes: 0 }
+        Self { store, level, reopens_max, copy: None, rewritten_at_bytes: 0 }
     }
 
     /// Makes a group durable at the level; `failed` hears of an error that may be overcome.
@@ -153,7 +153,7 @@ impl Engine {
 
     /// Gives up what is only for the sake of space.
     pub(crate) fn end_upkeep(&mut self) {
-        if let Some(Copy { target: Target::Rewrite(..) | Target::Count(_), .. }) = &self.copy {
+        if let Some(Copy { target: Target::Rewrite(..), .. }) = &self.copy {
             let path = self.store.path().to_owned();
             let (doing, message) = ("rewrite it", "the store is being closed".to_owned());
             self.end_copy(&StoreError::Io { path, doing, message });
@@ -216,15 +216,24 @@ impl Engine {
         }
     }
 
-    /// Counts the rows whenever the store has doubled in size.
+    /// Begins to rewrite a store that takes too much space, unless it was rewritten at half its size.
     fn watch_size(&mut self) {
-        if self.copy.is_some() {
+        let Some(live) = self.store.live_bytes().filter(|_| self.copy.is_none()) else {
+            return;
+        };
+        let size = self.store.stats().size_bytes;
+        let size_min = REWRITE_BYTES_MIN.max(2 * self.rewritten_at_bytes);
+        if size < size_min || size <= AMPLIFICATION_MAX * live {
             return;
         }
-        let size = self.store.stats().size_bytes;
-        if size >= REWRITE_BYTES_MIN.max(2 * self.counted_at_bytes) {
-            self.counted_at_bytes = size;
-            self.copy = Some(Copy::to(Target::Count(0)));
+        self.rewritten_at_bytes = size;
+        match self.store.sibling() {
+            Ok(Some(sibling)) => {
+                tracing::info!(live, size, "store is being rewritten");
+                self.copy = Some(Copy::to(Target::Rewrite(sibling, None)));
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "store could not be rewritten"),
         }
     }
 
@@ -241,17 +250,9 @@ impl Engine {
                 let pruned = checkpoint::prune(self.store.path());
                 reply.send(info.and_then(|info| pruned.map(|()| info)));
             }
-            Target::Count(live) => {
-                if self.store.stats().size_bytes > AMPLIFICATION_MAX * live
-                    && let Ok(Some(sibling)) = self.store.sibling()
-                {
-                    tracing::info!(live, size = self.counted_at_bytes, "store is being rewritten");
-                    self.copy = Some(Copy::to(Target::Rewrite(sibling, None)));
-                }
-            }
             Target::Rewrite(sibling, reply) => {
                 let result = self.replace(sibling);
-                self.counted_at_bytes = self.store.stats().size_bytes;
+                self.rewritten_at_bytes = self.store.stats().size_bytes;
                 match reply {
                     Some(reply) => reply.send(result),
                     None if result.is_err() => tracing::error!(?result, "rewrite failed"),

@@ -46,8 +46,6 @@ pub(super) struct Copy {
 pub(super) enum Target {
     Checkpoint(Box<Writer>, Reply<Result<CheckpointInfo, CheckpointError>>),
     Rewrite(Box<dyn Store>, Option<Reply<Result<(), StoreError>>>),
-    /// Only counts the bytes of all rows.
-    Count(u64),
 }
 
 impl Copy {
@@ -88,7 +86,6 @@ impl Copy {
                 // sled pays for each batch since the last flush.
                 sibling.sync(Durability::Process)?;
             }
-            Target::Count(bytes) => *bytes += slice.size_bytes() as u64,
         }
         Ok(is_last)
     }
@@ -114,7 +111,6 @@ impl Copy {
                 sibling.apply(&behind)?;
                 Ok(sibling.sync(Durability::Process)?)
             }
-            Target::Count(_) => Ok(()),
         }
     }
 }
@@ -136,6 +132,5 @@ pub(super) fn give_up(target: Target, error: CheckpointError) {
                 reply.send(Err(into_store_error(error)));
             }
         }
-        (Target::Count(_), error) => tracing::warn!(%error, "rows were not counted"),
     }
 }

@@ -20,15 +20,25 @@ const GATHERED_BYTES: RangeInclusive<usize> = 1 << 20..=32 << 20;
 /// More may not wait for an engine that is slower than its callers.
 const WAITING_BYTES_MAX: usize = 64 << 20;
 
-/// Stores the rows of batches in an engine, durably on return, together with their last number; returns
-/// how many bytes it has written.
-pub(super) type Storing = Box<dyn FnMut(&[&[u8]], u64) -> Result<usize, StoreError> + Send>;
+/// What an engine has stored.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stored {
+    /// Bytes that it has written for that.
+    pub(super) written_bytes: usize,
+    /// Bytes of all that it holds now.
+    pub(super) live_bytes: u64,
+}
+
+/// Stores the rows of batches in an engine, durably on return, together with their last number.
+pub(super) type Storing = Box<dyn FnMut(&[&[u8]], u64) -> Result<Stored, StoreError> + Send>;
 
 #[derive(Debug)]
 struct State {
     journal: Journal,
     /// The engine is given so much at once.
     gathered_bytes: usize,
+    /// Bytes of all that the engine holds; none: it has stored nothing yet.
+    live_bytes: Option<u64>,
     /// What the engine is about to store.
     storing: Option<Arc<Full>>,
     /// Whether somebody waits until the engine has everything.
@@ -88,6 +98,7 @@ impl WriteBehind {
         let state = Mutex::new(State {
             journal,
             gathered_bytes: *GATHERED_BYTES.start(),
+            live_bytes: None,
             storing: None,
             is_wanted: false,
             is_closing: false,
@@ -154,6 +165,11 @@ impl WriteBehind {
         Ok(read(&bodies))
     }
 
+    /// Returns the bytes of all that the engine holds, if it has stored anything yet.
+    pub(super) fn live_bytes(&self) -> Option<u64> {
+        self.shared.lock().live_bytes
+    }
+
     /// Returns when the engine has durably stored everything.
     ///
     /// # Errors
@@ -201,9 +217,10 @@ fn run(shared: &Shared, path: &Path, mut storing: Storing) {
         state.storing = None;
         let has_failed = result.is_err();
         match result {
-            Ok(written) => {
+            Ok(Stored { written_bytes, live_bytes }) => {
                 let (min, max) = GATHERED_BYTES.into_inner();
-                state.gathered_bytes = written.clamp(min, max);
+                state.gathered_bytes = written_bytes.clamp(min, max);
+                state.live_bytes = Some(live_bytes);
             }
             Err(error) => state.failure = Some(error),
         }
@@ -216,7 +233,7 @@ fn run(shared: &Shared, path: &Path, mut storing: Storing) {
 }
 
 /// Nothing reaches the engine that is not durable in the journal.
-fn store(path: &Path, storing: &mut Storing, full: &Full) -> Result<usize, StoreError> {
+fn store(path: &Path, storing: &mut Storing, full: &Full) -> Result<Stored, StoreError> {
     let synced = full.file.sync_data();
     synced.map_err(|error| StoreError::from_io(path, "sync the journal", &error))?;
     storing(&full.content.bodies(), full.number)

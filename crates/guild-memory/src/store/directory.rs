@@ -7,14 +7,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::{StoreError, journal, large};
+use super::{Store, StoreError, journal, large};
 
 const LOCK_FILE: &str = "guild.lock";
 const MARK_FILE: &str = "guild.used";
@@ -184,6 +185,26 @@ impl Directory {
         Ok(())
     }
 
+    /// Ends a store in whose place is another one, and removes what it had on the disk.
+    pub(super) fn leave(&self, old: Box<dyn Store>, current: &Path) -> Leaving {
+        let (directory, current) = (self.clone(), current.to_owned());
+        let end = move || {
+            if catch_unwind(AssertUnwindSafe(|| drop(old))).is_err() {
+                tracing::error!("a store whose rows are in another one panicked at its end");
+            }
+            if let Err(error) = directory.remove_strays(&current) {
+                tracing::error!(%error, "old data is left until the store is opened again");
+            }
+        };
+        match thread::Builder::new().name("guild-old-store".into()).spawn(end) {
+            Ok(thread) => Leaving(Some(thread)),
+            Err(error) => {
+                tracing::error!(%error, "no thread; old data is left until the store is opened again");
+                Leaving::default()
+            }
+        }
+    }
+
     /// Removes what an engine made of a store in which nothing was ever durable.
     pub(super) fn remove_unfinished(&self) -> Result<(), StoreError> {
         let io_error =
@@ -213,6 +234,25 @@ impl Directory {
             }
         }
         Ok(files)
+    }
+}
+
+/// A store that ends on a thread of its own: an engine takes its time, and commits go on meanwhile.
+#[derive(Debug, Default)]
+pub(super) struct Leaving(Option<JoinHandle<()>>);
+
+impl Leaving {
+    /// Returns when it has ended.
+    pub(super) fn wait(&mut self) {
+        if self.0.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that ends a store panicked");
+        }
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.wait();
     }
 }
 

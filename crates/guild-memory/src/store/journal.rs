@@ -17,7 +17,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -47,12 +46,14 @@ pub(super) struct Journal {
     durable: u64,
 }
 
-/// The batches of a file, as they are in it.
+/// The batches of a file.
 #[derive(Debug, Default)]
 pub(super) struct Content {
-    bytes: Vec<u8>,
-    /// Where the bodies that are not empty lie.
-    bodies: Vec<Range<usize>>,
+    /// Those that are not empty, with their headers. Each has memory of its own: one piece of many MiB
+    /// would be moved as it grows, and a commit would wait for that.
+    frames: Vec<Vec<u8>>,
+    /// Where the next one begins.
+    end: u64,
     rows_bytes: usize,
 }
 
@@ -130,15 +131,13 @@ impl Journal {
 
     fn write(&mut self, body: &[u8]) -> io::Result<&Arc<File>> {
         let (file, content) = (&self.files[self.active], &mut self.content);
-        let from = content.bytes.len();
-        content.bytes.extend_from_slice(&header(self.salt, self.next, self.durable, body));
-        content.bytes.extend_from_slice(body);
-        if let Err(error) = file.write_all_at(&content.bytes[from..], from as u64) {
-            content.bytes.truncate(from);
-            return Err(error);
-        }
+        let mut frame = Vec::with_capacity(HEADER_BYTES + body.len());
+        frame.extend_from_slice(&header(self.salt, self.next, self.durable, body));
+        frame.extend_from_slice(body);
+        file.write_all_at(&frame, content.end)?;
+        content.end += frame.len() as u64;
         if !body.is_empty() {
-            content.bodies.push(from + HEADER_BYTES..content.bytes.len());
+            content.frames.push(frame);
             content.rows_bytes += body.len();
         }
         self.next += 1;
@@ -166,7 +165,7 @@ impl Journal {
 impl Content {
     /// Returns the rows of each batch, in order, as [`super::Rows`] reads them.
     pub(super) fn bodies(&self) -> Vec<&[u8]> {
-        self.bodies.iter().map(|body| &self.bytes[body.clone()]).collect()
+        self.frames.iter().map(|frame| &frame[HEADER_BYTES..]).collect()
     }
 }
 

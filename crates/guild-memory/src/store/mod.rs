@@ -254,16 +254,22 @@ pub trait Store: fmt::Debug + Send + 'static {
         None
     }
 
+    /// Returns the bytes of what is stored, which a copy of it would take; none: they are not known.
+    fn live_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// Opens an empty store beside this one, for a copy of its rows; none: the engine has no use
     /// for that. A sibling that does not take over leaves no trace at the next start.
     ///
     /// # Errors
     /// The engine cannot make it.
-    fn sibling(&self) -> Result<Option<Box<dyn Store>>, StoreError> {
+    fn sibling(&mut self) -> Result<Option<Box<dyn Store>>, StoreError> {
         Ok(None)
     }
 
-    /// Takes the place of `old`, whose sibling this is: a crash leaves the one or the other.
+    /// Takes the place of `old`, whose sibling this is: a crash leaves the one or the other. What `old`
+    /// had on the disk is gone when this store is dropped, at the latest.
     ///
     /// # Errors
     /// The engine cannot write; which of them has the place is unknown.

@@ -195,13 +195,31 @@ fn is_behind(key: &[u8], to: Bound<&[u8]>) -> bool {
     }
 }
 
-/// Makes changes, which are in ascending order of distinct keys; returns the bytes of the pages that were
-/// written for them.
+/// What a change did to pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Exchanged {
+    /// Bytes of the pages that were written.
+    pub(super) written: usize,
+    /// Bytes of those in whose place they are, and of those that were dropped.
+    pub(super) replaced: usize,
+}
+
+/// Returns the bytes of all pages.
+pub(super) fn size_bytes<P: Pages>(pages: &P) -> Result<u64, P::Error> {
+    let (mut bytes, mut page) = (0, pages.at(&[])?);
+    while let Some((key, rows)) = page {
+        bytes += rows.as_ref().len() as u64;
+        page = pages.after(key.as_ref())?;
+    }
+    Ok(bytes)
+}
+
+/// Makes changes, which are in ascending order of distinct keys.
 pub(super) fn store<P: Pages>(
     pages: &mut P,
     mut changes: &[Change<'_>],
-) -> Result<usize, P::Error> {
-    let (mut rows, mut written) = (Vec::new(), 0);
+) -> Result<Exchanged, P::Error> {
+    let (mut rows, mut exchanged) = (Vec::new(), Exchanged::default());
     while let Some((first, _)) = changes.first() {
         rows.clear();
         let found = pages.at(first)?;
@@ -209,11 +227,13 @@ pub(super) fn store<P: Pages>(
         let page = found.as_ref().map_or(&[][..], |(_, page)| page.as_ref());
         let key = found.as_ref().map_or(&[][..], |(key, _)| key.as_ref());
         let mut next = pages.after(key)?;
+        let mut replaced = page.len();
         changes = change(page, end_of(&next), changes, &mut rows)?;
         while rows.len() < BYTES_MIN
             && let Some((key, page)) = next
         {
             next = pages.after(key.as_ref())?;
+            replaced += page.as_ref().len();
             changes = change(page.as_ref(), end_of(&next), changes, &mut rows)?;
             dropped.push(key);
         }
@@ -221,9 +241,10 @@ pub(super) fn store<P: Pages>(
             continue;
         }
         replace(pages, key, &rows, &dropped)?;
-        written += rows.len();
+        exchanged.written += rows.len();
+        exchanged.replaced += replaced;
     }
-    Ok(written)
+    Ok(exchanged)
 }
 
 /// Writes rows in the place of a page and of those behind it, whose keys are `dropped`.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableTable, TableDefinition};
 
-use super::directory::{Directory, REDB_FILE};
+use super::directory::{Directory, Leaving, REDB_FILE};
 use super::ram::is_empty;
 use super::{
     Durability, LargeValues, Reopen, Store, StoreError, StoreStats, Visit, WriteBatch, caught,
@@ -25,7 +25,10 @@ pub struct RedbStore {
     db: Database,
     place: PathBuf,
     stats: StoreStats,
+    /// Bytes of all keys and values.
+    live_bytes: u64,
     is_marked: bool,
+    leaving: Leaving,
     /// Last field: unlocked after redb has let go.
     directory: Directory,
 }
@@ -60,8 +63,7 @@ impl RedbStore {
             }
             opened => opened?,
         };
-        let mut store = Self { db, place, stats: StoreStats::default(), is_marked, directory };
-        store.make_table()?;
+        let store = Self::with(db, place, is_marked, directory)?;
         if is_marked && store.has_no_row()? {
             let what = "rows were stored here, and the data file holds none of them";
             return Err(StoreError::corrupt(store.directory.path(), what));
@@ -75,19 +77,29 @@ impl RedbStore {
     /// Opens an empty store at another place of a directory than the current one.
     pub(super) fn open_at(directory: Directory, place: PathBuf) -> Result<Self, StoreError> {
         let db = open_redb(directory.path(), &place)?;
-        let stats = StoreStats::default();
-        let mut store = Self { db, place, stats, is_marked: true, directory };
-        store.make_table()?;
-        Ok(store)
+        Self::with(db, place, true, directory)
     }
 
-    /// Reading a table that was never written is an error, so it is made at once.
-    fn make_table(&mut self) -> Result<(), StoreError> {
-        self.guarded("make the table", || {
-            let transaction = self.db.begin_write()?;
+    fn with(
+        db: Database,
+        place: PathBuf,
+        is_marked: bool,
+        directory: Directory,
+    ) -> Result<Self, StoreError> {
+        let live_bytes = caught(directory.path(), "read rows", typed, || {
+            // Reading a table that was never written is an error, so it is made at once.
+            let transaction = db.begin_write()?;
             transaction.open_table(ROWS)?;
-            Ok(transaction.commit()?)
-        })
+            transaction.commit()?;
+            let mut bytes = 0;
+            for row in db.begin_read()?.open_table(ROWS)?.iter()? {
+                let (key, value) = row?;
+                bytes += size_bytes(key.value(), value.value());
+            }
+            Ok(bytes)
+        })?;
+        let (stats, leaving) = (StoreStats::default(), Leaving::default());
+        Ok(Self { db, place, stats, live_bytes, is_marked, leaving, directory })
     }
 
     fn has_no_row(&self) -> Result<bool, StoreError> {
@@ -140,19 +152,23 @@ impl Store for RedbStore {
     }
 
     fn apply(&mut self, batch: &WriteBatch) -> Result<(), StoreError> {
+        let mut live_bytes = self.live_bytes;
         self.guarded("write rows", || {
             let mut transaction = self.db.begin_write()?;
             transaction.set_durability(redb::Durability::None);
             let mut rows = transaction.open_table(ROWS)?;
             for (key, value) in batch.rows() {
-                match value {
+                let replaced = match value {
                     Some(value) => rows.insert(key, value)?,
                     None => rows.remove(key)?,
                 };
+                live_bytes += value.map_or(0, |value| size_bytes(key, value));
+                live_bytes -= replaced.map_or(0, |old| size_bytes(key, old.value()));
             }
             drop(rows);
             Ok(transaction.commit()?)
         })?;
+        self.live_bytes = live_bytes;
         self.stats.batches += 1;
         Ok(())
     }
@@ -183,12 +199,17 @@ impl Store for RedbStore {
         StoreStats { size_bytes, ..self.stats }
     }
 
+    fn live_bytes(&self) -> Option<u64> {
+        Some(self.live_bytes)
+    }
+
     fn reopen(&self) -> Option<Reopen> {
         let directory = self.directory.clone();
         Some(Box::new(move || Ok(Box::new(Self::open_in(directory.clone())?))))
     }
 
-    fn sibling(&self) -> Result<Option<Box<dyn Store>>, StoreError> {
+    fn sibling(&mut self) -> Result<Option<Box<dyn Store>>, StoreError> {
+        self.leaving.wait();
         let place = self.directory.new_place()?;
         Ok(Some(Box::new(Self::open_at(self.directory.clone(), place)?)))
     }
@@ -196,13 +217,17 @@ impl Store for RedbStore {
     fn take_over(&mut self, old: Box<dyn Store>) -> Result<(), StoreError> {
         self.sync(Durability::Disk)?;
         self.directory.switch_to(&self.place)?;
-        drop(old);
-        self.directory.remove_strays(&self.place)
+        self.leaving = self.directory.leave(old, &self.place);
+        Ok(())
     }
 
     fn close(mut self: Box<Self>) -> Result<(), StoreError> {
         self.sync(Durability::Disk)
     }
+}
+
+fn size_bytes(key: &[u8], value: &[u8]) -> u64 {
+    (key.len() + value.len()) as u64
 }
 
 fn open_redb(path: &Path, place: &Path) -> Result<Database, StoreError> {

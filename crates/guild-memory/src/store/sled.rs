@@ -14,10 +14,10 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use super::behind::{Storing, WriteBehind};
-use super::directory::{Directory, LOCK_RETRY};
+use super::behind::{Stored, Storing, WriteBehind};
+use super::directory::{Directory, LOCK_RETRY, Leaving};
 use super::journal::Journal;
-use super::page::{self, Pages, newest};
+use super::page::{self, Exchanged, Pages, newest};
 use super::{
     Durability, LargeValues, Reopen, Rows, Store, StoreError, StoreStats, Visit, WriteBatch, caught,
 };
@@ -59,6 +59,7 @@ pub struct SledStore {
     has_rows: bool,
     /// Whether the directory says that rows were stored here.
     is_marked: bool,
+    leaving: Leaving,
     /// Last field: unlocked after sled has let go.
     directory: Directory,
 }
@@ -147,11 +148,14 @@ impl SledStore {
             }
         };
         let (journal, found) = Journal::open(path, &place, salt, stored, has_journal)?;
-        let mut storing = storing(path.to_owned(), pages.clone(), tree, &data)?;
+        let written = data
+            .try_clone()
+            .map_err(|error| StoreError::from_io(path, "open the data file", &error))?;
+        let mut trees = Trees { pages: pages.clone(), journal: tree, data: written };
         // Also when there is nothing to store: what a killed process gave sled is only now made
         // durable, and the journal is about to be written anew.
-        storing(&[&found.rows], found.number)?;
-        let behind = WriteBehind::start(path, journal, storing)?;
+        trees.store(path, &[&found.rows], found.number)?;
+        let behind = WriteBehind::start(path, journal, storing(path.to_owned(), trees))?;
         let stats = StoreStats::default();
         Ok(Self {
             behind,
@@ -162,6 +166,7 @@ impl SledStore {
             stats,
             has_rows: false,
             is_marked,
+            leaving: Leaving::default(),
             directory,
         })
     }
@@ -235,12 +240,17 @@ impl Store for SledStore {
         StoreStats { size_bytes, ..self.stats }
     }
 
+    fn live_bytes(&self) -> Option<u64> {
+        self.behind.live_bytes()
+    }
+
     fn reopen(&self) -> Option<Reopen> {
         let directory = self.directory.clone();
         Some(Box::new(move || Ok(Box::new(Self::open_in(directory.clone())?))))
     }
 
-    fn sibling(&self) -> Result<Option<Box<dyn Store>>, StoreError> {
+    fn sibling(&mut self) -> Result<Option<Box<dyn Store>>, StoreError> {
+        self.leaving.wait();
         let place = self.directory.new_place()?;
         Ok(Some(Box::new(Self::open_at(self.directory.clone(), place)?)))
     }
@@ -248,8 +258,8 @@ impl Store for SledStore {
     fn take_over(&mut self, old: Box<dyn Store>) -> Result<(), StoreError> {
         self.sync(Durability::Disk)?;
         self.directory.switch_to(&self.place)?;
-        drop(old);
-        self.directory.remove_strays(&self.place)
+        self.leaving = self.directory.leave(old, &self.place);
+        Ok(())
     }
 
     fn close(mut self: Box<Self>) -> Result<(), StoreError> {
@@ -316,31 +326,51 @@ fn number(path: &Path, tree: &sled::Tree, key: &[u8]) -> Result<Option<u64>, Sto
     Ok(number.and_then(|number| number.as_ref().try_into().ok()).map(u64::from_be_bytes))
 }
 
-/// Returns what stores rows of the journal, and then how far the journal is stored: after a crash in
-/// between all of them are stored once more.
-fn storing(
-    path: PathBuf,
-    mut pages: sled::Tree,
-    tree: sled::Tree,
-    data: &File,
-) -> Result<Storing, StoreError> {
-    let data = data
-        .try_clone()
-        .map_err(|error| StoreError::from_io(&path, "open the data file", &error))?;
-    Ok(Box::new(move |batches, number| {
-        let written = caught(&path, "write rows", typed, || {
+/// Returns what stores rows of the journal.
+fn storing(path: PathBuf, mut trees: Trees) -> Storing {
+    let mut live_bytes = None;
+    Box::new(move |batches, number| {
+        let Exchanged { written, replaced } = trees.store(&path, batches, number)?;
+        let now = match live_bytes {
+            // A page that is written anew after a crash replaces what was there before.
+            Some(before) => before + written as u64 - replaced as u64,
+            None => caught(&path, "read rows", typed, || page::size_bytes(&trees.pages))?,
+        };
+        live_bytes = Some(now);
+        Ok(Stored { written_bytes: written, live_bytes: now })
+    })
+}
+
+/// What the thread of the store writes to.
+struct Trees {
+    pages: sled::Tree,
+    journal: sled::Tree,
+    /// The file of both.
+    data: File,
+}
+
+impl Trees {
+    /// Stores rows of the journal, and then how far the journal is stored: after a crash in between all of
+    /// them are stored once more.
+    fn store(
+        &mut self,
+        path: &Path,
+        batches: &[&[u8]],
+        number: u64,
+    ) -> Result<Exchanged, StoreError> {
+        let exchanged = caught(path, "write rows", typed, || {
             // Each page by itself, because a batch of sled keeps all that it replaces in RAM until its
             // end. The journal makes them whole, and sled keeps their order.
             let changes = newest(batches.iter().flat_map(|rows| Rows(rows)));
-            let written = page::store(&mut pages, &changes)?;
-            tree.insert(STORED, &number.to_be_bytes())?;
-            tree.flush()?;
-            Ok(written)
+            let exchanged = page::store(&mut self.pages, &changes)?;
+            self.journal.insert(STORED, &number.to_be_bytes())?;
+            self.journal.flush()?;
+            Ok(exchanged)
         })?;
-        let synced = data.sync_data();
-        synced.map_err(|error| StoreError::from_io(&path, "sync the data file", &error))?;
-        Ok(written)
-    }))
+        let synced = self.data.sync_data();
+        synced.map_err(|error| StoreError::from_io(path, "sync the data file", &error))?;
+        Ok(exchanged)
+    }
 }
 
 /// Refuses rows that an older program has put into sled's own tree.
