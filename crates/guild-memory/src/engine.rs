@@ -337,3 +337,6 @@ fn abandon(store: Box<dyn Store>) {
         tracing::warn!("store panicked when it was dropped after a failure");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -287,6 +287,10 @@ impl Pages for sled::Tree {
     fn remove(&mut self, key: &[u8]) -> sled::Result<()> {
         sled::Tree::remove(self, key).map(drop)
     }
+
+    fn flush(&mut self) -> sled::Result<()> {
+        sled::Tree::flush(self).map(drop)
+    }
 }
 
 /// Visits the first rows of a range as they are after batches of changes; returns where the others begin,

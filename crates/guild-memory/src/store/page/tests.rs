@@ -16,6 +16,8 @@ struct Shelf {
     /// Writes until the crash.
     left: Option<usize>,
     writes: Vec<Write>,
+    /// How many writes there were at each flush.
+    flushes: Vec<usize>,
 }
 
 /// A page and its new rows, or none where it is dropped.
@@ -64,6 +66,11 @@ impl Pages for Shelf {
     fn remove(&mut self, key: &[u8]) -> io::Result<()> {
         self.write(key, None)
     }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.flushes.push(self.writes.len());
+        Ok(())
+    }
 }
 
 /// Pages that are written to while they are read: before each look at them come some of the writes.
@@ -110,6 +117,10 @@ impl Pages for Moving {
     fn remove(&mut self, _: &[u8]) -> io::Result<()> {
         unreachable!("it is read")
     }
+
+    fn flush(&mut self) -> io::Result<()> {
+        unreachable!("it is read")
+    }
 }
 
 fn all(shelf: &Shelf) -> Map {
@@ -145,8 +156,8 @@ fn with<T>(changes: &Changes, work: impl FnOnce(&[Change<'_>]) -> T) -> T {
     work(&changes.collect::<Vec<_>>())
 }
 
-fn store_all(shelf: &mut Shelf, changes: &Changes) -> io::Result<()> {
-    with(changes, |changes| store(shelf, changes).map(drop))
+fn store_all(shelf: &mut Shelf, changes: &Changes) -> io::Result<Exchanged> {
+    with(changes, |changes| store(shelf, changes))
 }
 
 fn apply(model: &mut Map, changes: &Changes) {
@@ -191,7 +202,9 @@ proptest! {
         for changes in &batches {
             apply(&mut model, changes);
             prop_assert_eq!(all_after(&shelf, changes), model.clone());
-            store_all(&mut shelf, changes).unwrap();
+            let before = size_bytes(&shelf).unwrap();
+            let Exchanged { written, replaced } = store_all(&mut shelf, changes).unwrap();
+            prop_assert_eq!(before + written as u64, size_bytes(&shelf).unwrap() + replaced as u64);
             prop_assert_eq!(all(&shelf), model.clone());
             check_pages(&shelf);
         }
@@ -285,6 +298,22 @@ fn pages_are_split_joined_and_emptied() {
     assert_eq!((all(&shelf).len(), shelf.pages.len()), (7, 4));
     store_all(&mut shelf, &rows(None)).unwrap();
     assert!(all(&shelf).is_empty() && shelf.pages.len() == 1);
+}
+
+#[test]
+fn what_is_written_is_sent_to_the_disk_on_the_way() {
+    let mut shelf = Shelf::default();
+    let pages = 3 * FLUSH_BYTES / CUT_AT_BYTES;
+    let key = |number: usize| number.to_be_bytes().to_vec();
+    store_all(&mut shelf, &(0..pages).map(|number| (key(number), Some(CUT_AT_BYTES))).collect())
+        .unwrap();
+    store_all(
+        &mut shelf,
+        &(0..pages).map(|number| (key(number), Some(CUT_AT_BYTES - 1))).collect(),
+    )
+    .unwrap();
+    let writes = shelf.flushes.windows(2).map(|pair| pair[1] - pair[0]).max();
+    assert!(writes <= Some(FLUSH_BYTES / CUT_AT_BYTES), "{:?}", shelf.flushes);
 }
 
 /// The first page is read, then joined with the second one, which is dropped, and then the next is looked for.
