@@ -37,10 +37,10 @@ struct Recent {
 
 impl EventLog {
     /// Returns a log that keeps this many records, with those of before.
-    pub(crate) fn new(records_max: usize, before: Vec<EventRecord>) -> Self {
+    pub(crate) fn new(records_max: usize, mut before: Vec<EventRecord>) -> Self {
         let seq = before.last().map_or(0, |record| record.seq);
         let mut recent = Recent { records: VecDeque::new(), records_max };
-        recent.extend(before);
+        recent.extend(&mut before);
         let last = Signal::new(Last { seq, closed: false });
         Self(Arc::new(Shared { recent: Mutex::new(recent), last }))
     }
@@ -50,7 +50,7 @@ impl EventLog {
         let Some(seq) = records.last().map(|record| record.seq) else {
             return;
         };
-        self.recent().extend(records.drain(..));
+        self.recent().extend(records);
         self.0.last.change(|last| {
             last.seq = seq;
             true
@@ -86,8 +86,12 @@ impl EventLog {
 }
 
 impl Recent {
-    fn extend(&mut self, records: impl IntoIterator<Item = EventRecord>) {
-        self.records.extend(records);
+    /// Adds records; none are left.
+    fn extend(&mut self, records: &mut Vec<EventRecord>) {
+        // What would leave at once does not come in.
+        let passed = records.len().saturating_sub(self.records_max);
+        records.drain(..passed);
+        self.records.extend(records.drain(..));
         let excess = self.records.len().saturating_sub(self.records_max);
         self.records.drain(..excess);
     }

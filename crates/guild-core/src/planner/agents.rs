@@ -1,12 +1,12 @@
 //! The agents of a role: who is free, who has a lease, who is down.
 
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::id::{FencingToken, Incarnation, TaskId};
 use crate::time::Timestamp;
 
-use super::dispatch::ReadyTask;
+use super::ready::ReadyQueue;
 
 /// The agents and the ready tasks of one role.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(super) struct RolePool {
     pub(super) idle_count: usize,
     /// Agents that are up, idle or busy.
     pub(super) live_count: usize,
-    pub(super) ready: BinaryHeap<ReadyTask>,
+    pub(super) ready: ReadyQueue,
     pub(super) dirty: bool,
     /// Whether no agent will come back by itself.
     pub(super) is_lost: bool,
@@ -65,7 +65,7 @@ impl RolePool {
             idle: VecDeque::with_capacity(agents as usize),
             idle_count: 0,
             live_count: 0,
-            ready: BinaryHeap::new(),
+            ready: ReadyQueue::default(),
             dirty: false,
             is_lost: false,
         }

@@ -12,6 +12,7 @@ use crate::quota::{Quota, QuotaSpec};
 use crate::time::Timestamp;
 
 use super::agents::{AgentState, Lease};
+use super::ready::{ReadyTask, URGENT};
 use super::run::{Holder, Status};
 use super::{Command, Decisions, Planner, Timer};
 
@@ -26,38 +27,6 @@ pub enum ReadyOrder {
     Fifo,
     /// Any, drawn by the seed of the guild.
     Random,
-}
-
-/// A task in a ready heap: higher priority first, then the higher rank, then the drawn tie, then
-/// the older.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ReadyTask {
-    /// Priority, rank and tie, as a heap compares little else: the upper half first.
-    order: [u64; 2],
-    task: Reverse<TaskId>,
-}
-
-/// The rank of a task that others wait for; no other has it.
-const URGENT: u64 = u64::MAX;
-
-impl ReadyTask {
-    /// Returns the entry of a task; the tie is 0 unless ties are shuffled.
-    fn new(priority: i32, rank: u64, tie: u32, task: TaskId) -> Self {
-        // With its sign turned, a priority is ordered as a number without sign.
-        let priority = priority.cast_unsigned() ^ 1 << 31;
-        let upper = u64::from(priority) << 32 | rank >> 32;
-        let lower = rank << 32 | u64::from(tie);
-        Self { order: [upper, lower], task: Reverse(task) }
-    }
-
-    fn task(&self) -> TaskId {
-        self.task.0
-    }
-
-    fn is_urgent(&self) -> bool {
-        let [upper, lower] = self.order;
-        upper << 32 | lower >> 32 == URGENT
-    }
 }
 
 /// A quota and the tasks that wait for it.
@@ -76,7 +45,7 @@ impl QuotaPool {
 }
 
 impl Planner {
-    /// Puts a task into the ready heap of its role.
+    /// Puts a task into the ready queue of its role.
     pub(super) fn make_ready(&mut self, task: TaskId, out: &mut Decisions) {
         self.made_ready += 1;
         let place = self.made_ready;
@@ -152,7 +121,7 @@ impl Planner {
         // Tasks whose only idle agent is the one that has just failed them.
         let mut set_aside = Vec::new();
         while self.roles[role].idle_count > 0 {
-            let Some(entry) = self.roles[role].ready.peek().copied() else {
+            let Some(entry) = self.roles[role].ready.peek() else {
                 break;
             };
             let task = entry.task();
@@ -173,7 +142,7 @@ impl Planner {
                 None => set_aside.push(entry),
             }
         }
-        self.roles[role].ready.extend(set_aside);
+        set_aside.into_iter().for_each(|entry| self.roles[role].ready.push(entry));
     }
 
     /// Fails what is ready for a role that has lost all its agents; what becomes ready later meets
@@ -346,31 +315,4 @@ impl Planner {
 fn quota_changed(place: usize, quota: &Quota, now: Timestamp) -> Event {
     let id = QuotaId(u16::try_from(place).unwrap_or(u16::MAX));
     Event::QuotaChanged { quota: id, in_use: quota.in_use(now), limit: quota.limit() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::{RunId, TaskIndex};
-
-    #[test]
-    fn ready_tasks_are_ordered_by_priority_rank_tie_and_age() {
-        let entry = |priority, rank, tie, index| {
-            let task = TaskId { run: RunId(0), index: TaskIndex(index) };
-            ReadyTask::new(priority, rank, tie, task)
-        };
-        let ascending = [
-            entry(i32::MIN, u64::MAX - 1, 9, 0),
-            entry(-1, u64::MAX - 1, u32::MAX, 0),
-            entry(0, 0, u32::MAX, 0),
-            entry(0, 1, 0, 7),
-            entry(0, 1, 0, 6),
-            entry(0, 1, 1, 8),
-            entry(1, 0, 0, 9),
-            entry(i32::MAX, URGENT, 0, 9),
-        ];
-
-        assert!(ascending.is_sorted());
-        assert_eq!(ascending.map(|entry| entry.is_urgent()).iter().filter(|is| **is).count(), 1);
-    }
 }

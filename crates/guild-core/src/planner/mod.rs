@@ -19,6 +19,7 @@ mod attempt;
 mod census;
 mod dispatch;
 mod input;
+mod ready;
 mod restore;
 mod run;
 mod scope;
