@@ -44,7 +44,7 @@ pub struct Limits {
     /// Completions that wait for the memory at once. Beyond: no further task is assigned.
     pub commits_in_flight_max: usize,
     /// Messages that wait for one agent: its assignment, a revocation, orders of its supervisor.
-    /// Beyond: an assignment is given back and its task goes elsewhere; orders wait for room.
+    /// Beyond: an assignment is given back and its task goes elsewhere; orders find room always.
     pub mailbox_messages_max: usize,
     /// Requests from outside (submissions, transactions) that wait for the memory. Beyond: `Busy`.
     pub requests_waiting_max: usize,

@@ -8,7 +8,8 @@ use guild_core::time::Timestamp;
 
 use crate::agent::Factory;
 use crate::context::Surroundings;
-use crate::host::{AgentHost, HostAddr, HostShared, Hosts, host_channel};
+use crate::host::{AgentHost, HostAddr, HostInbox, HostShared, Hosts, host_mailbox};
+use crate::message::HostMessage;
 use crate::threads::{Place, Threads};
 
 /// All agents, where they live, and where they are reached.
@@ -16,7 +17,6 @@ pub(crate) struct Fleet {
     pub(crate) hosts: Hosts,
     pub(crate) threads: Threads,
     roles: BTreeMap<RoleId, Housing>,
-    mailbox_messages_max: usize,
 }
 
 /// What the agents of a role share, and where each lives.
@@ -26,14 +26,16 @@ struct Housing {
 }
 
 /// Agents that are to be spawned on one thread.
-type Movers = BTreeMap<Place, Vec<(AgentId, Receiver)>>;
-type Receiver = actix::dev::channel::AddressReceiver<AgentHost>;
+type Movers = BTreeMap<Place, Vec<(AgentId, HostInbox)>>;
+
+/// Agents that are spawned on a thread before the first of them are polled: a hundred thousand at once
+/// would need a queue of a megabyte, and those that live there already would wait for all of them.
+const SPAWNED_AT_ONCE: u32 = 256;
 
 impl Fleet {
     /// Returns a fleet without agents.
-    pub(crate) fn new(threads: Threads, roles: usize, mailbox_messages_max: usize) -> Self {
-        let (hosts, roles) = (Hosts::of_roles(roles), BTreeMap::new());
-        Self { hosts, threads, roles, mailbox_messages_max }
+    pub(crate) fn new(threads: Threads, roles: usize) -> Self {
+        Self { hosts: Hosts::of_roles(roles), threads, roles: BTreeMap::new() }
     }
 
     /// Spawns the agents of a role, spread over its threads. They begin their first life at once, or
@@ -56,10 +58,10 @@ impl Fleet {
         for index in 0..agents {
             let agent = AgentId { role, index };
             let place = self.threads.place(&mut places, agent, None);
-            let (host, receiver) = host_channel(self.mailbox_messages_max);
+            let (host, inbox) = host_mailbox();
             self.hosts.add(role, host);
             housing.places.push(place);
-            movers.entry(place).or_default().push((agent, receiver));
+            movers.entry(place).or_default().push((agent, inbox));
         }
         self.roles.insert(role, housing);
         self.move_in(&shared, movers, first);
@@ -80,9 +82,12 @@ impl Fleet {
                 }
                 let agent = AgentId { role: *role, index };
                 *place = self.threads.place(&mut places, agent, Some(hung));
-                let (host, receiver) = host_channel(self.mailbox_messages_max);
-                self.hosts.set(agent, host);
-                movers.entry(*place).or_default().push((agent, receiver));
+                let (host, inbox) = host_mailbox();
+                if let Some(left) = self.hosts.set(agent, host) {
+                    // It ends with its thread's fence, should that ever look at it again.
+                    left.order(HostMessage::Retire);
+                }
+                movers.entry(*place).or_default().push((agent, inbox));
                 moved.push(agent);
             }
             moves.push((Arc::clone(&housing.shared), movers));
@@ -100,19 +105,29 @@ impl Fleet {
         let place = housing.places.get_mut(agent.index as usize)?;
         let moved = self.threads.move_on(now, agent, (*place)?)?;
         *place = Some(moved);
-        let (host, receiver) = host_channel(self.mailbox_messages_max);
+        let (host, inbox) = host_mailbox();
         let left = self.hosts.set(agent, host)?;
         let shared = Arc::clone(&housing.shared);
-        self.move_in(&shared, Movers::from([(Some(moved), vec![(agent, receiver)])]), None);
+        self.move_in(&shared, Movers::from([(Some(moved), vec![(agent, inbox)])]), None);
         Some(left)
     }
 
     fn move_in(&self, shared: &Arc<HostShared>, movers: Movers, first: Option<Incarnation>) {
         for (place, crew) in movers {
             let shared = Arc::clone(shared);
-            self.threads.spawn(place, move || {
-                for (agent, receiver) in crew {
-                    AgentHost::spawn(agent, first, Arc::clone(&shared), receiver);
+            let spawn = move |(agent, inbox)| {
+                AgentHost::spawn(agent, first, Arc::clone(&shared), inbox);
+            };
+            let Some(place) = place else {
+                crew.into_iter().for_each(spawn);
+                continue;
+            };
+            self.threads.spawn(place, async move {
+                for (number, mover) in (1..).zip(crew) {
+                    spawn(mover);
+                    if number % SPAWNED_AT_ONCE == 0 {
+                        tokio::task::yield_now().await;
+                    }
                 }
             });
         }

@@ -79,6 +79,11 @@ impl<C: Cell, F> Guard<C, F> {
         Self { agent: Some(agent), ..Self::new(cell, on_crash) }
     }
 
+    /// Returns the cell, unless it has ended.
+    pub(crate) fn cell(&mut self) -> Option<&mut C> {
+        self.cell.as_mut()
+    }
+
     fn end(&mut self) -> Poll<()> {
         if let Some(mut cell) = self.cell.take() {
             cell.terminate();

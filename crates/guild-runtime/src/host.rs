@@ -7,23 +7,20 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context as Poller, Waker};
+use std::task::{Context as Poller, Poll, Waker};
 
-use actix::dev::channel::AddressReceiver;
-use actix::prelude::SendError;
-use actix::{Actor, ActorContext, Addr, Handler, Message};
 use futures_util::future::LocalBoxFuture;
 use guild_core::event::Cause;
-use guild_core::id::{AgentId, Incarnation, RoleId};
+use guild_core::id::{AgentId, FencingToken, Incarnation, RoleId};
 use tokio::sync::oneshot;
 
 mod attempt;
-mod cell;
 mod household;
+mod mailbox;
 mod slot;
 
-use cell::{HostCell, HostContext};
 use household::Household;
+pub(crate) use mailbox::{HostAddr, HostInbox, Undelivered, host_mailbox};
 use slot::{Interruption, Revoked, Revoker, Struck};
 pub(crate) use slot::{Running, Slot};
 
@@ -31,9 +28,9 @@ use crate::agent::{Behaviour, Factory};
 use crate::context::{Subject, Surroundings};
 use crate::failure::Failure;
 use crate::fault::{Fault, Site};
-use crate::guard::{Guard, Verdict};
+use crate::guard::{Cell, Guard, Verdict};
 use crate::life::Life;
-use crate::message::{Assign, Blow, Ended, Retire, Revive, Revoke, Stop, SupervisorMessage};
+use crate::message::{Assign, Ended, HostMessage, Revive, Revoke, SupervisorMessage};
 use crate::panics::{PanicReport, caught};
 
 /// What all hosts of a role share.
@@ -45,6 +42,13 @@ pub(crate) struct HostShared {
 /// The actor that houses an agent.
 pub(crate) struct AgentHost {
     slot: Rc<Slot>,
+    inbox: HostInbox,
+    /// The life to begin at the next poll.
+    next: Option<Revive>,
+    /// The newest token that was taken; an assignment with the same one is a copy.
+    taken: FencingToken,
+    /// An attempt that has been taken on, until its household polls it.
+    begun: Option<LocalBoxFuture<'static, ()>>,
 }
 
 impl AgentHost {
@@ -54,14 +58,41 @@ impl AgentHost {
         agent: AgentId,
         first: Option<Incarnation>,
         shared: Arc<HostShared>,
-        receiver: AddressReceiver<Self>,
+        inbox: HostInbox,
     ) {
-        let first = first.map(|incarnation| Revive { incarnation, probe: false });
-        let slot = Slot::new(agent, first, shared);
-        let (host, at_home) = (Self { slot: Rc::clone(&slot) }, Rc::clone(&slot));
+        let next = first.map(|incarnation| Revive { incarnation, probe: false });
+        let slot = Slot::new(agent, shared);
+        let (taken, begun) = (FencingToken(0), None);
+        let host = Self { slot: Rc::clone(&slot), inbox, next, taken, begun };
         let on_crash = move |report| cell_crashed(&slot, report);
-        let guard = Guard::of_agent(agent, HostCell::new(host, receiver), on_crash);
-        actix_rt::spawn(Household::new(guard, at_home));
+        actix_rt::spawn(Household::new(Guard::of_agent(agent, host, on_crash)));
+    }
+
+    fn take_begun(&mut self) -> Option<LocalBoxFuture<'static, ()>> {
+        self.begun.take()
+    }
+
+    /// Handles a message; returns whether the host goes on.
+    fn handle(&mut self, message: HostMessage) -> bool {
+        match message {
+            HostMessage::Assign(assign) => self.assign(assign),
+            HostMessage::Revoke(revoke) => self.revoke(revoke),
+            HostMessage::Revive(revive) => self.begin(revive),
+            HostMessage::Stop { incarnation } => self.stop(incarnation),
+            HostMessage::Retire => {
+                // Only an agent that did not stop in time still has one.
+                if let Some(Running { token, .. }) = self.slot.running() {
+                    let revoked = Revoked { token, cause: None, by: Revoker::Host };
+                    self.slot.interrupt(Interruption::Revoked(revoked));
+                }
+                return false;
+            }
+            HostMessage::Blow { fault } => {
+                self.slot.strike(fault);
+                panic!("injected crash {fault}");
+            }
+        }
+        true
     }
 
     fn begin(&self, revive: Revive) {
@@ -94,6 +125,65 @@ impl AgentHost {
             }
         }
     }
+
+    /// Ends a life, and what it performs.
+    fn stop(&self, incarnation: Incarnation) {
+        let slot = &self.slot;
+        if slot.incarnation() != Some(incarnation) {
+            // This life is over, and the supervisor hears of it.
+            return;
+        }
+        if let Some(Running { token, .. }) = slot.running() {
+            let revoked = Revoked { token, cause: None, by: Revoker::Supervisor };
+            slot.interrupt(Interruption::Revoked(revoked));
+        } else {
+            let behaviour = slot.behaviour.take();
+            match behaviour {
+                Some(behaviour) => end_idle(Rc::clone(slot), incarnation, behaviour),
+                None => slot.end_life(incarnation, Ended::Stopped, Struck::default(), None),
+            }
+        }
+    }
+
+    /// Drops a task that is taken back, and ends the life that performs it.
+    fn revoke(&self, revoke: Revoke) {
+        let Revoke { task, attempt, token, incarnation, cause, fault } = revoke;
+        let slot = &self.slot;
+        if slot.runs(token) {
+            if let Some(fault) = slot.take_fault().or(fault) {
+                slot.strike(fault);
+            }
+            let revoked = Revoked { token, cause, by: Revoker::Scheduler };
+            slot.interrupt(Interruption::Revoked(revoked));
+        } else if slot.running().is_none() {
+            // The scheduler has given up this life though its attempt is over or never came: the
+            // message was lost or crossed the revocation. It waits for the next life, so this one
+            // has to end.
+            let fault = slot.take_fault().or(fault);
+            let attempt = Some(Running { token, task, number: attempt }.attempt());
+            let struck = Struck { attempt, fault, revoked: true };
+            slot.end_life(incarnation, revoked(cause), struck, None);
+        }
+    }
+
+    /// Takes a task on.
+    fn assign(&mut self, mut assign: Assign) {
+        let slot = &self.slot;
+        if assign.lease.token <= self.taken {
+            // A copy of what was taken already, or older: whoever sent it has the answer.
+            return assign.lease.settle();
+        }
+        if slot.incarnation() != Some(assign.lease.incarnation) || slot.running().is_some() {
+            // Dropping the lease hands the task back to the scheduler.
+            return;
+        }
+        let Some(behaviour) = slot.behaviour.take() else {
+            return;
+        };
+        self.taken = assign.lease.token;
+        slot.run(Running::of(&assign.lease));
+        self.begun = Some(Box::pin(attempt::perform(Rc::clone(slot), behaviour, assign)));
+    }
 }
 
 /// The host's own actor panicked: its life ends, an attempt under way is dropped, and the cell is
@@ -108,7 +198,7 @@ fn cell_crashed(slot: &Rc<Slot>, report: PanicReport) -> LocalBoxFuture<'static,
     Box::pin(async move {
         match parked.await {
             Ok(revive) => {
-                slot.next.set(Some(revive));
+                slot.set_next(revive);
                 Verdict::Restart
             }
             Err(_) => Verdict::Stop,
@@ -116,44 +206,26 @@ fn cell_crashed(slot: &Rc<Slot>, report: PanicReport) -> LocalBoxFuture<'static,
     })
 }
 
-impl Actor for AgentHost {
-    type Context = HostContext;
-
-    fn started(&mut self, _: &mut HostContext) {
-        if let Some(revive) = self.slot.next.take() {
-            self.begin(revive);
+impl Cell for AgentHost {
+    fn poll(&mut self, cx: &mut Poller<'_>) -> Poll<()> {
+        if let Some(next) = self.next.take() {
+            self.begin(next);
         }
-    }
-}
-
-impl Handler<Revive> for AgentHost {
-    type Result = ();
-
-    fn handle(&mut self, message: Revive, _: &mut HostContext) {
-        self.begin(message);
-    }
-}
-
-impl Handler<Stop> for AgentHost {
-    type Result = ();
-
-    fn handle(&mut self, Stop { incarnation }: Stop, _: &mut HostContext) {
-        let slot = &self.slot;
-        if slot.incarnation() != Some(incarnation) {
-            // This life is over, and the supervisor hears of it.
-            return;
-        }
-        if let Some(Running { token, .. }) = slot.running.get() {
-            let revoked = Revoked { token, cause: None, by: Revoker::Supervisor };
-            slot.interrupt(Interruption::Revoked(revoked));
-        } else {
-            let behaviour = slot.behaviour.take();
-            match behaviour {
-                Some(behaviour) => end_idle(Rc::clone(slot), incarnation, behaviour),
-                None => slot.end_life(incarnation, Ended::Stopped, Struck::default(), None),
+        while let Some(message) = self.inbox.take(cx.waker()) {
+            if !self.handle(message) {
+                return Poll::Ready(());
             }
         }
+        Poll::Pending
     }
+
+    fn restart(&mut self) -> bool {
+        self.next = self.slot.take_next();
+        true
+    }
+
+    /// It has no hooks.
+    fn terminate(&mut self) {}
 }
 
 /// Lets an agent without a task end in good order; most need no time for it, and no task.
@@ -171,79 +243,10 @@ fn end_idle(slot: Rc<Slot>, incarnation: Incarnation, behaviour: Box<dyn Behavio
     }
 }
 
-impl Handler<Retire> for AgentHost {
-    type Result = ();
-
-    fn handle(&mut self, _: Retire, context: &mut HostContext) {
-        // Only an agent that did not stop in time still has one.
-        if let Some(Running { token, .. }) = self.slot.running.get() {
-            let revoked = Revoked { token, cause: None, by: Revoker::Host };
-            self.slot.interrupt(Interruption::Revoked(revoked));
-        }
-        context.stop();
-    }
-}
-
-impl Handler<Revoke> for AgentHost {
-    type Result = ();
-
-    fn handle(&mut self, message: Revoke, _: &mut HostContext) {
-        let (slot, Revoke { task, attempt, token, incarnation, cause, fault }) =
-            (&self.slot, message);
-        if slot.runs(token) {
-            slot.fault.set(slot.fault.get().or(fault));
-            let revoked = Revoked { token, cause, by: Revoker::Scheduler };
-            slot.interrupt(Interruption::Revoked(revoked));
-        } else if slot.running.get().is_none() {
-            // The scheduler has given up this life though its attempt is over or never came: the
-            // message was lost or crossed the revocation. It waits for the next life, so this one
-            // has to end.
-            let fault = slot.fault.take().or(fault);
-            let attempt = Some(Running { token, task, number: attempt }.attempt());
-            let struck = Struck { attempt, fault, revoked: true };
-            slot.end_life(incarnation, revoked(cause), struck, None);
-        }
-    }
-}
-
 /// Returns how a life ends whose lease the scheduler took back.
 fn revoked(cause: Option<Cause>) -> Ended {
     cause.map_or(Ended::Cancelled, |cause| Ended::Failed(Failure::revoked(cause)))
 }
-
-impl Handler<Blow> for AgentHost {
-    type Result = ();
-
-    fn handle(&mut self, blow: Blow, _: &mut HostContext) {
-        self.slot.fault.set(Some(blow.fault));
-        panic!("injected crash {}", blow.fault);
-    }
-}
-
-impl Handler<Assign> for AgentHost {
-    type Result = ();
-
-    fn handle(&mut self, mut assign: Assign, _: &mut HostContext) {
-        let slot = &self.slot;
-        if assign.lease.token <= slot.taken.get() {
-            // A copy of what was taken already, or older: whoever sent it has the answer.
-            return assign.lease.settle();
-        }
-        if slot.incarnation() != Some(assign.lease.incarnation) || slot.running.get().is_some() {
-            // Dropping the lease hands the task back to the scheduler.
-            return;
-        }
-        let Some(behaviour) = slot.behaviour.take() else {
-            return;
-        };
-        slot.taken.set(assign.lease.token);
-        slot.running.set(Some(Running::of(&assign.lease)));
-        slot.begun.set(Some(Box::pin(attempt::perform(Rc::clone(slot), behaviour, assign))));
-    }
-}
-
-/// Where an agent's host is reached.
-pub(crate) type HostAddr = Addr<AgentHost>;
 
 /// Where the hosts of all agents are reached; every clone is the same list. Only actors of the control
 /// thread have it, and only the supervisor changes it, when an agent moves to another thread.
@@ -286,34 +289,5 @@ impl Hosts {
     /// Returns all hosts.
     pub(crate) fn all(&self) -> Vec<HostAddr> {
         self.0.borrow().iter().flatten().cloned().collect()
-    }
-}
-
-/// Returns the address and the context of a host that is spawned elsewhere; beyond so many
-/// messages that wait, `try_send` answers full.
-pub(crate) fn host_channel(capacity: usize) -> (HostAddr, AddressReceiver<AgentHost>) {
-    let (sender, receiver) = actix::dev::channel::channel(capacity.max(1));
-    (Addr::new(sender), receiver)
-}
-
-/// Sends an order that must not be lost: to a host whose mailbox is full it goes when there is room.
-/// Returns whether the host lives.
-pub(crate) fn order<M>(host: &HostAddr, message: M) -> bool
-where
-    M: Message<Result = ()> + Send + 'static,
-    AgentHost: Handler<M>,
-{
-    match host.try_send(message) {
-        Ok(()) => true,
-        Err(SendError::Closed(_)) => false,
-        Err(SendError::Full(message)) => {
-            let room = host.send(message);
-            actix_rt::spawn(async move {
-                if room.await.is_err() {
-                    tracing::debug!("a host ended before it read its mailbox");
-                }
-            });
-            true
-        }
     }
 }

@@ -168,7 +168,7 @@ pub(crate) fn recycled<T>(mut batch: Vec<T>) -> Vec<T> {
 }
 
 /// Messages for which an inbox keeps room between its turns.
-const ROOM_KEPT: usize = 16_384;
+const ROOM_KEPT: usize = 1_024;
 
 impl<T> Drop for Outlet<T> {
     fn drop(&mut self) {

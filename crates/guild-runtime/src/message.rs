@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::Message;
 use actix_rt::Arbiter;
 use guild_core::event::{Cause, Event};
 use guild_core::graph::{Bindings, Graph};
@@ -103,28 +102,31 @@ pub(crate) enum MemoryMessage {
     Close { reply: oneshot::Sender<Result<(), String>> },
 }
 
-/// To an agent's host: perform this task.
+/// To an agent's host.
+pub(crate) enum HostMessage {
+    /// From the scheduler: perform this task.
+    Assign(Assign),
+    /// From the scheduler: drop a task, and end the life that performs it or has performed it
+    /// without the scheduler's knowledge.
+    Revoke(Revoke),
+    /// From the supervisor: begin this life.
+    Revive(Revive),
+    /// From the supervisor: end this life, and what it performs; another one may follow.
+    Stop { incarnation: Incarnation },
+    /// From the supervisor: end.
+    Retire,
+    /// From chaos: panic, for that is the fault of this number.
+    Blow { fault: u64 },
+}
+
+/// A task to be performed.
 pub(crate) struct Assign {
     pub(crate) lease: Lease,
     pub(crate) input: Payload,
     pub(crate) deadline: Instant,
 }
 
-impl Message for Assign {
-    type Result = ();
-}
-
-/// To an agent's host, from chaos: panic.
-pub(crate) struct Blow {
-    pub(crate) fault: u64,
-}
-
-impl Message for Blow {
-    type Result = ();
-}
-
-/// To an agent's host: drop the task of this token, and end the life that performs it or has
-/// performed it without the scheduler's knowledge.
+/// A task that is taken back.
 pub(crate) struct Revoke {
     pub(crate) task: TaskId,
     pub(crate) attempt: u32,
@@ -135,37 +137,12 @@ pub(crate) struct Revoke {
     pub(crate) fault: Option<u64>,
 }
 
-impl Message for Revoke {
-    type Result = ();
-}
-
-/// To an agent's host: begin this life.
+/// A life to begin.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Revive {
     pub(crate) incarnation: Incarnation,
     /// Whether the supervisor wants to know when its first piece of work is done.
     pub(crate) probe: bool,
-}
-
-impl Message for Revive {
-    type Result = ();
-}
-
-/// To an agent's host: end this life, and what it performs; another one may follow.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Stop {
-    pub(crate) incarnation: Incarnation,
-}
-
-impl Message for Stop {
-    type Result = ();
-}
-
-/// To an agent's host: end.
-pub(crate) struct Retire;
-
-impl Message for Retire {
-    type Result = ();
 }
 
 /// To the supervisor.

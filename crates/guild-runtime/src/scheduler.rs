@@ -22,10 +22,12 @@ use crate::clock::Clock;
 use crate::context::{Subject, Surroundings};
 use crate::fault::Site;
 use crate::guild::UnderWay;
-use crate::host::{Hosts, order};
+use crate::host::Hosts;
 use crate::lease::Lease;
 use crate::mailbox::{Attend, Outlet, recycled};
-use crate::message::{Assign, MemoryMessage, Revoke, SchedulerMessage, SupervisorMessage};
+use crate::message::{
+    Assign, HostMessage, MemoryMessage, Revoke, SchedulerMessage, SupervisorMessage,
+};
 use crate::run::RunBoard;
 
 mod book;
@@ -77,6 +79,7 @@ impl Scheduler {
     pub(crate) fn new(parts: SchedulerParts) -> Self {
         let open: usize = parts.books.values().map(RunBook::tasks).sum();
         parts.surroundings.stats.tasks_open.store(open as u64, Ordering::Relaxed);
+        let room = parts.surroundings.catalog.limits.mailbox_messages_max.max(1);
         Self {
             planner: parts.planner,
             inbox: parts.inbox,
@@ -91,7 +94,7 @@ impl Scheduler {
             decisions: parts.decisions,
             timer: None,
             draining: None,
-            post: Post::default(),
+            post: Post::new(room),
             late: Overtaken::default(),
             given_up: None,
         }
@@ -246,7 +249,8 @@ impl Scheduler {
                 self.surroundings.cancellations.cancel(agent, token);
                 let fault = self.post.struck(agent, token);
                 let revoke = Revoke { task, attempt, token, incarnation, cause, fault };
-                if self.hosts.with(agent, |host| order(host, revoke)) == Some(false) {
+                let revoke = HostMessage::Revoke(revoke);
+                if self.hosts.with(agent, |host| host.order(revoke)) == Some(false) {
                     tracing::warn!(agent = agent.index, "the host of a revoked attempt has ended");
                 }
             }

@@ -135,8 +135,8 @@ pub(crate) fn stand_up(mut opened: Opened) -> Guild {
     let controller = Inbox::new();
     let first = Incarnation::first(opened.recovered.epoch);
     let roles = std::mem::take(&mut opened.roles);
-    let (supervision, seed) = (opened.supervision.clone(), opened.seed);
-    let fleet = recruit(&opened, &roles, first, &surroundings);
+    let (supervision, seed) = (std::mem::take(&mut opened.supervision), opened.seed);
+    let fleet = recruit(&opened, &supervision, &roles, first, &surroundings);
     let hosts = fleet.hosts.clone();
     let tree = Tree { surroundings, board, events, controller, clock, hosts };
 
@@ -241,6 +241,7 @@ fn agents_of(roles: &BTreeMap<RoleId, RoleParts>) -> Vec<u32> {
 /// Spawns the agents of all roles.
 fn recruit(
     opened: &Opened,
+    supervision: &Supervision,
     roles: &BTreeMap<RoleId, RoleParts>,
     first: Incarnation,
     surroundings: &Arc<Surroundings>,
@@ -251,11 +252,10 @@ fn recruit(
     if !threads.is_empty() {
         surroundings.watchdog.start(surroundings);
     }
-    let mailbox_messages_max = surroundings.catalog.limits.mailbox_messages_max;
-    let mut fleet = Fleet::new(threads, agents_of(roles).len(), mailbox_messages_max);
+    let mut fleet = Fleet::new(threads, agents_of(roles).len());
     for (role, parts) in roles {
         // Where the order of starts matters, hosts wait until the supervisor tells them.
-        let first = Some(first).filter(|_| !opened.supervision.starts_in_sequence(*role));
+        let first = Some(first).filter(|_| !supervision.starts_in_sequence(*role));
         fleet.recruit(*role, parts.agents, parts.factory.clone(), first, surroundings);
     }
     fleet

@@ -25,11 +25,10 @@ use crate::clock::Clock;
 use crate::context::Surroundings;
 use crate::failure::Failure;
 use crate::fleet::Fleet;
-use crate::host::order;
 use crate::incidents::Details;
 use crate::mailbox::{Attend, Outlet, recycled};
 use crate::message::{
-    ChildDown, Ended, Left, Retire, Revive, SchedulerMessage, Stop, SupervisorMessage,
+    ChildDown, Ended, HostMessage, Left, Revive, SchedulerMessage, SupervisorMessage,
 };
 use crate::run::{RunBoard, RunError};
 
@@ -304,9 +303,10 @@ impl SupervisorActor {
             None => {
                 // Between two lives an agent has nothing that would be lost on its way.
                 if is_restart && let Some(left) = self.fleet.move_on(now, agent) {
-                    order(&left, Retire);
+                    left.order(HostMessage::Retire);
                 }
-                self.fleet.hosts.with(agent, |host| order(host, revive)) == Some(true)
+                self.fleet.hosts.with(agent, |host| host.order(HostMessage::Revive(revive)))
+                    == Some(true)
             }
         };
         if !delivered {
@@ -317,8 +317,8 @@ impl SupervisorActor {
     /// Stops an agent; returns what the tree has to know at once.
     fn stop(&mut self, agent: AgentId) -> Option<TreeInput> {
         let incarnation = self.child(agent)?.incarnation;
-        let stop = Stop { incarnation };
-        let is_alive = self.fleet.hosts.with(agent, |host| order(host, stop)) == Some(true);
+        let stop = HostMessage::Stop { incarnation };
+        let is_alive = self.fleet.hosts.with(agent, |host| host.order(stop)) == Some(true);
         let child = agent.index;
         let input = ChildInput::Stopped { child };
         (!is_alive).then_some(TreeInput::Agent { role: agent.role, input })
@@ -363,7 +363,7 @@ impl SupervisorActor {
                 .fail("its supervisors gave up; the newest incident tells the chain of causes");
         }
         for host in self.fleet.hosts.all() {
-            if !order(&host, Retire) {
+            if !host.order(HostMessage::Retire) {
                 tracing::trace!("host has ended already");
             }
         }

@@ -142,15 +142,11 @@ impl Threads {
         }
     }
 
-    /// Does something on a thread, or at once on this one.
-    pub(crate) fn spawn(&self, place: Place, work: impl FnOnce() + Send + 'static) {
-        match place.and_then(|place| self.list.get(usize::from(place))) {
-            Some(thread) => {
-                if !thread.arbiter.spawn_fn(work) {
-                    tracing::error!(?place, "a thread ended before its agents started");
-                }
-            }
-            None => work(),
+    /// Does something on a thread.
+    pub(crate) fn spawn(&self, place: u16, work: impl Future<Output = ()> + Send + 'static) {
+        let thread = self.list.get(usize::from(place));
+        if !thread.is_some_and(|thread| thread.arbiter.spawn(work)) {
+            tracing::error!(place, "a thread ended before its agents started");
         }
     }
 

@@ -8,7 +8,7 @@ use crate::id::{AgentId, FencingToken, Incarnation, RoleId, TaskId};
 use crate::retry::RetryPolicy;
 use crate::time::Timestamp;
 
-use super::agents::AgentState;
+use super::agents::{AgentState, NEVER};
 use super::run::{Holder, Status};
 use super::{AttemptResult, Command, Decisions, Planner, Refusal, Spawned, Timer};
 
@@ -40,14 +40,14 @@ impl Planner {
         let Some(slot) = pool.agents.get_mut(agent.index as usize) else {
             return;
         };
-        if slot.incarnation.is_some_and(|known| known >= incarnation) {
+        if slot.incarnation >= incarnation {
             return;
         }
         assert!(
             !matches!(slot.state, AgentState::Busy(_)),
             "a new life begins after the one before it has ended"
         );
-        slot.incarnation = Some(incarnation);
+        slot.incarnation = incarnation;
         pool.is_lost = false;
         pool.set(agent.index, AgentState::Idle);
         self.touch(role);
@@ -76,13 +76,10 @@ impl Planner {
         let Some(slot) = pool.agents.get_mut(agent.index as usize) else {
             return;
         };
-        if slot.incarnation != Some(incarnation) || slot.state == AgentState::Down {
+        if slot.incarnation != incarnation || slot.state == AgentState::Down {
             return;
         }
-        let lost = match &slot.state {
-            AgentState::Busy(lease) => Some(lease.task),
-            AgentState::Down | AgentState::Idle | AgentState::Committing => None,
-        };
+        let lost = pool.lease(agent.index).map(|lease| lease.task);
         pool.set(agent.index, AgentState::Down);
         self.touch(role);
         if let Some(task) = lost {
@@ -101,8 +98,7 @@ impl Planner {
         silence: Duration,
     ) {
         let pool = self.roles.get_mut(usize::from(agent.role.0));
-        let slot = pool.and_then(|pool| pool.agents.get_mut(agent.index as usize));
-        if let Some(AgentState::Busy(lease)) = slot.map(|slot| &mut slot.state)
+        if let Some(lease) = pool.and_then(|pool| pool.lease_mut(agent.index))
             && lease.task == task
             && lease.token == token
             && let Some((interval, due)) = &mut lease.heartbeat
@@ -121,10 +117,10 @@ impl Planner {
         out: &mut Decisions,
     ) {
         let holds = self.roles.get(usize::from(agent.role.0)).is_some_and(|pool| {
-            pool.agents.get(agent.index as usize).is_some_and(|slot| {
-                slot.incarnation == Some(incarnation)
-                    && matches!(&slot.state, AgentState::Busy(lease)
-                        if lease.token == token && lease.task == task)
+            pool.lease(agent.index).is_some_and(|lease| {
+                lease.token == token
+                    && lease.task == task
+                    && pool.agents[agent.index as usize].incarnation == incarnation
             })
         });
         if !holds {
@@ -237,7 +233,7 @@ impl Planner {
         };
         let role = usize::from(agent.role.0);
         let slot = &self.roles[role].agents[agent.index as usize];
-        if slot.state == AgentState::Committing && slot.incarnation == Some(incarnation) {
+        if slot.state == AgentState::Committing && slot.incarnation == incarnation {
             self.roles[role].set(agent.index, AgentState::Idle);
             self.touch(role);
         }
@@ -335,11 +331,11 @@ impl Planner {
     ) {
         let pool = &mut self.roles[usize::from(agent.role.0)];
         let slot = &mut pool.agents[agent.index as usize];
-        if slot.armed != Some(at) {
+        if slot.armed != at {
             return;
         }
-        slot.armed = None;
-        let AgentState::Busy(lease) = &slot.state else {
+        slot.armed = NEVER;
+        let Some(lease) = pool.lease(agent.index) else {
             return;
         };
         if lease.expires() > now {

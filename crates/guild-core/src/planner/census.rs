@@ -3,7 +3,6 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::agents::AgentState;
 use super::run::Status;
 use super::{Planner, Timer};
 use crate::time::Timestamp;
@@ -40,8 +39,7 @@ impl Planner {
         match timer {
             Timer::Lease(agent) => {
                 let pool = self.roles.get(usize::from(agent.role.0));
-                let slot = pool.and_then(|pool| pool.agents.get(agent.index as usize));
-                slot.is_some_and(|slot| matches!(slot.state, AgentState::Busy(_)))
+                pool.is_some_and(|pool| pool.lease(agent.index).is_some())
             }
             Timer::Backoff(task) => self.status(task) == Some(Status::Backoff(at)),
             Timer::Quota(quota) => {

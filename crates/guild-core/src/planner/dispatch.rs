@@ -11,7 +11,7 @@ use crate::id::{AgentId, QuotaId, RoleId, TaskId};
 use crate::quota::{Quota, QuotaSpec};
 use crate::time::Timestamp;
 
-use super::agents::{AgentState, Lease};
+use super::agents::Lease;
 use super::ready::{ReadyTask, URGENT};
 use super::run::{Holder, Status};
 use super::{Command, Decisions, Planner, Timer};
@@ -256,9 +256,7 @@ impl Planner {
             return;
         };
         let pool = &mut self.roles[role];
-        let Some(incarnation) = pool.agents[index as usize].incarnation else {
-            return;
-        };
+        let incarnation = pool.agents[index as usize].incarnation;
         for (quota, amount) in run.demands(task.index) {
             let pool = &mut self.quotas[quota];
             assert!(pool.quota.take(now, amount), "the quota was checked to have room");
@@ -279,7 +277,7 @@ impl Planner {
         self.running += 1;
         let lease = Lease { task, token, deadline: now.after(timeout), heartbeat };
         let expires = lease.expires();
-        pool.set(index, AgentState::Busy(lease));
+        pool.lend(index, lease);
         out.events.push(Event::TaskAssigned { task, attempt, agent, incarnation, token });
         out.commands.push(Command::Assign { task, attempt, agent, incarnation, token, timeout });
         self.arm_lease(agent, expires);
@@ -289,8 +287,8 @@ impl Planner {
     /// that entry, and is armed again when it fires.
     pub(super) fn arm_lease(&mut self, agent: AgentId, expires: Timestamp) {
         let slot = &mut self.roles[usize::from(agent.role.0)].agents[agent.index as usize];
-        if slot.armed.is_none_or(|armed| expires < armed) {
-            slot.armed = Some(expires);
+        if expires < slot.armed {
+            slot.armed = expires;
             self.timers.push(Reverse((expires, Timer::Lease(agent))));
         }
     }

@@ -17,21 +17,22 @@ impl Planner {
         let mut leases: BTreeMap<TaskId, u64> = BTreeMap::new();
         for (role, pool) in self.roles.iter().enumerate() {
             let (mut idle, mut live) = (0, 0);
-            for slot in &pool.agents {
-                match &slot.state {
+            for (index, slot) in (0..).zip(&pool.agents) {
+                match slot.state {
                     AgentState::Down => continue,
                     AgentState::Idle => idle += 1,
-                    AgentState::Committing => {}
-                    AgentState::Busy(lease) => {
-                        let twice = leases.insert(lease.task, lease.token.0).is_some();
-                        ensure(!twice, || format!("{:?} has two leases", lease.task))?;
-                        ensure(lease.token <= self.token, || "a token from the future".into())?;
-                        ensure(slot.armed.is_some_and(|at| at <= lease.expires()), || {
-                            format!("nothing watches the lease of {:?}", lease.task)
-                        })?;
-                    }
+                    AgentState::Busy(_) | AgentState::Committing => {}
                 }
                 live += 1;
+                let Some(lease) = pool.lease(index) else {
+                    continue;
+                };
+                let twice = leases.insert(lease.task, lease.token.0).is_some();
+                ensure(!twice, || format!("{:?} has two leases", lease.task))?;
+                ensure(lease.token <= self.token, || "a token from the future".into())?;
+                ensure(slot.armed <= lease.expires(), || {
+                    format!("nothing watches the lease of {:?}", lease.task)
+                })?;
             }
             ensure(idle == pool.idle_count, || format!("role {role}: {idle} agents idle"))?;
             ensure(live == pool.live_count, || format!("role {role}: {live} agents live"))?;

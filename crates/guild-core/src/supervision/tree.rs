@@ -17,8 +17,8 @@ mod plan;
 
 pub use plan::{GroupSpec, RoleSpec, TreeError, TreeSpec};
 
-/// All supervisors of a guild.
-#[derive(Clone, Debug)]
+/// All supervisors of a guild; by default there are none.
+#[derive(Clone, Debug, Default)]
 pub struct Tree {
     /// The root is the first.
     nodes: Vec<Node>,
@@ -90,7 +90,7 @@ pub enum TreeOrder {
         role: RoleId,
     },
     /// Tell a person that supervisors gave up.
-    Escalated(Escalation),
+    Escalated(Box<Escalation>),
     /// Everything has ended.
     Ended(Ending),
 }
@@ -253,7 +253,7 @@ impl Tree {
         let role = self.role_of(&chain);
         let Some((above, child)) = parent else {
             let verdict = Verdict::Meltdown;
-            turn.orders.push(TreeOrder::Escalated(Escalation { chain, role, verdict }));
+            turn.orders.push(TreeOrder::Escalated(Box::new(Escalation { chain, role, verdict })));
             turn.orders.push(TreeOrder::Ended(ending));
             return;
         };
@@ -265,7 +265,11 @@ impl Tree {
             None => self.nodes[above].chain.clear(),
             Some(verdict) => {
                 self.nodes[above].chain.clear();
-                turn.orders.push(TreeOrder::Escalated(Escalation { chain, role, verdict }));
+                turn.orders.push(TreeOrder::Escalated(Box::new(Escalation {
+                    chain,
+                    role,
+                    verdict,
+                })));
                 if verdict == Verdict::Gone {
                     self.lose(node, turn);
                 }

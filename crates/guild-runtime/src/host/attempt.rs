@@ -48,7 +48,7 @@ pub(super) fn perform(
         (lease.agent, lease.task, lease.attempt, lease.token),
         deadline,
     );
-    slot.fault.set(None);
+    slot.take_fault();
     let under_way = beacon::UnderWay::begin();
     // No `async fn`: that would keep its arguments beside what becomes of them.
     async move {
@@ -66,7 +66,7 @@ pub(super) fn perform(
         let (incarnation, token) = (lease.incarnation, lease.token);
         match end {
             End::Output(output) => {
-                slot.running.set(None);
+                slot.rest();
                 slot.behaviour.set(Some(behaviour));
                 // What happens from here on is the consequence of a fault that is still under way.
                 let (record, retires) = (record(&lease, &context), context.retires());
@@ -81,8 +81,8 @@ pub(super) fn perform(
                 crash(&slot, lease, &context, behaviour, failure);
             }
             End::Error(error) => {
-                slot.running.set(None);
-                slot.fault.take();
+                slot.rest();
+                slot.take_fault();
                 slot.behaviour.set(Some(behaviour));
                 let record = record(&lease, &context);
                 fail(&slot, lease, record, &error);
@@ -163,10 +163,10 @@ fn crash(
     behaviour: Box<dyn Behaviour>,
     failure: Failure,
 ) {
-    slot.running.set(None);
-    slot.leaving.take();
+    slot.rest();
+    slot.take_leaving();
     let attempt = Some(record(&lease, context));
-    let struck = Struck { attempt, fault: slot.fault.take(), revoked: false };
+    let struck = Struck { attempt, fault: slot.take_fault(), revoked: false };
     lease.settle();
     slot.drop_behaviour(lease.incarnation, behaviour, attempt);
     slot.end_life(lease.incarnation, Ended::Failed(failure), struck, None);
@@ -174,7 +174,7 @@ fn crash(
 
 /// Drops what is left of an attempt on a thread that was given up: its agent lives on elsewhere.
 fn fence(slot: &Slot, mut lease: Lease, context: &TaskContext, behaviour: Box<dyn Behaviour>) {
-    slot.running.set(None);
+    slot.rest();
     let attempt = Some(record(&lease, context));
     lease.settle();
     slot.end();
@@ -192,16 +192,16 @@ async fn revoke(
     let (incarnation, attempt) = (lease.incarnation, Some(record(&lease, context)));
     // The scheduler does not know of what a supervisor stops.
     let is_known = revoked.by == Revoker::Scheduler;
-    let struck = Struck { attempt, fault: slot.fault.take(), revoked: is_known };
-    slot.leaving.take();
+    let struck = Struck { attempt, fault: slot.take_fault(), revoked: is_known };
+    slot.take_leaving();
     lease.settle();
     if revoked.by == Revoker::Host {
         // The next life may begin at any time, and no host has two behaviours.
-        slot.running.set(None);
+        slot.rest();
         return slot.drop_behaviour(incarnation, behaviour, attempt);
     }
     let wrong = slot.end_behaviour(incarnation, behaviour, attempt).await;
-    slot.running.set(None);
+    slot.rest();
     let ended = match (revoked.cause.map(Failure::revoked), wrong) {
         (Some(mut failure), Some(wrong)) => {
             failure.and(wrong.to_string());
@@ -261,7 +261,7 @@ async fn struck(
 /// Carries out a fault on the attempt under way.
 async fn suffer(fault: Fault, number: u64, site: Site, slot: &Slot) -> Result<(), TaskError> {
     let surroundings = &slot.shared.surroundings;
-    slot.fault.set(Some(number));
+    slot.strike(number);
     beacon::strike(number);
     match fault {
         Fault::Crash => panic!("injected crash {number}"),
@@ -292,7 +292,7 @@ fn hand_in(slot: &Slot, mut lease: Lease, mut work: Completion) {
     let subject = Subject::attempt(slot.agent, lease.task, lease.attempt);
     let mut latency = surroundings.latency(Site::HandIn, subject);
     if let Some((fault, number)) = surroundings.strike(Site::HandIn, subject) {
-        slot.fault.set(Some(number));
+        slot.strike(number);
         match fault {
             Fault::Lose => return lease.settle(),
             Fault::Repeat => lease.repeat(work.clone()),
@@ -328,7 +328,7 @@ fn mistake(work: &mut Completion) {
 
 /// Returns how the attempt ends that was interrupted.
 fn interrupted(slot: &Slot, token: FencingToken) -> Option<End> {
-    match *slot.interruption.take().filter(|found| found.token() == token)? {
+    match slot.take_interruption().filter(|found| found.token() == token)? {
         Interruption::Revoked(revoked) => Some(End::Revoked(revoked)),
         Interruption::Died(_, error) => Some(End::Error(error.into_crash())),
     }

@@ -5,27 +5,24 @@
 //! the other alone.
 
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use futures_util::future::LocalBoxFuture;
 
-use super::Slot;
-use super::cell::HostCell;
+use super::AgentHost;
 use crate::guard::{Guard, OnCrash};
 
 /// An agent's actor and its attempt; ends when both have.
 pub(super) struct Household<F> {
     /// None when it has ended.
-    actor: Option<Guard<HostCell, F>>,
+    actor: Option<Guard<AgentHost, F>>,
     attempt: Option<LocalBoxFuture<'static, ()>>,
-    slot: Rc<Slot>,
 }
 
 impl<F> Household<F> {
     /// Returns a household without an attempt.
-    pub(super) fn new(actor: Guard<HostCell, F>, slot: Rc<Slot>) -> Self {
-        Self { actor: Some(actor), attempt: None, slot }
+    pub(super) fn new(actor: Guard<AgentHost, F>) -> Self {
+        Self { actor: Some(actor), attempt: None }
     }
 }
 
@@ -36,14 +33,13 @@ impl<F: OnCrash> Future for Household<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        if let Some(actor) = &mut this.actor
-            && Pin::new(actor).poll(cx).is_ready()
-        {
-            this.actor = None;
-        }
-        if let Some(begun) = this.slot.begun.take() {
-            debug_assert!(this.attempt.is_none(), "an agent performs one attempt at a time");
-            this.attempt = Some(begun);
+        if let Some(actor) = &mut this.actor {
+            if Pin::new(&mut *actor).poll(cx).is_ready() {
+                this.actor = None;
+            } else if let Some(begun) = actor.cell().and_then(AgentHost::take_begun) {
+                debug_assert!(this.attempt.is_none(), "an agent performs one attempt at a time");
+                this.attempt = Some(begun);
+            }
         }
         if let Some(attempt) = &mut this.attempt
             && attempt.as_mut().poll(cx).is_ready()

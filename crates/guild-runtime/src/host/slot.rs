@@ -5,9 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use futures_util::future::LocalBoxFuture;
 use guild_core::event::{Cause, Severity};
-use guild_core::id::{AgentId, FencingToken, Incarnation, TaskId};
+use guild_core::id::{AgentId, FencingToken, Incarnation, RunId, TaskId, TaskIndex};
 use guild_core::incident::{Action, Attempt, Discarded, IncidentKind};
 use tokio::sync::oneshot;
 
@@ -25,27 +24,38 @@ use crate::panics::{PanicReport, caught, poll_caught};
 /// The state of one agent's host.
 pub(crate) struct Slot {
     pub(crate) agent: AgentId,
-    /// The newest life that has begun; none begins twice.
-    newest: Cell<Option<Incarnation>>,
+    /// The newest life that has begun, and none begins twice; 0: none has.
+    newest: Cell<Incarnation>,
     /// Whether that one goes on.
     is_alive: Cell<bool>,
-    /// The life to begin when the cell (re)starts.
-    pub(crate) next: Cell<Option<Revive>>,
-    /// Whether the supervisor waits for the first piece of work that is done.
-    pub(crate) probing: Cell<bool>,
     pub(crate) behaviour: Cell<Option<Box<dyn Behaviour>>>,
-    /// An attempt that has been taken on, until its household polls it.
-    pub(crate) begun: Cell<Option<LocalBoxFuture<'static, ()>>>,
-    pub(crate) running: Cell<Option<Running>>,
-    /// The newest token that was taken; an assignment with the same one is a copy.
-    pub(crate) taken: Cell<FencingToken>,
-    pub(crate) interruption: Cell<Option<Box<Interruption>>>,
-    /// Set by an agent whose life ends with the attempt under way, whatever comes of that.
-    pub(crate) leaving: Cell<Option<Box<Leaving>>>,
+    /// Of the attempt under way; 0: there is none.
+    token: Cell<FencingToken>,
+    task: Cell<TaskId>,
+    number: Cell<u32>,
+    /// Wakes the attempt under way.
     pub(crate) waker: Cell<Option<Waker>>,
-    /// Number of the fault that struck last, until its consequence is reported.
-    pub(crate) fault: Cell<Option<u64>>,
+    rare: Cell<Option<Box<Rare>>>,
     pub(crate) shared: Arc<HostShared>,
+}
+
+/// The task of an agent is aligned to 128 bytes, and takes 272 with what the allocator notes. A slot with
+/// its counts fits in what is left of the last 128, instead of beginning new ones: there may be very many.
+const _: () =
+    assert!(size_of::<Slot>() <= 88, "a slot is larger than what is left beside its task");
+
+/// What most agents never have.
+#[derive(Default)]
+struct Rare {
+    /// The life to begin when the cell restarts.
+    next: Option<Revive>,
+    /// Whether the supervisor waits for the first piece of work that is done.
+    is_probing: bool,
+    interruption: Option<Interruption>,
+    /// Set by an agent whose life ends with the attempt under way, whatever comes of that.
+    leaving: Option<Leaving>,
+    /// Number of the fault that struck last, until its consequence is reported.
+    fault: Option<u64>,
 }
 
 /// The attempt under way.
@@ -121,41 +131,95 @@ impl Interruption {
     }
 }
 
+impl Rare {
+    fn is_empty(&self) -> bool {
+        let Self { next, is_probing, interruption, leaving, fault } = self;
+        let is_idle = next.is_none() && !is_probing && fault.is_none();
+        is_idle && interruption.is_none() && leaving.is_none()
+    }
+}
+
 impl Slot {
-    /// Returns the slot of an agent that has no life yet, and which it begins first.
-    pub(crate) fn new(agent: AgentId, first: Option<Revive>, shared: Arc<HostShared>) -> Rc<Self> {
+    /// Returns the slot of an agent that has no life yet.
+    pub(crate) fn new(agent: AgentId, shared: Arc<HostShared>) -> Rc<Self> {
         Rc::new(Self {
             agent,
-            newest: Cell::new(None),
+            newest: Cell::new(Incarnation(0)),
             is_alive: Cell::new(false),
-            next: Cell::new(first),
-            probing: Cell::new(false),
             behaviour: Cell::new(None),
-            begun: Cell::new(None),
-            running: Cell::new(None),
-            taken: Cell::new(FencingToken(0)),
-            interruption: Cell::new(None),
-            leaving: Cell::new(None),
+            token: Cell::new(FencingToken(0)),
+            task: Cell::new(TaskId { run: RunId(0), index: TaskIndex(0) }),
+            number: Cell::new(0),
             waker: Cell::new(None),
-            fault: Cell::new(None),
+            rare: Cell::new(None),
             shared,
         })
     }
 
+    /// Notes what most agents never have.
+    fn note(&self, note: impl FnOnce(&mut Rare)) {
+        let mut rare = self.rare.take().unwrap_or_default();
+        note(&mut rare);
+        self.rare.set(Some(rare));
+    }
+
+    /// Takes what was noted, if anything was.
+    fn take<T>(&self, take: impl FnOnce(&mut Rare) -> Option<T>) -> Option<T> {
+        let mut rare = self.rare.take()?;
+        let taken = take(&mut rare);
+        self.rare.set(Some(rare).filter(|rare| !rare.is_empty()));
+        taken
+    }
+
+    /// Has a cell that restarts begin this life.
+    pub(crate) fn set_next(&self, next: Revive) {
+        self.note(|rare| rare.next = Some(next));
+    }
+
+    pub(crate) fn take_next(&self) -> Option<Revive> {
+        self.take(|rare| rare.next.take())
+    }
+
+    /// Notes that a fault has struck.
+    pub(crate) fn strike(&self, fault: u64) {
+        self.note(|rare| rare.fault = Some(fault));
+    }
+
+    /// Returns the number of the fault that has struck, unless its consequence was reported.
+    pub(crate) fn take_fault(&self) -> Option<u64> {
+        self.take(|rare| rare.fault.take())
+    }
+
+    pub(crate) fn take_interruption(&self) -> Option<Interruption> {
+        self.take(|rare| rare.interruption.take())
+    }
+
+    pub(crate) fn take_leaving(&self) -> Option<Leaving> {
+        self.take(|rare| rare.leaving.take())
+    }
+
     /// Returns the present life.
     pub(crate) fn incarnation(&self) -> Option<Incarnation> {
-        self.newest.get().filter(|_| self.is_alive.get())
+        self.is_alive.get().then(|| self.newest.get())
     }
 
     /// Begins a life; returns whether it is newer than all before.
     pub(crate) fn begin(&self, Revive { incarnation, probe }: Revive) -> bool {
-        if self.newest.get() >= Some(incarnation) {
+        if self.newest.get() >= incarnation {
             return false;
         }
-        self.newest.set(Some(incarnation));
+        self.newest.set(incarnation);
         self.is_alive.set(true);
-        self.probing.set(probe);
+        self.end_probation();
+        if probe {
+            self.note(|rare| rare.is_probing = true);
+        }
         true
+    }
+
+    /// Returns whether the supervisor waited for the first piece of work that is done.
+    fn end_probation(&self) -> bool {
+        self.take(|rare| Some(std::mem::take(&mut rare.is_probing))) == Some(true)
     }
 
     /// Ends the present life here; nobody is told.
@@ -163,14 +227,32 @@ impl Slot {
         self.is_alive.set(false);
     }
 
+    /// Returns the attempt under way.
+    pub(crate) fn running(&self) -> Option<Running> {
+        let (token, task, number) = (self.token.get(), self.task.get(), self.number.get());
+        (token.0 > 0).then_some(Running { token, task, number })
+    }
+
+    /// Notes that an attempt is under way.
+    pub(crate) fn run(&self, Running { token, task, number }: Running) {
+        self.token.set(token);
+        self.task.set(task);
+        self.number.set(number);
+    }
+
+    /// Notes that no attempt is under way.
+    pub(crate) fn rest(&self) {
+        self.token.set(FencingToken(0));
+    }
+
     pub(crate) fn runs(&self, token: FencingToken) -> bool {
-        self.running.get().is_some_and(|running| running.token == token)
+        self.running().is_some_and(|running| running.token == token)
     }
 
     /// Ends the attempt under way at its next poll, if it is the one that is meant.
     pub(crate) fn interrupt(&self, interruption: Interruption) {
         if self.runs(interruption.token()) {
-            self.interruption.set(Some(Box::new(interruption)));
+            self.note(|rare| rare.interruption = Some(interruption));
             if let Some(waker) = self.waker.take() {
                 waker.wake();
             }
@@ -182,17 +264,17 @@ impl Slot {
         if self.incarnation() != Some(incarnation) {
             return;
         }
-        if let Some(running) = self.running.get() {
+        if let Some(running) = self.running() {
             return self.interrupt(Interruption::Died(running.token, error));
         }
-        let struck = Struck { fault: self.fault.take(), ..Struck::default() };
+        let struck = Struck { fault: self.take_fault(), ..Struck::default() };
         let ended = Ended::Failed(Failure::erred(DIED_IDLE, &error));
         self.end_life(incarnation, ended, struck, None);
     }
 
     /// Ends a life in order, unless a task is under way.
     pub(crate) fn leave(&self, incarnation: Incarnation) {
-        if self.running.get().is_none() {
+        if self.running().is_none() {
             self.end_life(incarnation, Ended::Retired, Struck::default(), None);
         }
     }
@@ -200,23 +282,23 @@ impl Slot {
     /// Ends a life when the attempt under way is over.
     pub(crate) fn end_after_task(&self, incarnation: Incarnation, error: Option<TaskError>) {
         if self.incarnation() == Some(incarnation) {
-            self.leaving.set(Some(Box::new(Leaving(error))));
+            self.note(|rare| rare.leaving = Some(Leaving(error)));
         }
     }
 
     /// Goes on after an attempt that the agent has survived: its probation is over, and its life
     /// ends if it wanted that.
     pub(crate) fn survived(&self, incarnation: Incarnation, token: FencingToken, retires: bool) {
-        if self.probing.take() {
+        if self.end_probation() {
             let passed = SupervisorMessage::ChildPassed { agent: self.agent, incarnation };
             self.shared.surroundings.supervisor.push(passed);
         }
-        match self.interruption.take().map(|found| *found) {
+        match self.take_interruption() {
             Some(Interruption::Died(of, error)) if of == token => self.die(incarnation, error),
             // What else came too late is known to whoever sent it.
             Some(_) | None => {}
         }
-        match self.leaving.take().map(|leaving| leaving.0) {
+        match self.take_leaving().map(|leaving| leaving.0) {
             None if retires => self.leave(incarnation),
             None => {}
             Some(None) => self.leave(incarnation),
@@ -227,13 +309,13 @@ impl Slot {
     /// Ends the life of an agent whose host panicked, and parks the host until somebody has decided.
     /// Returns whether it had one; else there is nothing to decide.
     pub(crate) fn crash(&self, report: PanicReport, parked: oneshot::Sender<Revive>) -> bool {
-        let running = self.running.get();
+        let running = self.running();
         if let Some(Running { token, .. }) = running {
             let revoked = Revoked { token, cause: None, by: Revoker::Host };
             self.interrupt(Interruption::Revoked(revoked));
         }
         let attempt = running.map(Running::attempt);
-        let struck = Struck { attempt, fault: self.fault.take(), revoked: false };
+        let struck = Struck { attempt, fault: self.take_fault(), revoked: false };
         let Some(incarnation) = self.incarnation() else {
             self.tell_crash(report, struck.fault);
             return false;
@@ -246,7 +328,8 @@ impl Slot {
     /// Tells a person of a host that panicked while its agent had no life to lose.
     fn tell_crash(&self, report: PanicReport, fault: Option<u64>) {
         let surroundings = &self.shared.surroundings;
-        let of = self.newest.get().map(|incarnation| (self.agent, incarnation));
+        let newest = Some(self.newest.get()).filter(|newest| *newest > Incarnation(0));
+        let of = newest.map(|incarnation| (self.agent, incarnation));
         let report = Failure::panicked(Cause::Panic, report).report(
             IncidentKind::HostPanicked,
             Severity::Warning,

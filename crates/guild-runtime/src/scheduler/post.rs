@@ -3,26 +3,31 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use actix::prelude::SendError;
 use guild_core::id::{AgentId, FencingToken};
 
 use crate::clock::Clock;
 use crate::fault::Fault;
-use crate::host::{HostAddr, order};
-use crate::message::{Assign, Blow};
+use crate::host::{HostAddr, Undelivered};
+use crate::message::{Assign, HostMessage};
 
 /// How long a message waits for later ones to overtake it; then it arrives alone.
 pub(super) const OVERTAKEN_MAX: Duration = Duration::from_millis(50);
 
 /// Assignments on their way.
-#[derive(Default)]
 pub(super) struct Post {
+    /// How many messages may wait for an agent.
+    room: usize,
     /// The newest assignment of each agent that was struck on its way, with the fault.
     struck: BTreeMap<AgentId, (FencingToken, u64)>,
     held: Overtaken<(HostAddr, Assign)>,
 }
 
 impl Post {
+    /// Returns a post for mailboxes in which so many messages may wait.
+    pub(super) fn new(room: usize) -> Self {
+        Self { room, struck: BTreeMap::new(), held: Overtaken::default() }
+    }
+
     /// Sends an assignment; returns whether it is held back until others have overtaken it.
     pub(super) fn send(
         &mut self,
@@ -36,12 +41,12 @@ impl Post {
         if let Some((_, number)) = fault {
             self.struck.insert(assign.lease.agent, (assign.lease.token, number));
         }
-        let mut is_held = false;
+        let (mut is_held, room) = (false, self.room);
         match fault.map(|(fault, number)| (number, fault)) {
             Some((_, Fault::Lose)) => assign.lease.void(),
             Some((_, Fault::Refuse)) => assign.lease.refuse(),
             Some((_, Fault::Delay(delay))) => {
-                deliver_late(host.clone(), assign, clock.delay(delay))
+                deliver_late(host.clone(), assign, room, clock.delay(delay));
             }
             Some((_, Fault::Reorder(behind))) => {
                 self.held.hold(behind, (host.clone(), assign));
@@ -51,23 +56,24 @@ impl Post {
                 let Assign { lease, input, deadline } = &assign;
                 let copy =
                     Assign { lease: lease.copy(), input: input.clone(), deadline: *deadline };
-                deliver(host, assign);
-                deliver(host, copy);
+                deliver(host, assign, room);
+                deliver(host, copy, room);
             }
             Some((number, Fault::CrashQueued)) => {
-                order(host, Blow { fault: number });
-                deliver(host, assign);
+                host.order(HostMessage::Blow { fault: number });
+                deliver(host, assign, room);
             }
-            Some(_) | None if latency.is_zero() => deliver(host, assign),
-            Some(_) | None => deliver_late(host.clone(), assign, latency),
+            Some(_) | None if latency.is_zero() => deliver(host, assign, room),
+            Some(_) | None => deliver_late(host.clone(), assign, room, latency),
         }
-        overtakes.into_iter().for_each(|(host, assign)| deliver(&host, assign));
+        overtakes.into_iter().for_each(|(host, assign)| deliver(&host, assign, room));
         is_held
     }
 
     /// Delivers what is still held back.
     pub(super) fn release(&mut self) {
-        self.held.release().into_iter().for_each(|(host, assign)| deliver(&host, assign));
+        let held = self.held.release();
+        held.into_iter().for_each(|(host, assign)| deliver(&host, assign, self.room));
     }
 
     /// Returns how many assignments are held back.
@@ -82,20 +88,19 @@ impl Post {
     }
 }
 
-fn deliver_late(host: HostAddr, assign: Assign, delay: Duration) {
+fn deliver_late(host: HostAddr, assign: Assign, room: usize, delay: Duration) {
     actix_rt::spawn(async move {
         tokio::time::sleep(delay).await;
-        deliver(&host, assign);
+        deliver(&host, assign, room);
     });
 }
 
-fn deliver(host: &HostAddr, assign: Assign) {
-    match host.try_send(assign) {
+fn deliver(host: &HostAddr, assign: Assign, room: usize) {
+    match host.assign(assign, room) {
         Ok(()) => {}
-        // The agent lives and is only slow to read: it must not be taken for one that is gone.
-        Err(SendError::Full(assign)) => assign.lease.refuse(),
-        // Dropping the message drops its lease, which hands the task back.
-        Err(SendError::Closed(_)) => tracing::debug!("assignment was not delivered"),
+        // It must not be taken for one that is gone.
+        Err(Undelivered::Full(assign)) => assign.lease.refuse(),
+        Err(Undelivered::Closed) => tracing::debug!("assignment was not delivered"),
     }
 }
 

@@ -59,7 +59,7 @@ impl Forest {
                         continue;
                     }
                     TreeOrder::Escalated(escalation) => {
-                        self.escalations.push(escalation);
+                        self.escalations.push(*escalation);
                         continue;
                     }
                     TreeOrder::Ended(_) => {
