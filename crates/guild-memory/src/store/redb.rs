@@ -3,6 +3,7 @@
 //! Built with the feature `redb`. It is here to keep the seam honest: whatever the memory relies on,
 //! two engines of different kinds keep. redb knows no level between RAM and the disk, so `Process`
 //! costs as much as `Disk`.
+#![expect(clippy::result_large_err, reason = "errors of redb become ours where they arise")]
 
 use std::fmt;
 use std::io;
