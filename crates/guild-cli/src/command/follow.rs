@@ -68,8 +68,8 @@ impl<'a> Follower<'a> {
                 _ = &mut shutdown => shutdown = Box::pin(std::future::pending()),
                 Some(event) = self.events.next() => self.take(event)?,
                 _ = tick.tick() => self.bar.show(&self.run.progress()),
-                _ = self.interrupt.recv() => shutdown = self.interrupted(hint)?,
-                _ = self.terminate.recv() => shutdown = self.interrupted(hint)?,
+                _ = self.interrupt.recv() => shutdown = self.interrupted(hint).await?,
+                _ = self.terminate.recv() => shutdown = self.interrupted(hint).await?,
             }
         }
     }
@@ -83,14 +83,15 @@ impl<'a> Follower<'a> {
         }
     }
 
-    fn interrupted(&mut self, hint: &str) -> Result<Shutdown, CommandError> {
+    async fn interrupted(&mut self, hint: &str) -> Result<Shutdown, CommandError> {
         if self.draining {
             self.bar.say("guild: ended at once");
             self.tail.flush()?;
             std::process::exit(Exit::Interrupted.code().into());
         }
         self.draining = true;
-        let running = self.run.progress().running;
+        // Not the progress of the run: with a slow disk that is behind what agents do.
+        let running = self.guild.under_way().await.map_or(0, |now| now.attempts);
         self.bar.say(&format!(
             "guild: interrupted; {running} running tasks may finish (a second interrupt ends them), \
              {hint}"
