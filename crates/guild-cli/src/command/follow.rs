@@ -26,6 +26,8 @@ pub(crate) enum End {
     Failed(String),
 }
 
+/// Finds out how many tasks run.
+type Census = Pin<Box<dyn Future<Output = usize>>>;
 type Shutdown = Pin<Box<dyn Future<Output = Option<ShutdownReport>>>>;
 
 /// Reads events and signals, shows the progress.
@@ -37,6 +39,9 @@ pub(crate) struct Follower<'a> {
     bar: Bar,
     interrupt: Signal,
     terminate: Signal,
+    /// Whether a person has interrupted it once.
+    is_interrupted: bool,
+    /// Whether the guild is being shut down for that.
     draining: bool,
 }
 
@@ -50,6 +55,7 @@ impl<'a> Follower<'a> {
             bar: Bar::new(),
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            is_interrupted: false,
             draining: false,
         })
     }
@@ -59,6 +65,7 @@ impl<'a> Follower<'a> {
     pub(crate) async fn until_end(&mut self, hint: &str) -> Result<End, CommandError> {
         let run = self.run.clone();
         let mut end = Box::pin(async move { run.wait().await });
+        let mut census: Census = Box::pin(std::future::pending());
         let mut shutdown: Shutdown = Box::pin(std::future::pending());
         let mut tick = tokio::time::interval(PERIOD);
         loop {
@@ -68,8 +75,13 @@ impl<'a> Follower<'a> {
                 _ = &mut shutdown => shutdown = Box::pin(std::future::pending()),
                 Some(event) = self.events.next() => self.take(event)?,
                 _ = tick.tick() => self.bar.show(&self.run.progress()),
-                _ = self.interrupt.recv() => shutdown = self.interrupted(hint).await?,
-                _ = self.terminate.recv() => shutdown = self.interrupted(hint).await?,
+                // The loop goes on meanwhile: a second interrupt waits for nobody.
+                running = &mut census => {
+                    census = Box::pin(std::future::pending());
+                    shutdown = self.drain(running, hint);
+                }
+                _ = self.interrupt.recv() => census = self.interrupted()?,
+                _ = self.terminate.recv() => census = self.interrupted()?,
             }
         }
     }
@@ -83,21 +95,29 @@ impl<'a> Follower<'a> {
         }
     }
 
-    async fn interrupted(&mut self, hint: &str) -> Result<Shutdown, CommandError> {
-        if self.draining {
+    /// Asks what is under way, at the first interrupt. The progress of the run does not say so: with a slow
+    /// disk it is behind what agents do.
+    fn interrupted(&mut self) -> Result<Census, CommandError> {
+        if self.is_interrupted {
             self.bar.say("guild: ended at once");
             self.tail.flush()?;
             std::process::exit(Exit::Interrupted.code().into());
         }
+        self.is_interrupted = true;
+        let guild = self.guild.clone();
+        // Nothing runs in a guild that has ended.
+        Ok(Box::pin(async move { guild.under_way().await.map_or(0, |now| now.attempts) }))
+    }
+
+    /// Lets what is under way finish.
+    fn drain(&mut self, running: usize, hint: &str) -> Shutdown {
         self.draining = true;
-        // Not the progress of the run: with a slow disk that is behind what agents do.
-        let running = self.guild.under_way().await.map_or(0, |now| now.attempts);
         self.bar.say(&format!(
             "guild: interrupted; {running} running tasks may finish (a second interrupt ends them), \
              {hint}"
         ));
         let guild = self.guild.clone();
-        Ok(Box::pin(async move { guild.shutdown(Drain::Until(DRAIN_MAX)).await.ok() }))
+        Box::pin(async move { guild.shutdown(Drain::Until(DRAIN_MAX)).await.ok() })
     }
 
     /// Takes an event and all others that are there; then readers of the file see them.
