@@ -24,10 +24,6 @@ const BYTES_MAX: usize = 2 * CUT_AT_BYTES;
 /// A page that is changed and has less than this is joined with the next one.
 const BYTES_MIN: usize = CUT_AT_BYTES / 4;
 
-/// Written pages are sent to the disk after so many bytes. A commit that syncs the journal waits for what
-/// is on its way there: with all at the end, or in pieces of many MiB, ten times as long.
-const FLUSH_BYTES: usize = 1 << 20;
-
 /// The key of a row, and its new value, or none where it is removed.
 pub(super) type Change<'a> = (&'a [u8], Option<&'a [u8]>);
 
@@ -53,9 +49,6 @@ pub(super) trait Pages: Sized {
 
     /// Drops a page.
     fn remove(&mut self, key: &[u8]) -> Result<(), Self::Error>;
-
-    /// Has what was written sent to the disk.
-    fn flush(&mut self) -> Result<(), Self::Error>;
 }
 
 /// Returns the value of a row.
@@ -227,7 +220,6 @@ pub(super) fn store<P: Pages>(
     mut changes: &[Change<'_>],
 ) -> Result<Exchanged, P::Error> {
     let (mut rows, mut exchanged) = (Vec::new(), Exchanged::default());
-    let mut unflushed = 0;
     while let Some((first, _)) = changes.first() {
         rows.clear();
         let found = pages.at(first)?;
@@ -251,11 +243,6 @@ pub(super) fn store<P: Pages>(
         replace(pages, key, &rows, &dropped)?;
         exchanged.written += rows.len();
         exchanged.replaced += replaced;
-        unflushed += rows.len();
-        if unflushed >= FLUSH_BYTES {
-            pages.flush()?;
-            unflushed = 0;
-        }
     }
     Ok(exchanged)
 }

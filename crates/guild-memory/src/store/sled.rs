@@ -2,8 +2,15 @@
 //!
 //! Only this file names sled. Its flush costs about 0.13 ms for each batch and each insert some 12,000
 //! instructions; so groups wait for the journal (`journal.rs`) alone, sled gets the rows of many of them at
-//! once, and what it takes for a row is a page of them (`page.rs`). `flush()` ends in `sync_file_range`,
-//! which is no barrier, so an fdatasync on a descriptor of our own follows (sled#1351, #1452).
+//! once, and what it takes for a row is a page of them (`page.rs`).
+//!
+//! A flush ends in `sync_file_range`, which is no barrier (sled#1351, #1452), and each segment that sled begins
+//! says that what is written is on the disk: where a power cut leaves such a segment and not all before it,
+//! sled reads over the holes as if nothing had ever been there. What a segment says is true when everything
+//! before the last one was synced. So sled writes only what we have it write, an fdatasync comes before it can
+//! have filled a second segment, and the thread with which it flushes now and then is not started. That
+//! thread would also collect garbage, which is left to the rewrite of the whole store (`engine.rs`).
+//!
 //! `flush_async`, `transaction` and `watch_prefix` can deadlock or block writers and are not used. The file
 //! `conf` is written once and never synced by sled; without it nothing opens, so it is synced here.
 
@@ -12,6 +19,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 
 use super::behind::{Stored, Storing, WriteBehind};
@@ -28,8 +36,12 @@ use crate::rows::format_of;
 /// enough that no page of ours does. Fixed when the directory is created.
 const SEGMENT_BYTES: usize = 8 << 20;
 const CACHE_BYTES: u64 = 64 << 20;
-/// Turning the flusher off would turn garbage collection off with it.
-const FLUSH_EVERY_MS: u64 = 500;
+/// Written pages are synced after so many bytes, of which sled makes up to seventeen times as many: it now and
+/// then writes all of a node to change a page. With pages of at most 16 KiB that is half a segment.
+/// A commit that syncs the journal waits for what is on its way to the disk, the less the better.
+const SYNC_BYTES: usize = 128 << 10;
+/// A page counts as so much at the least.
+const PAGE_BYTES_MIN: usize = 8 << 10;
 /// The tree of the rows, in pages. Until format 7 they were in sled's own tree, one by one.
 const PAGES: &[u8] = b"pages";
 /// Bytes of pages that are read at a time while changes wait; a little more than a slice of a copy.
@@ -48,10 +60,9 @@ const RETRIES_OWN: u32 = 250;
 pub struct SledStore {
     /// Lets go of sled before `db` does.
     behind: WriteBehind,
-    pages: sled::Tree,
+    pages: PageTree,
     /// Last of sled.
     _db: sled::Db,
-    data: File,
     /// Where sled's files are.
     place: PathBuf,
     stats: StoreStats,
@@ -122,19 +133,20 @@ impl SledStore {
         has_journal: bool,
     ) -> Result<Self, StoreError> {
         let path = directory.path();
-        let data = OpenOptions::new()
-            .write(true)
-            .open(place.join("db"))
-            .map_err(|e| StoreError::from_io(path, "open the data file", &e))?;
+        let opened = OpenOptions::new().write(true).open(place.join("db"));
+        // What a killed process gave sled is only now made durable.
+        let data = opened.and_then(|data| data.sync_data().map(|()| data));
+        let data = data.map_err(|e| StoreError::from_io(path, "open the data file", &e))?;
         let trees = || Ok((db.open_tree(PAGES)?, db.open_tree(JOURNAL)?));
-        let (pages, tree) = caught(path, "open", typed, trees)?;
-        if has_journal && pages.is_empty() {
+        let (tree, journal) = caught(path, "open", typed, trees)?;
+        let pages = PageTree { tree, data: Arc::new(data), unsynced: 0 };
+        if has_journal && caught(path, "open", typed, || pages.is_empty())? {
             // sled takes a file that it cannot read for a new one; never silently empty.
             let what = "rows were stored here, and the data file is gone or holds none of them";
             return Err(StoreError::corrupt(path, what));
         }
-        let stored = number(path, &tree, STORED)?.unwrap_or_default();
-        let salt = match number(path, &tree, SALT)? {
+        let stored = number(path, &journal, STORED)?.unwrap_or_default();
+        let salt = match number(path, &journal, SALT)? {
             Some(salt) => salt,
             None if has_journal => {
                 return Err(StoreError::corrupt(path, "the salt of its journal is gone"));
@@ -142,18 +154,14 @@ impl SledStore {
             None => {
                 // Durable with the first rows, and before anything is written to the journal.
                 let salt = drawn();
-                let put = || tree.insert(SALT, &salt.to_be_bytes());
+                let put = || journal.insert(SALT, &salt.to_be_bytes());
                 caught(path, "write rows", typed, put)?;
                 salt
             }
         };
+        let mut trees = Trees { pages: pages.clone(), journal };
         let (journal, found) = Journal::open(path, &place, salt, stored, has_journal)?;
-        let written = data
-            .try_clone()
-            .map_err(|error| StoreError::from_io(path, "open the data file", &error))?;
-        let mut trees = Trees { pages: pages.clone(), journal: tree, data: written };
-        // Also when there is nothing to store: what a killed process gave sled is only now made
-        // durable, and the journal is about to be written anew.
+        // Also when there is nothing to store: the journal is about to be written anew.
         trees.store(path, &[&found.rows], found.number)?;
         let behind = WriteBehind::start(path, journal, storing(path.to_owned(), trees))?;
         let stats = StoreStats::default();
@@ -161,7 +169,6 @@ impl SledStore {
             behind,
             pages,
             _db: db,
-            data,
             place,
             stats,
             has_rows: false,
@@ -219,10 +226,11 @@ impl Store for SledStore {
         self.behind.sync(level)?;
         if level == Durability::Disk {
             self.stats.syncs += 1;
-            if !self.is_marked && (self.has_rows || !self.pages.is_empty()) {
+            let has_pages = || Ok(!self.pages.is_empty()?);
+            if !self.is_marked && (self.has_rows || self.guarded("read rows", has_pages)?) {
                 // The mark promises that sled has pages, and once it has any it always has.
                 self.behind.settle()?;
-                if !self.pages.is_empty() {
+                if self.guarded("read rows", has_pages)? {
                     self.directory.mark()?;
                     self.is_marked = true;
                 }
@@ -236,7 +244,7 @@ impl Store for SledStore {
     }
 
     fn stats(&self) -> StoreStats {
-        let size_bytes = self.data.metadata().map_or(0, |data| data.len());
+        let size_bytes = self.pages.data.metadata().map_or(0, |data| data.len());
         StoreStats { size_bytes, ..self.stats }
     }
 
@@ -268,28 +276,53 @@ impl Store for SledStore {
     }
 }
 
-impl Pages for sled::Tree {
+/// The tree of the pages, and the file it is in.
+#[derive(Clone, Debug)]
+struct PageTree {
+    tree: sled::Tree,
+    data: Arc<File>,
+    unsynced: usize,
+}
+
+impl PageTree {
+    /// Returns whether there is no page; `is_empty` of sled takes an error for a page.
+    fn is_empty(&self) -> sled::Result<bool> {
+        Ok(self.tree.first()?.is_none())
+    }
+
+    fn wrote(&mut self, bytes: usize) -> sled::Result<()> {
+        self.unsynced += bytes.max(PAGE_BYTES_MIN);
+        if self.unsynced < SYNC_BYTES { Ok(()) } else { self.sync() }
+    }
+
+    /// Returns when everything that was written, also to other trees, is on the disk.
+    fn sync(&mut self) -> sled::Result<()> {
+        self.unsynced = 0;
+        self.tree.flush()?;
+        Ok(self.data.sync_data()?)
+    }
+}
+
+impl Pages for PageTree {
     type Bytes = sled::IVec;
     type Error = sled::Error;
 
     fn at(&self, key: &[u8]) -> sled::Result<Option<(sled::IVec, sled::IVec)>> {
-        self.range::<&[u8], _>(..=key).next_back().transpose()
+        self.tree.range::<&[u8], _>(..=key).next_back().transpose()
     }
 
     fn after(&self, key: &[u8]) -> sled::Result<Option<(sled::IVec, sled::IVec)>> {
-        self.get_gt(key)
+        self.tree.get_gt(key)
     }
 
     fn put(&mut self, key: &[u8], rows: &[u8]) -> sled::Result<()> {
-        self.insert(key, rows).map(drop)
+        self.tree.insert(key, rows)?;
+        self.wrote(rows.len())
     }
 
     fn remove(&mut self, key: &[u8]) -> sled::Result<()> {
-        sled::Tree::remove(self, key).map(drop)
-    }
-
-    fn flush(&mut self) -> sled::Result<()> {
-        sled::Tree::flush(self).map(drop)
+        self.tree.remove(key)?;
+        self.wrote(0)
     }
 }
 
@@ -297,7 +330,7 @@ impl Pages for sled::Tree {
 /// if there may be any that are wanted. Most reads are slices of a copy: with many changes waiting, it would
 /// take much longer to put all of them in order than to read a slice.
 fn scan_next(
-    pages: &sled::Tree,
+    pages: &PageTree,
     batches: &[&[u8]],
     (from, to): (Bound<&[u8]>, Bound<&[u8]>),
     each: Visit<'_>,
@@ -347,10 +380,8 @@ fn storing(path: PathBuf, mut trees: Trees) -> Storing {
 
 /// What the thread of the store writes to.
 struct Trees {
-    pages: sled::Tree,
+    pages: PageTree,
     journal: sled::Tree,
-    /// The file of both.
-    data: File,
 }
 
 impl Trees {
@@ -362,18 +393,15 @@ impl Trees {
         batches: &[&[u8]],
         number: u64,
     ) -> Result<Exchanged, StoreError> {
-        let exchanged = caught(path, "write rows", typed, || {
+        caught(path, "write rows", typed, || {
             // Each page by itself, because a batch of sled keeps all that it replaces in RAM until its
             // end. The journal makes them whole, and sled keeps their order.
             let changes = newest(batches.iter().flat_map(|rows| Rows(rows)));
             let exchanged = page::store(&mut self.pages, &changes)?;
             self.journal.insert(STORED, &number.to_be_bytes())?;
-            self.journal.flush()?;
+            self.pages.sync()?;
             Ok(exchanged)
-        })?;
-        let synced = self.data.sync_data();
-        synced.map_err(|error| StoreError::from_io(path, "sync the data file", &error))?;
-        Ok(exchanged)
+        })
     }
 }
 
@@ -385,7 +413,7 @@ fn check_format(path: &Path, db: &sled::Db) -> Result<(), StoreError> {
         let (path, known) = (path.to_owned(), key::FORMAT_VERSION);
         return Err(StoreError::FormatVersion { path, found, known });
     }
-    if !db.is_empty() {
+    if caught(path, "read a row", typed, || db.first())?.is_some() {
         let what = "sled has rows that are not ours".to_owned();
         return Err(StoreError::Foreign { path: path.to_owned(), what });
     }
@@ -418,7 +446,7 @@ fn open_sled(path: &Path, place: &Path) -> Result<sled::Db, StoreError> {
                 .path(place)
                 .segment_size(SEGMENT_BYTES)
                 .cache_capacity(CACHE_BYTES)
-                .flush_every_ms(Some(FLUSH_EVERY_MS))
+                .flush_every_ms(None)
                 .open()
         });
         match opened {

@@ -16,8 +16,6 @@ struct Shelf {
     /// Writes until the crash.
     left: Option<usize>,
     writes: Vec<Write>,
-    /// How many writes there were at each flush.
-    flushes: Vec<usize>,
 }
 
 /// A page and its new rows, or none where it is dropped.
@@ -66,11 +64,6 @@ impl Pages for Shelf {
     fn remove(&mut self, key: &[u8]) -> io::Result<()> {
         self.write(key, None)
     }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.flushes.push(self.writes.len());
-        Ok(())
-    }
 }
 
 /// Pages that are written to while they are read: before each look at them come some of the writes.
@@ -115,10 +108,6 @@ impl Pages for Moving {
     }
 
     fn remove(&mut self, _: &[u8]) -> io::Result<()> {
-        unreachable!("it is read")
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
         unreachable!("it is read")
     }
 }
@@ -298,23 +287,6 @@ fn pages_are_split_joined_and_emptied() {
     assert_eq!((all(&shelf).len(), shelf.pages.len()), (7, 4));
     store_all(&mut shelf, &rows(None)).unwrap();
     assert!(all(&shelf).is_empty() && shelf.pages.len() == 1);
-}
-
-#[test]
-fn what_is_written_is_sent_to_the_disk_on_the_way() {
-    let mut shelf = Shelf::default();
-    let pages = 3 * FLUSH_BYTES / CUT_AT_BYTES;
-    let key = |number: usize| number.to_be_bytes().to_vec();
-    store_all(&mut shelf, &(0..pages).map(|number| (key(number), Some(CUT_AT_BYTES))).collect())
-        .unwrap();
-    store_all(
-        &mut shelf,
-        &(0..pages).map(|number| (key(number), Some(CUT_AT_BYTES - 1))).collect(),
-    )
-    .unwrap();
-    // The second time each page is written by itself.
-    let writes: Vec<usize> = shelf.flushes.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert_eq!(writes[1..], [FLUSH_BYTES / CUT_AT_BYTES; 2]);
 }
 
 /// The first page is read, then joined with the second one, which is dropped, and then the next is looked for.
