@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crate::engine::{Engine, Job};
 use crate::store::{Durability, Store, StoreError, WriteBatch};
@@ -18,6 +19,8 @@ use crate::store::{Durability, Store, StoreError, WriteBatch};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GroupNo(pub u64);
 
+/// After so long it is seen whether the store is ready for a copy.
+const EARLY: Duration = Duration::from_millis(1);
 /// Bytes of rows that may wait for the disk; beyond that, sealing waits.
 const WAITING_BYTES_MAX: usize = 64 << 20;
 
@@ -169,7 +172,9 @@ impl Committer {
             Worker::Driven(Some(engine)) => {
                 engine.begin(job);
                 while engine.is_copying() {
-                    engine.advance();
+                    if engine.advance() {
+                        thread::park_timeout(EARLY);
+                    }
                 }
             }
             // Dropping the job tells whoever waits for it.
@@ -237,11 +242,17 @@ impl Committer {
 }
 
 fn run(shared: &Shared, mut engine: Engine, notify: &dyn Fn()) -> Result<(), StoreError> {
+    let mut is_early = false;
     loop {
         let (batch, newest, is_closing) = {
+            let has_groups =
+                |queue: &Queue| queue.newest.0 != shared.stored.load(Ordering::Relaxed);
             let mut queue = shared.lock();
-            while queue.newest.0 == shared.stored.load(Ordering::Relaxed)
-                && !(queue.is_closing || engine.is_copying())
+            if is_early && !has_groups(&queue) {
+                let waited = shared.work.wait_timeout(queue, EARLY);
+                queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+            while !(has_groups(&queue) || queue.is_closing || engine.is_copying())
                 && queue.jobs.is_empty()
             {
                 queue = shared.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
@@ -269,7 +280,7 @@ fn run(shared: &Shared, mut engine: Engine, notify: &dyn Fn()) -> Result<(), Sto
                 return engine.close();
             }
         }
-        engine.advance();
+        is_early = engine.advance();
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use self::absent::Absent;
 pub(crate) use self::copy::slice_after;
-use self::copy::{Copy, Target, give_up, into_store_error};
+use self::copy::{Copy, Progress, Target, give_up, into_store_error};
 use crate::checkpoint::{self, CheckpointError, CheckpointInfo, Writer};
 use crate::recovery::load_without_log;
 use crate::seeded::{self, Bug};
@@ -131,7 +131,7 @@ impl Engine {
                 Err(error) => return reply.send(Err(error)),
             },
         };
-        self.copy = Some(Copy::to(target));
+        self.copy = Some(Copy::of(&*self.store, target));
     }
 
     /// Returns whether a copy is under way.
@@ -139,16 +139,19 @@ impl Engine {
         self.copy.is_some()
     }
 
-    /// Copies the next rows.
-    pub(crate) fn advance(&mut self) {
+    /// Copies the next rows; returns whether there is a copy whose time has not come yet.
+    pub(crate) fn advance(&mut self) -> bool {
         let Some(mut copy) = self.copy.take() else {
-            return;
+            return false;
         };
-        match copy.next_slice(&*self.store) {
-            Ok(false) => self.copy = Some(copy),
-            Ok(true) => self.finish(copy.target),
+        let progress = copy.next_slice(&*self.store);
+        let is_early = matches!(progress, Ok(Progress::NotYet));
+        match progress {
+            Ok(Progress::NotYet | Progress::Begun) => self.copy = Some(copy),
+            Ok(Progress::Complete) => self.finish(copy.target),
             Err(error) => give_up(copy.target, error),
         }
+        is_early
     }
 
     /// Gives up what is only for the sake of space.
@@ -230,7 +233,7 @@ impl Engine {
         match self.store.sibling() {
             Ok(Some(sibling)) => {
                 tracing::info!(live, size, "store is being rewritten");
-                self.copy = Some(Copy::to(Target::Rewrite(sibling, None)));
+                self.copy = Some(Copy::of(&*self.store, Target::Rewrite(sibling, None)));
             }
             Ok(None) => {}
             Err(error) => tracing::error!(%error, "store could not be rewritten"),
@@ -315,8 +318,8 @@ fn redo(
 ) -> Result<Box<dyn Store>, StoreError> {
     let mut store = reopen()?;
     if after_sync && let Some(mut sibling) = store.sibling()? {
-        let mut copy = Copy::to(Target::Rewrite(sibling, None));
-        while !copy.next_slice(&*store).map_err(into_store_error)? {}
+        let mut copy = Copy::of(&*store, Target::Rewrite(sibling, None));
+        while copy.next_slice(&*store).map_err(into_store_error)? != Progress::Complete {}
         let Target::Rewrite(whole, _) = copy.target else {
             unreachable!("a copy keeps its target");
         };

@@ -1,5 +1,9 @@
-//! Copies the rows of a store while it serves: slices between groups, changes behind the slice repeated.
+//! Copies the rows of a store while it serves, slice by slice between groups. Changes behind the last slice are
+//! repeated; those ahead of it are kept for the slice they fall into, for the engine may not have them yet, and
+//! a group must not wait until it has.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::OccupiedEntry;
 use std::ops::{Bound, ControlFlow};
 
 use super::{Reply, abandon};
@@ -7,7 +11,7 @@ use crate::checkpoint::{CheckpointError, CheckpointInfo, Writer};
 use crate::store::{Durability, Store, StoreError, ValueId, WriteBatch};
 
 /// Bytes that are copied at a time, between two groups.
-const SLICE_BYTES: usize = 1 << 20;
+const SLICE_BYTES: usize = 256 << 10;
 
 /// Returns the rows after a position, up to [`SLICE_BYTES`] of them, and whether they are the last;
 /// moves the position behind them.
@@ -36,8 +40,12 @@ pub(crate) fn slice_after(
 #[derive(Debug)]
 pub(super) struct Copy {
     pub(super) target: Target,
+    /// What the store has to have for itself before the first slice.
+    mark: u64,
     /// The last row that was copied.
     position: Option<Vec<u8>>,
+    /// What rows behind it have become since the mark.
+    ahead: BTreeMap<Box<[u8]>, Option<Box<[u8]>>>,
     /// The large values that are still to be copied; none while rows are.
     large: Option<Vec<ValueId>>,
 }
@@ -48,20 +56,73 @@ pub(super) enum Target {
     Rewrite(Box<dyn Store>, Option<Reply<Result<(), StoreError>>>),
 }
 
-impl Copy {
-    pub(super) fn to(target: Target) -> Self {
-        Self { target, position: None, large: None }
+/// How far a copy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// The store is not ready for it.
+    NotYet,
+    Begun,
+    Complete,
+}
+
+impl Progress {
+    fn of(is_complete: bool) -> Self {
+        if is_complete { Self::Complete } else { Self::Begun }
+    }
+}
+
+/// Rows that are copied at a time.
+#[derive(Debug, Default)]
+struct Slice {
+    rows: WriteBatch,
+    /// The last row, also one that is gone.
+    last: Option<Vec<u8>>,
+}
+
+impl Slice {
+    fn is_full(&self) -> bool {
+        self.rows.size_bytes() >= SLICE_BYTES
     }
 
-    /// Copies up to [`SLICE_BYTES`] of rows, or one large value; returns whether that was all.
-    pub(super) fn next_slice(&mut self, store: &dyn Store) -> Result<bool, CheckpointError> {
+    fn put(&mut self, key: &[u8], value: &[u8]) {
+        self.rows.put(key, value);
+        self.reach(key);
+    }
+
+    fn take(&mut self, change: Change<'_>) {
+        let (key, value) = change.remove_entry();
+        if let Some(value) = value {
+            self.rows.put(&key, value);
+        }
+        self.reach(&key);
+    }
+
+    fn reach(&mut self, key: &[u8]) {
+        let last = self.last.get_or_insert_default();
+        last.clear();
+        last.extend_from_slice(key);
+    }
+}
+
+/// What a row has become.
+type Change<'a> = OccupiedEntry<'a, Box<[u8]>, Option<Box<[u8]>>>;
+
+impl Copy {
+    pub(super) fn of(store: &dyn Store, target: Target) -> Self {
+        let (position, ahead, large) = (None, BTreeMap::new(), None);
+        Self { target, mark: store.mark(), position, ahead, large }
+    }
+
+    /// Copies up to [`SLICE_BYTES`] of rows, or one large value.
+    pub(super) fn next_slice(&mut self, store: &dyn Store) -> Result<Progress, CheckpointError> {
         let Some(large) = &mut self.large else {
-            let is_last = self.next_rows(store)?;
+            let progress = self.next_rows(store)?;
             // Only a checkpoint leaves the directory where the large values are.
-            if !is_last || !matches!(self.target, Target::Checkpoint(..)) {
-                return Ok(is_last);
+            if progress != Progress::Complete || !matches!(self.target, Target::Checkpoint(..)) {
+                return Ok(progress);
             }
-            return Ok(self.large.insert(store.large().list()?).is_empty());
+            let is_empty = self.large.insert(store.large().list()?).is_empty();
+            return Ok(Progress::of(is_empty));
         };
         // One that is gone meanwhile is one that no row refers to.
         if let (Some(id), Target::Checkpoint(writer, _)) = (large.pop(), &mut self.target)
@@ -69,12 +130,14 @@ impl Copy {
         {
             writer.large(&value)?;
         }
-        Ok(large.is_empty())
+        Ok(Progress::of(large.is_empty()))
     }
 
-    /// Copies the next rows; returns whether they were the last.
-    fn next_rows(&mut self, store: &dyn Store) -> Result<bool, CheckpointError> {
-        let (slice, is_last) = slice_after(store, &mut self.position)?;
+    /// Copies the next rows.
+    fn next_rows(&mut self, store: &dyn Store) -> Result<Progress, CheckpointError> {
+        let Some((slice, is_last)) = self.slice_of(store)? else {
+            return Ok(Progress::NotYet);
+        };
         match &mut self.target {
             Target::Checkpoint(writer, _) => {
                 for (key, value) in slice.rows() {
@@ -87,16 +150,49 @@ impl Copy {
                 sibling.sync(Durability::Process)?;
             }
         }
-        Ok(is_last)
+        Ok(Progress::of(is_last))
     }
 
-    /// Repeats changes of rows that were copied already; the others will be met on the way.
+    /// Returns the next rows as they are now, and whether they are the last; none: the store has to have
+    /// more for itself first.
+    fn slice_of(&mut self, store: &dyn Store) -> Result<Option<(WriteBatch, bool)>, StoreError> {
+        let mut slice = Slice::default();
+        let (from, ahead) = (self.position.take(), &mut self.ahead);
+        let bound = from.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let is_stored =
+            store.scan_stored(self.mark, bound, Bound::Unbounded, &mut |key, value| {
+                while let Some(change) = ahead.first_entry().filter(|change| **change.key() < *key)
+                    && !slice.is_full()
+                {
+                    slice.take(change);
+                }
+                if !slice.is_full() {
+                    match ahead.first_entry().filter(|change| **change.key() == *key) {
+                        Some(change) => slice.take(change),
+                        None => slice.put(key, value),
+                    }
+                }
+                if slice.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+        while is_stored
+            && !slice.is_full()
+            && let Some(change) = ahead.first_entry()
+        {
+            slice.take(change);
+        }
+        let is_last = !slice.is_full();
+        self.position = slice.last.or(from);
+        Ok(is_stored.then_some((slice.rows, is_last)))
+    }
+
+    /// Repeats changes of rows that were copied already, and keeps the others.
     pub(super) fn follow(&mut self, batch: &WriteBatch) -> Result<(), CheckpointError> {
         let (position, are_all) = (self.position.as_deref(), self.large.is_some());
         let is_behind = |key: &[u8]| are_all || Some(key) <= position;
         let mut behind = WriteBatch::default();
-        for (key, value) in batch.rows().filter(|(key, _)| is_behind(key)) {
+        for (key, value) in batch.rows() {
             match value {
+                _ if !is_behind(key) => drop(self.ahead.insert(key.into(), value.map(Box::from))),
                 Some(value) => behind.put(key, value),
                 None => behind.delete(key),
             }

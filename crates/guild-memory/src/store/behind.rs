@@ -41,10 +41,19 @@ struct State {
     live_bytes: Option<u64>,
     /// What the engine is about to store.
     storing: Option<Arc<Full>>,
-    /// Whether somebody waits until the engine has everything.
-    is_wanted: bool,
+    /// Number of the last batch that the engine has.
+    stored: u64,
+    /// Number of the last batch that it is to have without waiting for more.
+    wanted: u64,
     is_closing: bool,
     failure: Option<StoreError>,
+}
+
+impl State {
+    fn has_stored(&self, mark: u64) -> bool {
+        let has_none = self.storing.is_none() && self.journal.waiting_bytes() == 0;
+        has_none || self.stored >= mark
+    }
 }
 
 #[derive(Debug)]
@@ -100,7 +109,8 @@ impl WriteBehind {
             gathered_bytes: *GATHERED_BYTES.start(),
             live_bytes: None,
             storing: None,
-            is_wanted: false,
+            stored: 0,
+            wanted: 0,
             is_closing: false,
             failure: None,
         });
@@ -150,19 +160,22 @@ impl WriteBehind {
         self.shared.lock().failure.clone().map_or(Ok(()), Err)
     }
 
-    /// Calls `read` with the batches that the engine does not have, in order. It may be about to store the
-    /// first of them, and will not begin with others meanwhile.
+    /// Has the engine store everything so far without waiting for more; returns what to ask
+    /// [`has_stored`](Self::has_stored).
+    pub(super) fn mark(&self) -> u64 {
+        let mut state = self.shared.lock();
+        state.wanted = state.journal.last();
+        self.shared.work.notify_one();
+        state.wanted
+    }
+
+    /// Returns whether the engine has durably stored everything up to a mark.
     ///
     /// # Errors
-    /// The engine has failed.
-    pub(super) fn beside<T>(&self, read: impl FnOnce(&[&[u8]]) -> T) -> Result<T, StoreError> {
+    /// It has failed.
+    pub(super) fn has_stored(&self, mark: u64) -> Result<bool, StoreError> {
         let state = self.shared.lock();
-        if let Some(failure) = &state.failure {
-            return Err(failure.clone());
-        }
-        let storing = state.storing.iter().flat_map(|full| full.content.bodies());
-        let bodies: Vec<&[u8]> = storing.chain(state.journal.bodies()).collect();
-        Ok(read(&bodies))
+        state.failure.clone().map_or(Ok(state.has_stored(mark)), Err)
     }
 
     /// Returns the bytes of all that the engine holds, if it has stored anything yet.
@@ -175,11 +188,8 @@ impl WriteBehind {
     /// # Errors
     /// It has failed.
     pub(super) fn settle(&self) -> Result<(), StoreError> {
-        let mut state = self.shared.lock();
-        state.is_wanted = true;
-        let waits = |state: &State| state.storing.is_some() || state.journal.waiting_bytes() > 0;
-        let mut state = self.shared.wait_while(state, waits);
-        state.is_wanted = false;
+        let mark = self.mark();
+        let state = self.shared.wait_while(self.shared.lock(), |state| !state.has_stored(mark));
         state.failure.clone().map_or(Ok(()), Err)
     }
 }
@@ -203,7 +213,8 @@ fn run(shared: &Shared, path: &Path, mut storing: Storing) {
                 if state.is_closing {
                     return;
                 }
-                if waiting >= state.gathered_bytes || waiting > 0 && state.is_wanted {
+                let is_wanted = waiting > 0 && state.stored < state.wanted;
+                if waiting >= state.gathered_bytes || is_wanted {
                     break;
                 }
                 state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -220,6 +231,7 @@ fn run(shared: &Shared, path: &Path, mut storing: Storing) {
             Ok(Stored { written_bytes, live_bytes }) => {
                 let (min, max) = GATHERED_BYTES.into_inner();
                 state.gathered_bytes = written_bytes.clamp(min, max);
+                state.stored = full.number;
                 state.live_bytes = Some(live_bytes);
             }
             Err(error) => state.failure = Some(error),

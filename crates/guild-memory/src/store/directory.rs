@@ -26,6 +26,9 @@ pub(super) const REDB_FILE: &str = "guild.redb";
 const PLACE: &str = "data-";
 /// How long to wait for a lock before the next try.
 pub(super) const LOCK_RETRY: Duration = Duration::from_millis(20);
+/// What is removed at a time of a file beside which commits are synced, and how often.
+const SHRUNK_BYTES: u64 = 4 << 20;
+const SHRINK_EVERY: Duration = Duration::from_millis(10);
 /// A process that was just killed may need a moment to die.
 const RETRIES_OTHER: u32 = 25;
 
@@ -169,20 +172,30 @@ impl Directory {
 
     /// Removes data that is not at the current place.
     pub(super) fn remove_strays(&self, current: &Path) -> Result<(), StoreError> {
-        let io_error = |e: io::Error| StoreError::from_io(&self.path, "remove old data", &e);
-        for entry in fs::read_dir(&self.path).map_err(io_error)? {
-            let path = entry.map_err(io_error)?.path();
+        self.strays(current)?.iter().try_for_each(|path| remove_all(path)).map_err(|e| self.old(&e))
+    }
+
+    /// Removes data that is not at the current place bit by bit.
+    fn remove_strays_slowly(&self, current: &Path) -> Result<(), StoreError> {
+        self.strays(current)?.iter().try_for_each(|path| shrink(path)).map_err(|e| self.old(&e))?;
+        self.remove_strays(current)
+    }
+
+    /// Returns data that is not at the current place.
+    fn strays(&self, current: &Path) -> Result<Vec<PathBuf>, StoreError> {
+        let mut strays = if current == self.path { Vec::new() } else { self.data_files()? };
+        for entry in fs::read_dir(&self.path).map_err(|e| self.old(&e))? {
+            let path = entry.map_err(|e| self.old(&e))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if number(&name).is_some() && path != current {
-                remove_all(&path).map_err(io_error)?;
+                strays.push(path);
             }
         }
-        if current != self.path {
-            for path in self.data_files()? {
-                remove_all(&path).map_err(io_error)?;
-            }
-        }
-        Ok(())
+        Ok(strays)
+    }
+
+    fn old(&self, error: &io::Error) -> StoreError {
+        StoreError::from_io(&self.path, "remove old data", error)
     }
 
     /// Ends a store in whose place is another one, and removes what it had on the disk.
@@ -192,7 +205,7 @@ impl Directory {
             if catch_unwind(AssertUnwindSafe(|| drop(old))).is_err() {
                 tracing::error!("a store whose rows are in another one panicked at its end");
             }
-            if let Err(error) = directory.remove_strays(&current) {
+            if let Err(error) = directory.remove_strays_slowly(&current) {
                 tracing::error!(%error, "old data is left until the store is opened again");
             }
         };
@@ -266,6 +279,21 @@ fn sync_file(store: &Path, file: &Path, doing: &'static str) -> Result<(), Store
 /// Returns the number of a place by its name.
 fn number(name: &str) -> Option<u64> {
     name.strip_prefix(PLACE)?.parse().ok()
+}
+
+/// Takes from files piece by piece what they hold: a file system that tells its disk what is free would have
+/// every sync beside it wait until the disk knows it of all of a large one.
+fn shrink(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return fs::read_dir(path)?.try_for_each(|entry| shrink(&entry?.path()));
+    }
+    let mut left = fs::metadata(path)?.len();
+    while left > SHRUNK_BYTES {
+        left -= SHRUNK_BYTES;
+        OpenOptions::new().write(true).open(path)?.set_len(left)?;
+        thread::park_timeout(SHRINK_EVERY);
+    }
+    Ok(())
 }
 
 fn remove_all(path: &Path) -> io::Result<()> {

@@ -149,16 +149,16 @@ impl Journal {
         self.content.rows_bytes
     }
 
-    /// Returns the rows of each batch that waits for the engine in the active file.
-    pub(super) fn bodies(&self) -> Vec<&[u8]> {
-        self.content.bodies()
+    /// Returns the number of the last batch.
+    pub(super) fn last(&self) -> u64 {
+        self.next - 1
     }
 
     /// Goes on at the start of the other file, of which the engine must have stored everything.
     pub(super) fn turn(&mut self) -> Full {
         let file = Arc::clone(&self.files[self.active]);
         self.active = 1 - self.active;
-        Full { file, content: std::mem::take(&mut self.content), number: self.next - 1 }
+        Full { file, content: std::mem::take(&mut self.content), number: self.last() }
     }
 }
 

@@ -224,6 +224,29 @@ pub trait Store: fmt::Debug + Send + 'static {
     fn scan(&self, from: Bound<&[u8]>, to: Bound<&[u8]>, each: Visit<'_>)
     -> Result<(), StoreError>;
 
+    /// Has the engine keep all that was applied so far where [`scan_stored`](Self::scan_stored) finds it, without
+    /// waiting for that.
+    fn mark(&self) -> u64 {
+        0
+    }
+
+    /// Visits the rows between two keys in ascending order until `each` breaks, without those changes
+    /// since a mark that the engine would have to be waited for. Returns whether it has all up to the mark;
+    /// nothing is visited otherwise.
+    ///
+    /// # Errors
+    /// As [`scan`](Self::scan).
+    fn scan_stored(
+        &self,
+        mark: u64,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        each: Visit<'_>,
+    ) -> Result<bool, StoreError> {
+        let _ = mark;
+        self.scan(from, to, each).map(|()| true)
+    }
+
     /// Applies a batch: all or nothing after a crash, and never without the batches before it.
     ///
     /// # Errors

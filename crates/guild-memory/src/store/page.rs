@@ -65,16 +65,14 @@ pub(super) fn get<P: Pages>(pages: &P, key: &[u8]) -> Result<Option<Vec<u8>>, P:
     Ok(None)
 }
 
-/// Visits the rows between two keys in ascending order until `each` breaks, as they are after changes: those
-/// between the keys, ascending. The changes may be made meanwhile, by one call of [`store`].
-pub(super) fn scan<'a, P: Pages>(
+/// Visits the rows between two keys in ascending order until `each` breaks. Of changes that are made meanwhile,
+/// by one call of [`store`], some are seen and others are not.
+pub(super) fn scan<P: Pages>(
     pages: &P,
     from: Bound<&[u8]>,
     to: Bound<&[u8]>,
-    changes: impl Iterator<Item = Change<'a>>,
     each: Visit<'_>,
 ) -> Result<(), P::Error> {
-    let mut changes = changes.peekable();
     let mut place = match from {
         Bound::Included(key) | Bound::Excluded(key) => key.to_vec(),
         Bound::Unbounded => Vec::new(),
@@ -90,52 +88,14 @@ pub(super) fn scan<'a, P: Pages>(
             if row.key < place.as_slice() || is_before(row.key, from) {
                 continue;
             }
-            let mut value = Some(row.value);
-            while let Some((key, new)) = changes.next_if(|(key, _)| *key <= row.key) {
-                if key == row.key {
-                    value = new;
-                } else if new.is_some_and(|new| each(key, new).is_break()) {
-                    return Ok(());
-                }
-            }
-            if value.is_some_and(|value| each(row.key, value).is_break()) {
+            if each(row.key, row.value).is_break() {
                 return Ok(());
             }
         }
         is_over = end.is_none_or(|end| is_behind(end, to));
         place = end.unwrap_or_default().to_vec();
     }
-    for (key, value) in changes {
-        if value.is_some_and(|value| each(key, value).is_break()) {
-            break;
-        }
-    }
     Ok(())
-}
-
-/// Returns the key of a page behind the beginning of a range, and within it, before which there are pages
-/// of so many bytes; none: there are fewer.
-pub(super) fn end_of_window<P: Pages>(
-    pages: &P,
-    from: Bound<&[u8]>,
-    to: Bound<&[u8]>,
-    bytes: usize,
-) -> Result<Option<Bytes<P>>, P::Error> {
-    let from = match from {
-        Bound::Included(key) | Bound::Excluded(key) => key,
-        Bound::Unbounded => &[],
-    };
-    let mut left = bytes;
-    let mut page = pages.at(from)?;
-    while let Some((key, rows)) = page {
-        page = pages.after(key.as_ref())?;
-        left = left.saturating_sub(rows.as_ref().len());
-        if left == 0 {
-            let end = page.map(|(key, _)| key);
-            return Ok(end.filter(|end| !is_behind(end.as_ref(), to)));
-        }
-    }
-    Ok(None)
 }
 
 /// The rows of a page, and where it ends.
@@ -172,11 +132,6 @@ pub(super) fn newest<'a>(changes: impl Iterator<Item = Change<'a>>) -> Vec<Chang
         is_same
     });
     changes
-}
-
-/// Returns whether a key lies between two others.
-pub(super) fn is_within(key: &[u8], from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
-    !is_before(key, from) && !is_behind(key, to)
 }
 
 fn is_before(key: &[u8], from: Bound<&[u8]>) -> bool {

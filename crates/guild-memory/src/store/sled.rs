@@ -44,8 +44,6 @@ const SYNC_BYTES: usize = 128 << 10;
 const PAGE_BYTES_MIN: usize = 8 << 10;
 /// The tree of the rows, in pages. Until format 7 they were in sled's own tree, one by one.
 const PAGES: &[u8] = b"pages";
-/// Bytes of pages that are read at a time while changes wait; a little more than a slice of a copy.
-const WINDOW_BYTES: usize = 5 << 18;
 /// A tree beside it: what of the journal is in them.
 const JOURNAL: &[u8] = b"journal";
 /// Number of the last batch.
@@ -203,14 +201,25 @@ impl Store for SledStore {
         to: Bound<&[u8]>,
         each: Visit<'_>,
     ) -> Result<(), StoreError> {
-        let mut next = Some(from.map(<[u8]>::to_vec));
-        while let Some(from) = next {
-            let from = from.as_ref().map(Vec::as_slice);
-            next = self.behind.beside(|batches| {
-                self.guarded("read rows", || scan_next(&self.pages, batches, (from, to), each))
-            })??;
+        self.behind.settle()?;
+        self.guarded("read rows", || page::scan(&self.pages, from, to, each))
+    }
+
+    fn mark(&self) -> u64 {
+        self.behind.mark()
+    }
+
+    fn scan_stored(
+        &self,
+        mark: u64,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        each: Visit<'_>,
+    ) -> Result<bool, StoreError> {
+        if !self.behind.has_stored(mark)? {
+            return Ok(false);
         }
-        Ok(())
+        self.guarded("read rows", || page::scan(&self.pages, from, to, each)).map(|()| true)
     }
 
     fn apply(&mut self, batch: &WriteBatch) -> Result<(), StoreError> {
@@ -324,31 +333,6 @@ impl Pages for PageTree {
         self.tree.remove(key)?;
         self.wrote(0)
     }
-}
-
-/// Visits the first rows of a range as they are after batches of changes; returns where the others begin,
-/// if there may be any that are wanted. Most reads are slices of a copy: with many changes waiting, it would
-/// take much longer to put all of them in order than to read a slice.
-fn scan_next(
-    pages: &PageTree,
-    batches: &[&[u8]],
-    (from, to): (Bound<&[u8]>, Bound<&[u8]>),
-    each: Visit<'_>,
-) -> sled::Result<Option<Bound<Vec<u8>>>> {
-    let end = match batches {
-        [] => None,
-        _ => page::end_of_window(pages, from, to, WINDOW_BYTES)?,
-    };
-    let until = end.as_deref().map_or(to, Bound::Excluded);
-    let changes = batches.iter().flat_map(|rows| Rows(rows));
-    let changes = newest(changes.filter(|(key, _)| page::is_within(key, from, until)));
-    let mut wants_more = true;
-    page::scan(pages, from, until, changes.into_iter(), &mut |key, value| {
-        let flow = each(key, value);
-        wants_more = flow.is_continue();
-        flow
-    })?;
-    Ok(end.filter(|_| wants_more).map(|end| Bound::Included(end.to_vec())))
 }
 
 /// Draws a number that nobody can know.
