@@ -247,6 +247,8 @@ fn a_host_that_panics_after_its_life_was_given_up_is_told_and_waits_for_its_next
         let graph = graph.build().unwrap();
         guild::block_on(guild.submit(graph)).unwrap()
     };
+    // On a thread that is held nobody moves in.
+    until("all agents live", || count(&events(&guild), "agent_started") == 4);
     let hog = submit("hog", "hog", 1);
     until("a thread is held", || holds.load(Ordering::Relaxed));
     // One of the pair panics; the other one cannot be stopped, and its own panic still waits for it.
