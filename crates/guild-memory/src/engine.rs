@@ -209,7 +209,7 @@ impl Engine {
         Err(last)
     }
 
-    /// Tells a copy under way what has changed behind it.
+    /// Tells a copy under way what has changed.
     fn follow(&mut self, batch: &WriteBatch) {
         if let Some(copy) = &mut self.copy
             && let Err(error) = copy.follow(batch)
@@ -318,6 +318,7 @@ fn redo(
 ) -> Result<Box<dyn Store>, StoreError> {
     let mut store = reopen()?;
     if after_sync && let Some(mut sibling) = store.sibling()? {
+        // A store that was just opened has nothing to wait for.
         let mut copy = Copy::of(&*store, Target::Rewrite(sibling, None));
         while copy.next_slice(&*store).map_err(into_store_error)? != Progress::Complete {}
         let Target::Rewrite(whole, _) = copy.target else {

@@ -185,3 +185,30 @@ fn scans_see_the_changes_that_wait_wherever_they_are() {
         }
     }
 }
+
+/// The mark of a copy is not put off by what comes later, also where the last number in the journal is that
+/// of no rows.
+#[test]
+fn what_is_stored_up_to_a_mark_stays_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = SledStore::open(folder.path()).unwrap();
+    let each = &mut |_: &[u8], _: &[u8]| ControlFlow::Continue(());
+    let mut batch = WriteBatch::default();
+    batch.put("row", "value");
+    for _ in 0..3 {
+        store.apply(&batch).unwrap();
+        store.get(b"row").unwrap();
+        store.sync(Durability::Disk).unwrap();
+        let mark = store.mark();
+        for _ in 0..2 {
+            let (from, to) = (Bound::Unbounded, Bound::Unbounded);
+            assert!(store.scan_stored(mark, from, to, each).unwrap());
+            store.apply(&batch).unwrap();
+        }
+        let mark = store.mark();
+        while !store.scan_stored(mark, Bound::Unbounded, Bound::Unbounded, each).unwrap() {
+            std::thread::yield_now();
+        }
+        store = reopen(store, folder.path(), true);
+    }
+}

@@ -44,8 +44,10 @@ pub(super) struct Copy {
     mark: u64,
     /// The last row that was copied.
     position: Option<Vec<u8>>,
-    /// What rows behind it have become since the mark.
+    /// What rows after it have become since the mark.
     ahead: BTreeMap<Box<[u8]>, Option<Box<[u8]>>>,
+    /// Bytes that came there after the last slice.
+    added: usize,
     /// The large values that are still to be copied; none while rows are.
     large: Option<Vec<ValueId>>,
 }
@@ -72,16 +74,18 @@ impl Progress {
 }
 
 /// Rows that are copied at a time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Slice {
     rows: WriteBatch,
     /// The last row, also one that is gone.
     last: Option<Vec<u8>>,
+    /// So many are enough.
+    bytes: usize,
 }
 
 impl Slice {
     fn is_full(&self) -> bool {
-        self.rows.size_bytes() >= SLICE_BYTES
+        self.rows.size_bytes() >= self.bytes
     }
 
     fn put(&mut self, key: &[u8], value: &[u8]) {
@@ -110,10 +114,10 @@ type Change<'a> = OccupiedEntry<'a, Box<[u8]>, Option<Box<[u8]>>>;
 impl Copy {
     pub(super) fn of(store: &dyn Store, target: Target) -> Self {
         let (position, ahead, large) = (None, BTreeMap::new(), None);
-        Self { target, mark: store.mark(), position, ahead, large }
+        Self { target, mark: store.mark(), position, ahead, added: 0, large }
     }
 
-    /// Copies up to [`SLICE_BYTES`] of rows, or one large value.
+    /// Copies some [`SLICE_BYTES`] of rows, or one large value.
     pub(super) fn next_slice(&mut self, store: &dyn Store) -> Result<Progress, CheckpointError> {
         let Some(large) = &mut self.large else {
             let progress = self.next_rows(store)?;
@@ -156,7 +160,9 @@ impl Copy {
     /// Returns the next rows as they are now, and whether they are the last; none: the store has to have
     /// more for itself first.
     fn slice_of(&mut self, store: &dyn Store) -> Result<Option<(WriteBatch, bool)>, StoreError> {
-        let mut slice = Slice::default();
+        // Twice as fast as changes run ahead, so that it ends.
+        let bytes = SLICE_BYTES.max(2 * std::mem::take(&mut self.added));
+        let mut slice = Slice { rows: WriteBatch::default(), last: None, bytes };
         let (from, ahead) = (self.position.take(), &mut self.ahead);
         let bound = from.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let is_stored =
@@ -192,7 +198,10 @@ impl Copy {
         let mut behind = WriteBatch::default();
         for (key, value) in batch.rows() {
             match value {
-                _ if !is_behind(key) => drop(self.ahead.insert(key.into(), value.map(Box::from))),
+                _ if !is_behind(key) => {
+                    self.added += key.len() + value.map_or(0, <[u8]>::len);
+                    self.ahead.insert(key.into(), value.map(Box::from));
+                }
                 Some(value) => behind.put(key, value),
                 None => behind.delete(key),
             }

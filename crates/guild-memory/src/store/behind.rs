@@ -39,21 +39,16 @@ struct State {
     gathered_bytes: usize,
     /// Bytes of all that the engine holds; none: it has stored nothing yet.
     live_bytes: Option<u64>,
-    /// What the engine is about to store.
-    storing: Option<Arc<Full>>,
-    /// Number of the last batch that the engine has.
+    /// Number of the last batch that the engine is about to store.
+    storing: Option<u64>,
+    /// Number of the last batch that it has stored since the open.
     stored: u64,
     /// Number of the last batch that it is to have without waiting for more.
     wanted: u64,
+    /// Whether somebody reads what is stored, and no other batches may be stored meanwhile.
+    is_read: bool,
     is_closing: bool,
     failure: Option<StoreError>,
-}
-
-impl State {
-    fn has_stored(&self, mark: u64) -> bool {
-        let has_none = self.storing.is_none() && self.journal.waiting_bytes() == 0;
-        has_none || self.stored >= mark
-    }
 }
 
 #[derive(Debug)]
@@ -84,6 +79,16 @@ impl Shared {
     }
 }
 
+/// Until it is dropped the engine begins to store nothing.
+struct Reading<'a>(&'a Shared);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.lock().is_read = false;
+        self.0.work.notify_one();
+    }
+}
+
 /// A journal with an engine behind it; dropped, it leaves to the next open what is not stored yet.
 #[derive(Debug)]
 pub(super) struct WriteBehind {
@@ -111,6 +116,7 @@ impl WriteBehind {
             storing: None,
             stored: 0,
             wanted: 0,
+            is_read: false,
             is_closing: false,
             failure: None,
         });
@@ -160,22 +166,40 @@ impl WriteBehind {
         self.shared.lock().failure.clone().map_or(Ok(()), Err)
     }
 
-    /// Has the engine store everything so far without waiting for more; returns what to ask
-    /// [`has_stored`](Self::has_stored).
+    /// Has the engine store everything so far without waiting for more; returns the number that
+    /// [`read_stored`](Self::read_stored) asks for, of a batch that it gets in any case.
     pub(super) fn mark(&self) -> u64 {
         let mut state = self.shared.lock();
-        state.wanted = state.journal.last();
+        state.wanted = match state.storing {
+            _ if state.journal.waiting_bytes() > 0 => state.journal.last(),
+            Some(number) => number,
+            None => state.stored,
+        };
         self.shared.work.notify_one();
         state.wanted
     }
 
-    /// Returns whether the engine has durably stored everything up to a mark.
+    /// Calls `read` when the engine has durably stored everything up to a mark; none: it has not. It begins
+    /// to store nothing else meanwhile, but may be about to store something.
     ///
     /// # Errors
-    /// It has failed.
-    pub(super) fn has_stored(&self, mark: u64) -> Result<bool, StoreError> {
-        let state = self.shared.lock();
-        state.failure.clone().map_or(Ok(state.has_stored(mark)), Err)
+    /// The engine has failed.
+    pub(super) fn read_stored<T>(
+        &self,
+        mark: u64,
+        read: impl FnOnce() -> T,
+    ) -> Result<Option<T>, StoreError> {
+        let mut state = self.shared.lock();
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
+        }
+        if state.stored < mark {
+            return Ok(None);
+        }
+        state.is_read = true;
+        drop(state);
+        let _reading = Reading(&self.shared);
+        Ok(Some(read()))
     }
 
     /// Returns the bytes of all that the engine holds, if it has stored anything yet.
@@ -189,7 +213,7 @@ impl WriteBehind {
     /// It has failed.
     pub(super) fn settle(&self) -> Result<(), StoreError> {
         let mark = self.mark();
-        let state = self.shared.wait_while(self.shared.lock(), |state| !state.has_stored(mark));
+        let state = self.shared.wait_while(self.shared.lock(), |state| state.stored < mark);
         state.failure.clone().map_or(Ok(()), Err)
     }
 }
@@ -214,13 +238,13 @@ fn run(shared: &Shared, path: &Path, mut storing: Storing) {
                     return;
                 }
                 let is_wanted = waiting > 0 && state.stored < state.wanted;
-                if waiting >= state.gathered_bytes || is_wanted {
+                if !state.is_read && (waiting >= state.gathered_bytes || is_wanted) {
                     break;
                 }
                 state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
-            let full = Arc::new(state.journal.turn());
-            state.storing = Some(Arc::clone(&full));
+            let full = state.journal.turn();
+            state.storing = Some(full.number);
             full
         };
         let result = store(path, &mut storing, &full);

@@ -10,6 +10,7 @@ use std::io::{self, Read, Seek, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -175,10 +176,11 @@ impl Directory {
         self.strays(current)?.iter().try_for_each(|path| remove_all(path)).map_err(|e| self.old(&e))
     }
 
-    /// Removes data that is not at the current place bit by bit.
-    fn remove_strays_slowly(&self, current: &Path) -> Result<(), StoreError> {
-        self.strays(current)?.iter().try_for_each(|path| shrink(path)).map_err(|e| self.old(&e))?;
-        self.remove_strays(current)
+    /// Removes data that is not at the current place bit by bit, until somebody is in a hurry.
+    fn remove_strays_slowly(&self, current: &Path, hurries: &AtomicBool) -> Result<(), StoreError> {
+        let shrunk = self.strays(current)?.iter().try_for_each(|path| shrink(path, hurries));
+        self.remove_strays(current)?;
+        shrunk.map_err(|e| self.old(&e))
     }
 
     /// Returns data that is not at the current place.
@@ -201,16 +203,18 @@ impl Directory {
     /// Ends a store in whose place is another one, and removes what it had on the disk.
     pub(super) fn leave(&self, old: Box<dyn Store>, current: &Path) -> Leaving {
         let (directory, current) = (self.clone(), current.to_owned());
+        let hurries = Arc::new(AtomicBool::new(false));
+        let is_hurried = Arc::clone(&hurries);
         let end = move || {
             if catch_unwind(AssertUnwindSafe(|| drop(old))).is_err() {
                 tracing::error!("a store whose rows are in another one panicked at its end");
             }
-            if let Err(error) = directory.remove_strays_slowly(&current) {
+            if let Err(error) = directory.remove_strays_slowly(&current, &is_hurried) {
                 tracing::error!(%error, "old data is left until the store is opened again");
             }
         };
         match thread::Builder::new().name("guild-old-store".into()).spawn(end) {
-            Ok(thread) => Leaving(Some(thread)),
+            Ok(thread) => Leaving(Some((thread, hurries))),
             Err(error) => {
                 tracing::error!(%error, "no thread; old data is left until the store is opened again");
                 Leaving::default()
@@ -252,13 +256,17 @@ impl Directory {
 
 /// A store that ends on a thread of its own: an engine takes its time, and commits go on meanwhile.
 #[derive(Debug, Default)]
-pub(super) struct Leaving(Option<JoinHandle<()>>);
+pub(super) struct Leaving(Option<(JoinHandle<()>, Arc<AtomicBool>)>);
 
 impl Leaving {
     /// Returns when it has ended.
     pub(super) fn wait(&mut self) {
-        if self.0.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread that ends a store panicked");
+        if let Some((thread, hurries)) = self.0.take() {
+            hurries.store(true, Ordering::Relaxed);
+            thread.thread().unpark();
+            if thread.join().is_err() {
+                tracing::error!("the thread that ends a store panicked");
+            }
         }
     }
 }
@@ -283,12 +291,12 @@ fn number(name: &str) -> Option<u64> {
 
 /// Takes from files piece by piece what they hold: a file system that tells its disk what is free would have
 /// every sync beside it wait until the disk knows it of all of a large one.
-fn shrink(path: &Path) -> io::Result<()> {
+fn shrink(path: &Path, hurries: &AtomicBool) -> io::Result<()> {
     if path.is_dir() {
-        return fs::read_dir(path)?.try_for_each(|entry| shrink(&entry?.path()));
+        return fs::read_dir(path)?.try_for_each(|entry| shrink(&entry?.path(), hurries));
     }
     let mut left = fs::metadata(path)?.len();
-    while left > SHRUNK_BYTES {
+    while left > SHRUNK_BYTES && !hurries.load(Ordering::Relaxed) {
         left -= SHRUNK_BYTES;
         OpenOptions::new().write(true).open(path)?.set_len(left)?;
         thread::park_timeout(SHRINK_EVERY);

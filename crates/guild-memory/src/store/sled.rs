@@ -42,6 +42,8 @@ const CACHE_BYTES: u64 = 64 << 20;
 const SYNC_BYTES: usize = 128 << 10;
 /// A page counts as so much at the least.
 const PAGE_BYTES_MIN: usize = 8 << 10;
+/// The file of all of sled's trees.
+const DATA_FILE: &str = "db";
 /// The tree of the rows, in pages. Until format 7 they were in sled's own tree, one by one.
 const PAGES: &[u8] = b"pages";
 /// A tree beside it: what of the journal is in them.
@@ -96,6 +98,7 @@ impl SledStore {
         let is_marked = directory.is_marked();
         let had_files = place.join("conf").exists();
         remove_torn_snapshots(directory.path(), &place)?;
+        sync_left(directory.path(), &place)?;
         let db = match open_sled(directory.path(), &place) {
             Err(StoreError::Corrupt { what, .. }) if !is_marked && had_files => {
                 // A power cut during the first start; whatever is there was never acknowledged.
@@ -131,10 +134,10 @@ impl SledStore {
         has_journal: bool,
     ) -> Result<Self, StoreError> {
         let path = directory.path();
-        let opened = OpenOptions::new().write(true).open(place.join("db"));
-        // What a killed process gave sled is only now made durable.
-        let data = opened.and_then(|data| data.sync_data().map(|()| data));
-        let data = data.map_err(|e| StoreError::from_io(path, "open the data file", &e))?;
+        let data = OpenOptions::new()
+            .write(true)
+            .open(place.join(DATA_FILE))
+            .map_err(|e| StoreError::from_io(path, "open the data file", &e))?;
         let trees = || Ok((db.open_tree(PAGES)?, db.open_tree(JOURNAL)?));
         let (tree, journal) = caught(path, "open", typed, trees)?;
         let pages = PageTree { tree, data: Arc::new(data), unsynced: 0 };
@@ -216,10 +219,9 @@ impl Store for SledStore {
         to: Bound<&[u8]>,
         each: Visit<'_>,
     ) -> Result<bool, StoreError> {
-        if !self.behind.has_stored(mark)? {
-            return Ok(false);
-        }
-        self.guarded("read rows", || page::scan(&self.pages, from, to, each)).map(|()| true)
+        let read = || self.guarded("read rows", || page::scan(&self.pages, from, to, each));
+        let found = self.behind.read_stored(mark, read)?;
+        found.map_or(Ok(false), |read| read.map(|()| true))
     }
 
     fn apply(&mut self, batch: &WriteBatch) -> Result<(), StoreError> {
@@ -420,6 +422,16 @@ fn remove_torn_snapshots(path: &Path, place: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// Makes durable what a killed process has left to the kernel, before sled says that it is.
+fn sync_left(path: &Path, place: &Path) -> Result<(), StoreError> {
+    match File::open(place.join(DATA_FILE)).and_then(|data| data.sync_data()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(StoreError::from_io(path, "sync the data file", &error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 fn open_sled(path: &Path, place: &Path) -> Result<sled::Db, StoreError> {
