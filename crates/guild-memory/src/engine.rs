@@ -13,8 +13,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use self::absent::Absent;
-pub(crate) use self::copy::slice_after;
-use self::copy::{Copy, Progress, Target, give_up, into_store_error};
+pub(crate) use self::copy::copy_rows;
+use self::copy::{Copy, Progress, Target, give_up};
 use crate::checkpoint::{self, CheckpointError, CheckpointInfo, Writer};
 use crate::recovery::load_without_log;
 use crate::seeded::{self, Bug};
@@ -144,14 +144,15 @@ impl Engine {
         let Some(mut copy) = self.copy.take() else {
             return false;
         };
-        let progress = copy.next_slice(&*self.store);
-        let is_early = matches!(progress, Ok(Progress::NotYet));
-        match progress {
-            Ok(Progress::NotYet | Progress::Begun) => self.copy = Some(copy),
+        match copy.next_slice(&*self.store) {
             Ok(Progress::Complete) => self.finish(copy.target),
+            Ok(progress) => {
+                self.copy = Some(copy);
+                return progress == Progress::NotYet;
+            }
             Err(error) => give_up(copy.target, error),
         }
-        is_early
+        false
     }
 
     /// Gives up what is only for the sake of space.
@@ -318,13 +319,7 @@ fn redo(
 ) -> Result<Box<dyn Store>, StoreError> {
     let mut store = reopen()?;
     if after_sync && let Some(mut sibling) = store.sibling()? {
-        // A store that was just opened has nothing to wait for.
-        let mut copy = Copy::of(&*store, Target::Rewrite(sibling, None));
-        while copy.next_slice(&*store).map_err(into_store_error)? != Progress::Complete {}
-        let Target::Rewrite(whole, _) = copy.target else {
-            unreachable!("a copy keeps its target");
-        };
-        sibling = whole;
+        copy_rows(&*store, &mut *sibling)?;
         apply(&mut *sibling, batch)?;
         sibling.sync(Durability::Disk)?;
         load_without_log(&*sibling)?;

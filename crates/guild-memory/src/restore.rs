@@ -79,16 +79,7 @@ pub fn migrate(
     let source = store::open_existing(from)?;
     load_without_log(&*source)?;
     let mut target = store::create(to, engine)?;
-    let (mut rows, mut position) = (0, None::<Vec<u8>>);
-    loop {
-        let (slice, is_last) = engine::slice_after(&*source, &mut position)?;
-        rows += slice.rows().count() as u64;
-        target.apply(&slice)?;
-        target.sync(Durability::Process)?;
-        if is_last {
-            break;
-        }
-    }
+    let rows = engine::copy_rows(&*source, &mut *target)?;
     for id in source.large().list()? {
         if let Some(value) = source.large().get(id)? {
             target.large().put(id, &value)?;

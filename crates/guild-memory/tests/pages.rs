@@ -130,8 +130,7 @@ proptest! {
     }
 }
 
-/// Megabytes of pages, and changes all over them that sled has not been given yet: a scan reads them piece
-/// by piece.
+/// Megabytes of pages, and changes all over them that sled has not been given yet: a scan waits until it has.
 #[test]
 fn scans_see_the_changes_that_wait_wherever_they_are() {
     let folder = tempfile::tempdir().unwrap();

@@ -13,27 +13,28 @@ use crate::store::{Durability, Store, StoreError, ValueId, WriteBatch};
 /// Bytes that are copied at a time, between two groups.
 const SLICE_BYTES: usize = 256 << 10;
 
-/// Returns the rows after a position, up to [`SLICE_BYTES`] of them, and whether they are the last;
-/// moves the position behind them.
-pub(crate) fn slice_after(
-    store: &dyn Store,
-    position: &mut Option<Vec<u8>>,
-) -> Result<(WriteBatch, bool), StoreError> {
-    let mut slice = WriteBatch::default();
-    let from = position.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-    store.scan(from, Bound::Unbounded, &mut |key, value| {
-        slice.put(key, value);
+/// Copies the rows of a store to another one while nobody changes them; returns how many there are.
+pub(crate) fn copy_rows(from: &dyn Store, to: &mut dyn Store) -> Result<u64, StoreError> {
+    let (mut rows, mut position) = (0, None::<Vec<u8>>);
+    loop {
+        let mut slice = WriteBatch::default();
+        let after = position.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        from.scan(after, Bound::Unbounded, &mut |key, value| {
+            slice.put(key, value);
+            if slice.size_bytes() < SLICE_BYTES {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        })?;
+        position = slice.rows().last().map(|(key, _)| key.to_vec());
+        rows += slice.rows().count() as u64;
+        to.apply(&slice)?;
+        to.sync(Durability::Process)?;
         if slice.size_bytes() < SLICE_BYTES {
-            ControlFlow::Continue(())
-        } else {
-            ControlFlow::Break(())
+            return Ok(rows);
         }
-    })?;
-    if let Some((key, _)) = slice.rows().last() {
-        *position = Some(key.to_vec());
     }
-    let is_last = slice.size_bytes() < SLICE_BYTES;
-    Ok((slice, is_last))
 }
 
 /// A copy under way: rows in order, and what changes behind it.
@@ -220,7 +221,7 @@ impl Copy {
     }
 }
 
-pub(super) fn into_store_error(error: CheckpointError) -> StoreError {
+fn into_store_error(error: CheckpointError) -> StoreError {
     match error {
         CheckpointError::Store(error) => error,
         other => unreachable!("copying to a store writes no file: {other}"),
