@@ -211,7 +211,7 @@ fn a_power_cut_while_segments_are_written_again_loses_nothing_that_was_acknowled
     assert_eq!(segments.untrue, [] as [String; 0]);
     let images = cut(folder.path(), LARGE, |place| segments.last_unsynced.contains(&place));
     println!("{images} images of {} segments in {} places", segments.begun, segments.places.len());
-    assert!(images >= 100, "{images} images");
+    assert!(images >= 2 * segments.begun, "{images} images of {} segments", segments.begun);
 }
 
 /// The engine writes many pages at once; some sectors of them reach the disk.
