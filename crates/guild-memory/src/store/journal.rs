@@ -88,28 +88,28 @@ impl Journal {
         stored: u64,
         must_exist: bool,
     ) -> Result<(Self, Found), StoreError> {
-        let (mut files, mut contents) = (Vec::new(), Vec::new());
+        let (mut files, mut frames, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
         for name in FILES {
             let path = place.join(name);
             if must_exist && !path.exists() {
                 return Err(StoreError::corrupt(store, format!("its file `{name}` is gone")));
             }
-            let opened = (|| {
+            let mut opened = || {
                 let mut options = OpenOptions::new();
                 let file = options.read(true).write(true).create(true).truncate(false);
                 let file = file.open(&path)?;
-                let bytes = read_all(&file)?;
+                read_all(&file, &mut bytes)?;
                 // A killed process may have left what the kernel alone has.
                 file.sync_data()?;
-                io::Result::Ok((file, bytes))
-            })();
-            let (file, bytes) =
-                opened.map_err(|error| StoreError::from_io(store, "open the journal", &error))?;
+                io::Result::Ok(file)
+            };
+            let file =
+                opened().map_err(|error| StoreError::from_io(store, "open the journal", &error))?;
             files.push(Arc::new(file));
-            contents.push(bytes);
+            frames.extend(Frame::newer(&bytes, salt, stored));
         }
-        let found =
-            follow(&contents, salt, stored).map_err(|what| StoreError::corrupt(store, what))?;
+        drop(bytes);
+        let found = follow(frames, stored).map_err(|what| StoreError::corrupt(store, what))?;
         let files = files.try_into().expect("there are two names");
         let (next, durable) = (found.number + 1, found.number);
         let journal = Self { files, active: 0, content: Content::default(), salt, next, durable };
@@ -170,14 +170,14 @@ impl Content {
 }
 
 /// A batch in a file.
-struct Frame<'a> {
+struct Frame<Body> {
     number: u64,
     /// All up to this number were durable when it was written.
     durable: u64,
-    body: &'a [u8],
+    body: Body,
 }
 
-impl<'a> Frame<'a> {
+impl<'a> Frame<&'a [u8]> {
     /// Returns the batch that begins here, if it is sound.
     fn read(bytes: &'a [u8], salt: u64) -> Option<Self> {
         let (header, rest) = bytes.split_at_checked(HEADER_BYTES)?;
@@ -206,20 +206,24 @@ impl<'a> Frame<'a> {
             None
         })
     }
+
+    /// Returns the batches of a file that the engine does not have.
+    fn newer(bytes: &'a [u8], salt: u64, stored: u64) -> impl Iterator<Item = Frame<Vec<u8>>> {
+        let newer = Self::all(bytes, salt).filter(move |frame| frame.number > stored);
+        newer.map(|Self { number, durable, body }| Frame { number, durable, body: body.to_vec() })
+    }
 }
 
 /// Puts together what follows a number without a gap. The number from which to go on is greater than
 /// all that are in the files, so that nothing in them can be taken for what comes.
-fn follow(contents: &[Vec<u8>], salt: u64, stored: u64) -> Result<Found, String> {
-    let frames = contents.iter().flat_map(|bytes| Frame::all(bytes, salt));
-    let mut frames: Vec<Frame<'_>> = frames.filter(|frame| frame.number > stored).collect();
+fn follow(mut frames: Vec<Frame<Vec<u8>>>, stored: u64) -> Result<Found, String> {
     frames.sort_by_key(|frame| frame.number);
     let (mut rows, mut last) = (Vec::new(), stored);
     for frame in &frames {
         if frame.number != last + 1 {
             break;
         }
-        rows.extend_from_slice(frame.body);
+        rows.extend_from_slice(&frame.body);
         last = frame.number;
     }
     let durable = frames.iter().map(|frame| frame.durable).max().unwrap_or_default();
@@ -263,10 +267,9 @@ fn wide_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("these are 8 bytes"))
 }
 
-fn read_all(file: &File) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX)];
-    file.read_exact_at(&mut bytes, 0)?;
-    Ok(bytes)
+fn read_all(file: &File, bytes: &mut Vec<u8>) -> io::Result<()> {
+    bytes.resize(usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX), 0);
+    file.read_exact_at(bytes, 0)
 }
 
 #[cfg(test)]

@@ -147,7 +147,8 @@ fn no_flipped_bit_hides_a_batch_that_was_durable() {
         for (at, bit) in (0..bytes.len()).flat_map(|at| [0, 3, 7].map(|bit| (at, bit))) {
             let mut files = files.clone();
             files[file][at] ^= 1 << bit;
-            match follow(&files, SALT, stored) {
+            let frames = files.iter().flat_map(|bytes| Frame::newer(bytes, SALT, stored));
+            match follow(frames.collect(), stored) {
                 Ok(found) => {
                     let shown = shown(&found);
                     assert_eq!(shown, acknowledged, "file {file}, byte {at}, bit {bit}");
