@@ -22,7 +22,7 @@ pub(super) fn measure(scale: Scale) {
     });
     tell("in RAM, 1 client, a scan of 1,000 keys and a write instead", &scans);
     for (level, name) in [(Durability::Process, "process"), (Durability::Disk, "disk")] {
-        for clients in [1, 16, 64, 256, 1_000] {
+        for clients in [1, 16, 64, 128, 256, 1_000] {
             let folder = folder();
             let path = folder.path().join("store");
             let mut open = filled(Open::on_disk(&path, level), scale);
