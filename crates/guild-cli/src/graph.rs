@@ -74,7 +74,7 @@ fn input(flow: &Flow, tasks: impl Iterator<Item = usize>) -> Expr<TaskRef> {
         };
         (task.name.clone(), Expr::Object(vec![(field.to_owned(), output)]))
     };
-    let fingerprint = Payload::from_json(format!("\"{:016x}\"", flow.digest).into_bytes());
+    let fingerprint = Payload::from_json(format!("\"{:016x}\"", flow.digest));
     let mut fields = vec![("flow".to_owned(), Expr::Value(fingerprint))];
     let tasks: Vec<_> = tasks.map(output).collect();
     if !tasks.is_empty() {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 mod builder;
 mod expr;
@@ -80,15 +81,13 @@ pub struct TaskOptions {
     pub priority: i32,
     /// Permits or tokens needed of the quotas at these places in [`Graph::quotas`].
     pub quotas: Vec<(u16, u32)>,
-    /// How long the task is expected to take; weighs the critical path.
-    pub expected: Duration,
 }
 
 /// Names a task among its siblings.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum TaskName {
     /// A name of its own.
-    Named(Arc<str>),
+    Named(SmolStr),
     /// The n-th task of a map; shown as `parent[n]`.
     Number(u32),
 }
@@ -114,6 +113,8 @@ pub struct TaskSpec {
     pub after: Box<[TaskIndex]>,
     /// How its input is made.
     pub input: Expr<TaskIndex>,
+    /// How long it is expected to take; weighs the critical path.
+    pub expected: Duration,
 }
 
 /// An immutable, checked graph of tasks.
@@ -153,7 +154,7 @@ pub struct Catalog {
 #[derive(Clone, Debug)]
 pub struct Task {
     pub(crate) name: TaskName,
-    pub(crate) role: String,
+    pub(crate) role: SmolStr,
     pub(crate) after: Vec<TaskRef>,
     pub(crate) input: Result<Expr<TaskRef>, String>,
     pub(crate) retry: RetryPolicy,
@@ -166,16 +167,16 @@ pub struct Task {
 
 impl Task {
     /// Returns a task of this name for an agent of this role; its input is `null`.
-    pub fn new(name: impl AsRef<str>, role: impl Into<String>) -> Self {
-        Self::with_name(TaskName::Named(name.as_ref().into()), role.into())
+    pub fn new(name: impl AsRef<str>, role: impl AsRef<str>) -> Self {
+        Self::with_name(TaskName::Named(SmolStr::new(name)), SmolStr::new(role))
     }
 
     /// Returns the n-th task of a map: it is named by its number.
-    pub fn numbered(number: u32, role: impl Into<String>) -> Self {
-        Self::with_name(TaskName::Number(number), role.into())
+    pub fn numbered(number: u32, role: impl AsRef<str>) -> Self {
+        Self::with_name(TaskName::Number(number), SmolStr::new(role))
     }
 
-    fn with_name(name: TaskName, role: String) -> Self {
+    fn with_name(name: TaskName, role: SmolStr) -> Self {
         Self {
             name,
             role,

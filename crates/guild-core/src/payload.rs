@@ -1,30 +1,28 @@
 //! Carries the input or output of a task: one JSON text.
 //!
 //! JSON because inputs are composed from the outputs of earlier tasks without knowing their
-//! types, and because a person reads it in `guild memory` and in the event stream.
+//! types, and because a person reads it in `guild memory` and in the event stream. A short text lies in the payload
+//! itself: most inputs and outputs are numbers and small objects, and an allocation for each costs more than they do.
 
 use std::cell::Cell;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use smol_str::SmolStr;
 
 /// One JSON text; cloning is cheap.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Payload(Bytes);
+pub struct Payload(SmolStr);
 
 impl Payload {
     /// The JSON text `null`: what a task without input gets.
-    pub const NULL: Self = Self(Bytes::from_static(b"null"));
+    pub const NULL: Self = Self(SmolStr::new_static("null"));
 
     /// Serialises a value.
     ///
     /// # Errors
     /// The value has no JSON form (a map with keys that are no strings, say).
     pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
-        with_json(value, |text| match text {
-            b"null" => Self::NULL,
-            text => Self(Bytes::copy_from_slice(text)),
-        })
+        with_json(value, |text| Self::from_json(str::from_utf8(text).expect("JSON is UTF-8")))
     }
 
     /// Deserialises the value.
@@ -32,16 +30,20 @@ impl Payload {
     /// # Errors
     /// The text is not of this type.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_slice(&self.0)
+        serde_json::from_str(&self.0)
     }
 
-    /// Wraps bytes that are known to be one JSON text.
-    pub fn from_json(text: impl Into<Bytes>) -> Self {
-        Self(text.into())
+    /// Wraps what is known to be one JSON text.
+    pub fn from_json(text: impl AsRef<str>) -> Self {
+        Self(SmolStr::new(text))
     }
 
     /// Returns the JSON text.
     pub fn as_json(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 

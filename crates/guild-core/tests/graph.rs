@@ -2,13 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests; a failure is a failed test")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use guild_core::event::{
     Cause, ClockKind, EndState, Event, EventRecord, LineEvent, Names, Outcome, QuotaTerms, Setup,
     Severity, Tally, line, parse_line,
 };
-use guild_core::graph::{Catalog, Expr, Graph, GraphBuilder, GraphError, Task, TaskOptions};
+use guild_core::graph::{
+    Catalog, Expr, Graph, GraphBuilder, GraphError, Task, TaskName, TaskOptions, TaskSpec,
+};
 use guild_core::id::{
     AgentId, BootEpoch, CommitVersion, FencingToken, Incarnation, QuotaId, RoleId, RunId, TaskId,
     TaskIndex,
@@ -153,7 +156,7 @@ fn inputs_are_composed_from_values_outputs_and_spawned_outputs() {
     assert!(Expr::Output(TaskIndex(3)).compose(&|_| None, &spawned).is_err());
 }
 
-struct Plain(TaskOptions);
+struct Plain(TaskSpec);
 
 impl Names for Plain {
     fn write_run(&self, _: RunId, text: &mut String) {
@@ -168,7 +171,7 @@ impl Names for Plain {
     fn quota(&self, _: QuotaId) -> &str {
         "api"
     }
-    fn terms(&self, _: TaskId) -> Option<(&TaskOptions, Vec<(&str, u32)>)> {
+    fn terms(&self, _: TaskId) -> Option<(&TaskSpec, Vec<(&str, u32)>)> {
         Some((&self.0, vec![("api", 2)]))
     }
 }
@@ -384,13 +387,19 @@ fn event_lines_have_the_fields_that_outsiders_rely_on() {
             "task_returned: run task attempt agent incarnation token",
         ),
     ];
-    let plain = Plain(TaskOptions {
+    let options = TaskOptions {
         role: 0,
         retry: RetryPolicy::once(),
         timeout: Some(Duration::from_secs(1)),
         heartbeat: Some(Duration::from_secs(2)),
         priority: -1,
         quotas: vec![(0, 2)],
+    };
+    let plain = Plain(TaskSpec {
+        name: TaskName::Number(0),
+        options: Arc::new(options),
+        after: Box::default(),
+        input: Expr::Value(Payload::NULL),
         expected: Duration::from_secs(3),
     });
     for (event, expected) in events {

@@ -1,7 +1,7 @@
 //! What becomes of incidents: recovery, groups, notes, bounds, and the counts of the summary.
 
 use guild_core::event::{Cause, EndState, Event, EventRecord, Names, Severity};
-use guild_core::graph::TaskOptions;
+use guild_core::graph::TaskSpec;
 use guild_core::id::{
     AgentId, FencingToken, Incarnation, QuotaId, RoleId, RunId, TaskId, TaskIndex,
 };
@@ -339,7 +339,7 @@ impl Names for Numbered {
     fn quota(&self, _: QuotaId) -> &str {
         "quota"
     }
-    fn terms(&self, _: TaskId) -> Option<(&TaskOptions, Vec<(&str, u32)>)> {
+    fn terms(&self, _: TaskId) -> Option<(&TaskSpec, Vec<(&str, u32)>)> {
         None
     }
 }

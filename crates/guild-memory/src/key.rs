@@ -6,7 +6,7 @@
 use guild_core::id::{CommitVersion, RunId, TaskIndex};
 
 /// Number of the format: a row, key or encoding that an older program would misread changes it.
-pub(crate) const FORMAT_VERSION: u32 = 8;
+pub(crate) const FORMAT_VERSION: u32 = 9;
 
 /// The format version; the first row that is written and the first that is read.
 pub(crate) const FORMAT: &[u8] = b"Mformat";

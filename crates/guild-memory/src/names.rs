@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use guild_core::event::Names;
-use guild_core::graph::{Graph, TaskName, TaskOptions};
+use guild_core::graph::{Graph, TaskName, TaskSpec};
 use guild_core::id::{QuotaId, RoleId, RunId, TaskId, TaskIndex};
 
 /// The names of everything in a store.
@@ -168,12 +168,12 @@ impl Names for NameTable {
         self.quotas.get(usize::from(quota.0)).map_or("?", String::as_str)
     }
 
-    fn terms(&self, task: TaskId) -> Option<(&TaskOptions, Vec<(&str, u32)>)> {
+    fn terms(&self, task: TaskId) -> Option<(&TaskSpec, Vec<(&str, u32)>)> {
         let (part, _) = self.runs.get(&task.run)?.part(task.index)?;
-        let options = &part.graph.tasks[(task.index.0 - part.first.0) as usize].options;
+        let spec = &part.graph.tasks[(task.index.0 - part.first.0) as usize];
         let name =
             |place: u16| part.graph.quotas.get(usize::from(place)).map_or("?", |name| &**name);
-        let quotas = options.quotas.iter().map(|(place, amount)| (name(*place), *amount)).collect();
-        Some((options, quotas))
+        let quotas = spec.options.quotas.iter();
+        Some((spec, quotas.map(|(place, amount)| (name(*place), *amount)).collect()))
     }
 }

@@ -11,6 +11,7 @@ use guild_core::id::{BootEpoch, CommitVersion, TaskIndex};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::commit::Writer;
 use crate::snapshot::Entry;
@@ -126,6 +127,7 @@ struct TaskRow {
     options: u32,
     after: Box<[TaskIndex]>,
     input: Expr<TaskIndex>,
+    expected: Duration,
 }
 
 /// A submitted run.
@@ -152,6 +154,7 @@ impl GraphRow {
             options: place_of(&mut options, &task.options),
             after: task.after.clone(),
             input: task.input.clone(),
+            expected: task.expected,
         });
         let tasks = tasks.collect();
         Self {
@@ -172,6 +175,7 @@ impl GraphRow {
                 options: shared.clone(),
                 after: task.after,
                 input: task.input,
+                expected: task.expected,
             })
         });
         let tasks = tasks.collect::<Result<_, &str>>()?;

@@ -197,7 +197,8 @@ fn load_outputs(store: &dyn Store, loaded: &mut Loaded) -> Result<(), StoreError
     each_record(store, key::OUTPUT, "outputs", Some(ledger), &mut |key, content| {
         let (run, index) = task_of(runs, key)?;
         let output = run.outputs.get_mut(index.at()).ok_or("the output of an unknown task")?;
-        *output = Some(Payload::from_json(content.to_vec()));
+        let text = str::from_utf8(content).map_err(|_| "an output that is no text")?;
+        *output = Some(Payload::from_json(text));
         Ok(())
     })
 }

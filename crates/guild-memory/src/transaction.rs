@@ -343,8 +343,5 @@ fn decode<T: DeserializeOwned>(key: &[u8], value: &Bytes) -> Result<T, Transacti
 }
 
 fn encode<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Bytes, TransactionError> {
-    with_json(value, Bytes::copy_from_slice).map_err(|error| TransactionError::Encode {
-        key: key.to_owned(),
-        message: error.to_string(),
-    })
+    with_json(value, Bytes::copy_from_slice).map_err(|error| TransactionError::encode(key, &error))
 }

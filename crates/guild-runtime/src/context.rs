@@ -398,7 +398,7 @@ impl TaskContext {
 
     /// Returns the longest time between two heartbeats that the task allows; none: it needs none.
     pub fn heartbeat_interval(&self) -> Option<Duration> {
-        self.surroundings.named(|names| names.terms(self.task)?.0.heartbeat)
+        self.surroundings.named(|names| names.terms(self.task)?.0.options.heartbeat)
     }
 
     /// Returns the token of the lease: only its holder can commit.

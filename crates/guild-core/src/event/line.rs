@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::terms::{EXPECTED_DEFAULT, Pairs, Retry, Terms, timeout_default};
 use super::{Event, EventRecord, QuotaTerms, Reads, kind};
-use crate::graph::TaskOptions;
+use crate::graph::TaskSpec;
 use crate::id::{AgentId, QuotaId, RoleId, RunId, TaskId};
 use crate::incident::Incident;
 use crate::retry::RetryPolicy;
@@ -31,7 +31,7 @@ pub trait Names {
     fn quota(&self, quota: QuotaId) -> &str;
     /// Returns what a task asks for, and the names of its quotas with their amounts; none for an
     /// unknown task.
-    fn terms(&self, task: TaskId) -> Option<(&TaskOptions, Vec<(&str, u32)>)>;
+    fn terms(&self, task: TaskId) -> Option<(&TaskSpec, Vec<(&str, u32)>)>;
 
     /// Appends the name of a run as a JSON string.
     fn write_quoted_run(&self, run: RunId, text: &mut String) {
@@ -193,8 +193,8 @@ impl Line<'_> {
                 if let Some(parent) = spawned_by {
                     self.task(key!("spawned_by"), *parent);
                 }
-                if let Some((options, quotas)) = names.terms(*task) {
-                    self.terms(options, &quotas);
+                if let Some((spec, quotas)) = names.terms(*task) {
+                    self.terms(spec, &quotas);
                 }
             }
             Event::TaskReady { task } => {
@@ -216,7 +216,8 @@ impl Line<'_> {
     }
 
     /// What a task asks for, as far as it is not what every task gets.
-    fn terms(&mut self, options: &TaskOptions, quotas: &[(&str, u32)]) {
+    fn terms(&mut self, spec: &TaskSpec, quotas: &[(&str, u32)]) {
+        let options = &*spec.options;
         if let Some(timeout) = options.timeout
             && timeout != timeout_default()
         {
@@ -234,8 +235,8 @@ impl Line<'_> {
         if options.retry != RetryPolicy::default() {
             self.json(key!("retry"), &Retry::from(&options.retry));
         }
-        if options.expected != EXPECTED_DEFAULT {
-            self.number(key!("expected_us"), micros(options.expected));
+        if spec.expected != EXPECTED_DEFAULT {
+            self.number(key!("expected_us"), micros(spec.expected));
         }
     }
 

@@ -263,14 +263,13 @@ fn resolve(task: Task, places: &Places, shared: &mut Shared) -> Result<TaskSpec,
         heartbeat: task.heartbeat,
         priority: task.priority,
         quotas: merge_demands(task.quotas, &mut shared.quotas),
-        expected: task.expected,
     };
     // Tasks of one kind are mostly added one after the other; they share their options.
     let options = match &shared.last {
         Some(last) if **last == options => Arc::clone(last),
         _ => Arc::clone(shared.last.insert(Arc::new(options))),
     };
-    Ok(TaskSpec { name: task.name, options, after: after.into(), input })
+    Ok(TaskSpec { name: task.name, options, after: after.into(), input, expected: task.expected })
 }
 
 /// Two demands of one task on the same quota are one demand of their sum.
@@ -319,9 +318,7 @@ impl Graph {
 
     /// Returns the sum of all expected durations.
     pub fn work(&self) -> Duration {
-        self.tasks
-            .iter()
-            .fold(Duration::ZERO, |sum, task| sum.saturating_add(task.options.expected))
+        self.tasks.iter().fold(Duration::ZERO, |sum, task| sum.saturating_add(task.expected))
     }
 
     /// Returns the longest chain of expected durations.
@@ -332,7 +329,7 @@ impl Graph {
     /// Returns, for each task, the microseconds of the longest chain from its start to the end.
     pub fn ranks(&self) -> Vec<u64> {
         let mut ranks: Vec<u64> =
-            self.tasks.iter().map(|task| crate::time::micros(task.options.expected)).collect();
+            self.tasks.iter().map(|task| crate::time::micros(task.expected)).collect();
         let own = ranks.clone();
         let order = self.topological_order().unwrap_or_default();
         for task in order.into_iter().rev() {

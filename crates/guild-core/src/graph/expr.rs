@@ -16,13 +16,13 @@ pub enum ComposeError {
 impl<R> Expr<R> {
     /// Replaces each reference.
     pub(crate) fn resolve<S, E>(
-        &self,
+        self,
         find: &mut impl FnMut(&R) -> Result<S, E>,
     ) -> Result<Expr<S>, E> {
         Ok(match self {
-            Self::Value(value) => Expr::Value(value.clone()),
-            Self::Output(task) => Expr::Output(find(task)?),
-            Self::Spawned(task) => Expr::Spawned(find(task)?),
+            Self::Value(value) => Expr::Value(value),
+            Self::Output(task) => Expr::Output(find(&task)?),
+            Self::Spawned(task) => Expr::Spawned(find(&task)?),
             Self::List(parts) => {
                 let mut resolved = Vec::with_capacity(parts.len());
                 for part in parts {
@@ -33,7 +33,7 @@ impl<R> Expr<R> {
             Self::Object(parts) => {
                 let mut resolved = Vec::with_capacity(parts.len());
                 for (name, part) in parts {
-                    resolved.push((name.clone(), part.resolve(find)?));
+                    resolved.push((name, part.resolve(find)?));
                 }
                 Expr::Object(resolved)
             }
@@ -56,7 +56,7 @@ impl Expr<TaskIndex> {
             Self::Value(value) => Ok(value.clone()),
             Self::Output(task) => output(*task).ok_or(ComposeError::Missing(task.0)),
             Self::Spawned(_) | Self::List(_) | Self::Object(_) => {
-                let mut text = Vec::new();
+                let mut text = String::new();
                 self.write(&mut text, output, spawned)?;
                 Ok(Payload::from_json(text))
             }
@@ -65,50 +65,48 @@ impl Expr<TaskIndex> {
 
     fn write(
         &self,
-        text: &mut Vec<u8>,
+        text: &mut String,
         output: &dyn Fn(TaskIndex) -> Option<Payload>,
         spawned: &dyn Fn(TaskIndex) -> Vec<TaskIndex>,
     ) -> Result<(), ComposeError> {
         match self {
-            Self::Value(value) => text.extend_from_slice(value.as_json()),
+            Self::Value(value) => text.push_str(value.as_str()),
             Self::Output(task) => {
                 let value = output(*task).ok_or(ComposeError::Missing(task.0))?;
-                text.extend_from_slice(value.as_json());
+                text.push_str(value.as_str());
             }
             Self::Spawned(task) => {
-                text.push(b'[');
+                text.push('[');
                 for (place, child) in spawned(*task).into_iter().enumerate() {
                     if place > 0 {
-                        text.push(b',');
+                        text.push(',');
                     }
                     let value = output(child).ok_or(ComposeError::Missing(child.0))?;
-                    text.extend_from_slice(value.as_json());
+                    text.push_str(value.as_str());
                 }
-                text.push(b']');
+                text.push(']');
             }
             Self::List(parts) => {
-                text.push(b'[');
+                text.push('[');
                 for (place, part) in parts.iter().enumerate() {
                     if place > 0 {
-                        text.push(b',');
+                        text.push(',');
                     }
                     part.write(text, output, spawned)?;
                 }
-                text.push(b']');
+                text.push(']');
             }
             Self::Object(parts) => {
-                text.push(b'{');
+                text.push('{');
                 for (place, (name, part)) in parts.iter().enumerate() {
                     if place > 0 {
-                        text.push(b',');
+                        text.push(',');
                     }
-                    text.extend_from_slice(
-                        serde_json::Value::from(name.as_str()).to_string().as_bytes(),
-                    );
-                    text.push(b':');
+                    text.push_str(&serde_json::Value::from(name.as_str()).to_string());
+                    text.push(':');
                     part.write(text, output, spawned)?;
                 }
-                text.push(b'}');
+                text.push('}');
             }
         }
         Ok(())

@@ -263,28 +263,29 @@ impl Planner {
         let Some(holder) = state.holder.take() else {
             return;
         };
-        state.avoid = Some(holder.agent);
+        let trouble = state.trouble.get_or_insert_default();
+        trouble.avoid = Some(holder.agent);
         state.urgent = failure.urgent;
         let attempt = state.attempts;
         let entity = u64::from(task.run.0) << 32 | u64::from(task.index.0);
         let draw = seed.unit(Stream::Retry, entity, u64::from(attempt));
         let delay = match failure.cause {
             Cause::AgentLost | Cause::Conflict => {
-                state.interruptions += 1;
+                trouble.interruptions += 1;
                 let delay = match failure.urgent {
                     true => Duration::ZERO,
-                    false => RetryPolicy::interrupted().delay_after(state.interruptions, draw),
+                    false => RetryPolicy::interrupted().delay_after(trouble.interruptions, draw),
                 };
-                (state.interruptions <= interruptions_max).then_some(delay)
+                (trouble.interruptions <= interruptions_max).then_some(delay)
             }
             Cause::Error | Cause::Panic | Cause::Timeout | Cause::Heartbeat => {
-                state.failures += 1;
-                let delay = policy.delay_after(state.failures, draw);
-                (failure.retryable && state.failures < policy.attempts_max).then_some(delay)
+                trouble.failures += 1;
+                let delay = policy.delay_after(trouble.failures, draw);
+                (failure.retryable && trouble.failures < policy.attempts_max).then_some(delay)
             }
         };
         let poisoned = (failure.kills && !cancelled)
-            .then(|| state.victims.get_or_insert_default().add(holder.agent, kills_max))
+            .then(|| trouble.victims.add(holder.agent, kills_max))
             .flatten()
             .filter(|_| delay.is_some());
         let delay = delay.filter(|_| !cancelled && poisoned.is_none());

@@ -135,7 +135,7 @@ impl Planner {
             }
             let avoid = self
                 .run(task.run)
-                .and_then(|run| run.tasks[task.index.at()].avoid)
+                .and_then(|run| run.tasks[task.index.at()].avoid())
                 .map(|agent| agent.index);
             match self.roles[role].take_idle(avoid) {
                 Some(index) => self.assign(now, task, role, index, out),

@@ -7,7 +7,7 @@ use crate::history::{TaskEnd, TaskHistory};
 use crate::id::{RunId, TaskId, TaskIndex};
 use crate::time::Timestamp;
 
-use super::run::{Run, Status, Victims};
+use super::run::{Run, Status, Trouble, Victims};
 use super::{Decisions, Planner, RestoredRun, Timer};
 
 impl Planner {
@@ -92,11 +92,15 @@ fn take_up(now: Timestamp, run: &mut Run, index: TaskIndex, history: &TaskHistor
         return;
     };
     state.attempts = history.attempts;
-    state.failures = history.failures;
-    state.interruptions = history.interruptions;
-    state.victims = Victims::from_before(history.kills);
-    if history.end.is_none() && history.in_flight.is_some() {
-        state.interruptions += 1;
+    let is_cut_off = history.end.is_none() && history.in_flight.is_some();
+    let interruptions = history.interruptions + u32::from(is_cut_off);
+    if history.failures > 0 || interruptions > 0 || history.kills > 0 {
+        state.trouble = Some(Box::new(Trouble {
+            failures: history.failures,
+            interruptions,
+            avoid: None,
+            victims: Victims::from_before(history.kills),
+        }));
     }
     match history.end {
         None => {
@@ -121,7 +125,7 @@ fn close_scopes(run: &mut Run) {
             continue;
         }
         state.closed = true;
-        let (tainted, parent) = (state.tainted, state.parent);
+        let (tainted, parent) = (state.tainted, run.parts[state.part as usize].parent);
         if let Some(parent) = parent {
             let parent = &mut run.tasks[parent.at()];
             parent.children_open -= 1;

@@ -55,8 +55,8 @@ pub(super) struct Victims {
 impl Victims {
     /// Returns those of an earlier start of the process; they need not be known by name, for their
     /// supervisors have forgotten them.
-    pub(super) fn from_before(count: u32) -> Option<Box<Self>> {
-        (count > 0).then(|| Box::new(Self { agents: Vec::new(), before: count }))
+    pub(super) fn from_before(count: u32) -> Self {
+        Self { agents: Vec::new(), before: count }
     }
 
     /// Adds one; with one too many the task is poison, and this returns how many there are, and who.
@@ -68,7 +68,18 @@ impl Victims {
     }
 }
 
-/// One task.
+/// What went wrong with a task.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Trouble {
+    pub(super) failures: u32,
+    pub(super) interruptions: u32,
+    /// The agent that failed it last.
+    pub(super) avoid: Option<AgentId>,
+    /// The agents that it has taken down.
+    pub(super) victims: Victims,
+}
+
+/// One task. There may be a million, in which agents take turns: what only some have is kept elsewhere.
 #[derive(Clone, Debug)]
 pub(super) struct TaskState {
     pub(super) status: Status,
@@ -82,14 +93,9 @@ pub(super) struct TaskState {
     pub(super) tainted: bool,
     /// It and everything that it spawned have ended.
     pub(super) closed: bool,
-    pub(super) parent: Option<TaskIndex>,
     pub(super) attempts: u32,
-    pub(super) failures: u32,
-    pub(super) interruptions: u32,
-    /// The agent that failed it last.
-    pub(super) avoid: Option<AgentId>,
-    /// The agents that it has taken down; most tasks take down none.
-    pub(super) victims: Option<Box<Victims>>,
+    /// What went wrong with it; nothing does with most tasks.
+    pub(super) trouble: Option<Box<Trouble>>,
     pub(super) holder: Option<Holder>,
     pub(super) rank: u64,
     /// Others wait for it: it goes before all of them, whatever its priority.
@@ -98,9 +104,19 @@ pub(super) struct TaskState {
     pub(super) ready_since: u64,
 }
 
+const _: () = assert!(size_of::<TaskState>() <= 96, "every task has one of these");
+
+impl TaskState {
+    /// Returns the agent that failed it last.
+    pub(super) fn avoid(&self) -> Option<AgentId> {
+        self.trouble.as_ref()?.avoid
+    }
+}
+
 /// The submitted graph or one that a task spawned.
 #[derive(Debug)]
 pub(super) struct Part {
+    pub(super) parent: Option<TaskIndex>,
     pub(super) first: u32,
     pub(super) graph: Arc<Graph>,
     pub(super) bindings: Bindings,
@@ -156,12 +172,8 @@ impl Run {
             children_open: 0,
             tainted: false,
             closed: false,
-            parent,
             attempts: 0,
-            failures: 0,
-            interruptions: 0,
-            avoid: None,
-            victims: None,
+            trouble: None,
             holder: None,
             rank: rank.saturating_add(behind),
             urgent: false,
@@ -172,7 +184,7 @@ impl Run {
                 u32::try_from(graph.tasks.len()).unwrap_or(u32::MAX);
         }
         let followers = graph.followers();
-        self.parts.push(Part { first, graph, bindings, followers });
+        self.parts.push(Part { parent, first, graph, bindings, followers });
         first
     }
 

@@ -109,7 +109,7 @@ impl Planner {
                 continue;
             }
             state.closed = true;
-            let (tainted, parent) = (state.tainted, state.parent);
+            let (tainted, parent) = (state.tainted, run.parts[state.part as usize].parent);
             if let Some(parent) = parent {
                 let parent_state = &mut run.tasks[parent.at()];
                 parent_state.children_open -= 1;

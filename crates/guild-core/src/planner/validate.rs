@@ -113,7 +113,7 @@ impl Planner {
         let role = self.run(run).map_or(0, |run| run.role(task.index));
         let pool = &self.roles[role];
         let idle = pool.agents.iter().enumerate().any(|(index, slot)| {
-            let avoided = state.avoid.is_some_and(|agent| agent.index as usize == index);
+            let avoided = state.avoid().is_some_and(|agent| agent.index as usize == index);
             slot.state == AgentState::Idle && (!avoided || pool.live_count == 1)
         });
         ensure(full || !idle, || format!("{task:?} is ready while an agent is idle"))

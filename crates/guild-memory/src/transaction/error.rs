@@ -85,6 +85,10 @@ pub enum TransactionError {
 }
 
 impl TransactionError {
+    pub(crate) fn encode(key: &str, error: &serde_json::Error) -> Self {
+        Self::Encode { key: key.to_owned(), message: error.to_string() }
+    }
+
     /// Returns whether the same work may succeed when others have changed the memory: a condition
     /// does not hold, or there is too little of something.
     pub fn depends_on_others(&self) -> bool {

@@ -7,7 +7,7 @@
 use guild_core::payload::Payload;
 use serde::Serialize;
 
-use super::{Step, Transaction, TransactionError, Tried, Write, encode, run};
+use super::{Step, Transaction, TransactionError, Tried, Write, run};
 use crate::condition::Condition;
 use crate::merge::Merge;
 use crate::snapshot::Key;
@@ -210,5 +210,5 @@ fn operand<T: Serialize + ?Sized>(
     key: &impl AsRef<str>,
     value: &T,
 ) -> Result<Payload, TransactionError> {
-    encode(key.as_ref(), value).map(Payload::from_json)
+    Payload::encode(value).map_err(|error| TransactionError::encode(key.as_ref(), &error))
 }

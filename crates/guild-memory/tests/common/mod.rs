@@ -31,13 +31,13 @@ pub(crate) fn graph(name: &str, tasks: u32) -> Arc<Graph> {
         heartbeat: None,
         priority: 0,
         quotas: Vec::new(),
-        expected: Duration::from_secs(1),
     });
     let task = |number: u32| TaskSpec {
         name: TaskName::Named(format!("t{number}").into()),
         options: options.clone(),
         after: Box::new([]),
         input: Expr::Value(Payload::NULL),
+        expected: Duration::from_secs(1),
     };
     Arc::new(Graph {
         name: name.to_owned(),

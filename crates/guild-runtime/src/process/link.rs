@@ -420,7 +420,7 @@ fn write(write: Write, context: &mut TaskContext) -> Result<(), TransactionError
 }
 
 fn task(spawn: Spawn) -> Task {
-    let input = Payload::from_json(spawn.input.get().as_bytes().to_vec());
+    let input = Payload::from_json(spawn.input.get());
     let mut task = Task::new(&spawn.name, spawn.role)
         .input_expr(guild_core::graph::Expr::Value(input))
         .priority(spawn.priority);

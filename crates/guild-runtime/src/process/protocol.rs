@@ -253,7 +253,7 @@ impl Say {
 
 /// Reads an operation that changes a value without having read it.
 fn merge(operation: &str, value: &RawValue, len_max: Option<usize>) -> Result<Merge, String> {
-    let value = Payload::from_json(value.get().as_bytes().to_vec());
+    let value = Payload::from_json(value.get());
     Ok(match operation {
         "max" => Merge::Max { value },
         "min" => Merge::Min { value },

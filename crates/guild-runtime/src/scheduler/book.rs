@@ -82,7 +82,8 @@ impl RunBook {
         let spec = graph.tasks.get((task.0 - first) as usize)?;
         let input = Expr::Value(self.input(task).ok()?);
         let (name, options) = (TaskName::Named(name.into()), Arc::clone(&spec.options));
-        let alone = TaskSpec { name, options, after: Box::default(), input };
+        let (after, expected) = (Box::default(), spec.expected);
+        let alone = TaskSpec { name, options, after, input, expected };
         let (roles, quotas) = (graph.roles.clone(), graph.quotas.clone());
         Some(Graph { name: run, roles, quotas, tasks: vec![alone] })
     }

@@ -271,7 +271,7 @@ impl Workload {
         for (place, (task, spec)) in self.tasks.iter().zip(&graph.tasks).enumerate() {
             let mut add = |role: usize, duration| work[role] = work[role].saturating_add(duration);
             match task.map {
-                None => add(task.role, spec.options.expected),
+                None => add(task.role, spec.expected),
                 Some(_) => self.drawn_of(seed, place).for_each(|(role, took)| add(role, took)),
             }
         }
