@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 
+use serde::ser::Error as _;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use smol_str::SmolStr;
 
@@ -22,7 +23,8 @@ impl Payload {
     /// # Errors
     /// The value has no JSON form (a map with keys that are no strings, say).
     pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
-        with_json(value, |text| Self::from_json(str::from_utf8(text).expect("JSON is UTF-8")))
+        let kept = with_json(value, |text| str::from_utf8(text).map(Self::from_json))?;
+        kept.map_err(serde_json::Error::custom)
     }
 
     /// Deserialises the value.
