@@ -105,14 +105,16 @@ fn an_order_for_which_a_mailbox_has_no_room_waits_and_the_agent_is_not_lost() {
         let graph = graph.build().unwrap();
         guild::block_on(guild.submit(graph)).unwrap()
     };
+    let count = |is: &dyn Fn(&Event) -> bool| {
+        guild.events(1).available().unwrap().iter().filter(|record| is(&record.event)).count()
+    };
+    // On a thread that is held nobody moves in.
+    until("both agents live", || count(&|event| matches!(event, Event::AgentStarted { .. })) == 2);
     let hog = submit("hog", "hog");
     until("the thread is held", || blocks.load(Ordering::Relaxed));
     // The assignment takes the only place in the mailbox, and nobody reads it.
     let cancelled = submit("cancelled", "worker");
-    let assigned = || {
-        let records = guild.events(1).available().unwrap();
-        records.iter().filter(|record| matches!(record.event, Event::TaskAssigned { .. })).count()
-    };
+    let assigned = || count(&|event| matches!(event, Event::TaskAssigned { .. }));
     until("its task is assigned", || assigned() == 2);
     cancelled.cancel();
     assert_eq!(guild::block_on(cancelled.wait()).unwrap().outcome(), Outcome::Cancelled);

@@ -149,11 +149,11 @@ fn corrupt_store_is_refused() {
 fn store_of_another_format_is_refused() {
     let desk = Desk::with_failed_run(FLOW);
     tamper(&desk, b"Mformat", |key, row| {
-        assert_eq!(row, [&checksum(key, &[8])[..], &[8]].concat());
+        assert_eq!(row, [&checksum(key, &[9])[..], &[9]].concat());
         [&checksum(key, &[99])[..], &[99]].concat()
     });
 
-    desk.run(&["--store", "store"]).refused(4, &["store", "format version 99", "knows 8"]);
+    desk.run(&["--store", "store"]).refused(4, &["store", "format version 99", "knows 9"]);
 }
 
 #[test]

@@ -40,12 +40,13 @@ impl Payload {
         Self(SmolStr::new(text))
     }
 
-    /// Returns the JSON text.
+    /// Returns the bytes of the JSON text.
     pub fn as_json(&self) -> &[u8] {
         self.0.as_bytes()
     }
 
-    pub(crate) fn as_str(&self) -> &str {
+    /// Returns the JSON text.
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 

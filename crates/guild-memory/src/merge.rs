@@ -118,7 +118,7 @@ impl Merge {
         let Some(operand) = self.operand() else {
             return Ok(());
         };
-        let needs = match (self, serde_json::from_slice::<Value>(operand.as_json())) {
+        let needs = match (self, serde_json::from_str::<Value>(operand.as_str())) {
             (_, Err(_)) => "one JSON text, nested at most 127 deep,",
             (Self::Max { .. } | Self::Min { .. }, Ok(Value::Number(_) | Value::String(_))) => {
                 return Ok(());
@@ -227,10 +227,8 @@ impl Merge {
     }
 
     fn raw<'a>(&self, key: &[u8], operand: &'a Payload) -> Result<&'a RawValue, TransactionError> {
-        serde_json::from_slice(operand.as_json()).map_err(|error| TransactionError::Encode {
-            key: text(key),
-            message: error.to_string(),
-        })
+        serde_json::from_str(operand.as_str())
+            .map_err(|error| TransactionError::encode(&text(key), &error))
     }
 }
 

@@ -16,7 +16,7 @@
 //! pass for a batch.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -98,7 +98,8 @@ impl Journal {
                 let mut options = OpenOptions::new();
                 let file = options.read(true).write(true).create(true).truncate(false);
                 let file = file.open(&path)?;
-                read_all(&file, &mut bytes)?;
+                bytes.clear();
+                (&file).read_to_end(&mut bytes)?;
                 // A killed process may have left what the kernel alone has.
                 file.sync_data()?;
                 io::Result::Ok(file)
@@ -218,22 +219,22 @@ impl<'a> Frame<&'a [u8]> {
 /// all that are in the files, so that nothing in them can be taken for what comes.
 fn follow(mut frames: Vec<Frame<Vec<u8>>>, stored: u64) -> Result<Found, String> {
     frames.sort_by_key(|frame| frame.number);
+    let durable = frames.iter().map(|frame| frame.durable).max().unwrap_or_default();
+    let newest = frames.last().map_or(stored, |frame| frame.number);
     let (mut rows, mut last) = (Vec::new(), stored);
-    for frame in &frames {
+    for frame in frames {
         if frame.number != last + 1 {
             break;
         }
         rows.extend_from_slice(&frame.body);
         last = frame.number;
     }
-    let durable = frames.iter().map(|frame| frame.durable).max().unwrap_or_default();
     if durable > last {
         let first = last + 1;
         return Err(format!(
             "its journal has lost batch {first}: all up to {durable} were on the disk"
         ));
     }
-    let newest = frames.last().map_or(last, |frame| frame.number);
     Ok(Found { rows, number: newest })
 }
 
@@ -265,11 +266,6 @@ fn narrow_at(bytes: &[u8], at: usize) -> u32 {
 
 fn wide_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("these are 8 bytes"))
-}
-
-fn read_all(file: &File, bytes: &mut Vec<u8>) -> io::Result<()> {
-    bytes.resize(usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX), 0);
-    file.read_exact_at(bytes, 0)
 }
 
 #[cfg(test)]
