@@ -1,8 +1,8 @@
 //! How fast a whole guild runs in virtual time: events a second, real seconds and memory, by the
-//! number of agents and by the size of the graph.
+//! number of agents and by the size of the graph; and how fast histories are checked.
 //!
 //! `cargo bench --bench simulation`. Each row is measured in a process of its own, so that no row
-//! inherits the memory of another. Without `--bench` (in `cargo test`) everything runs once, small.
+//! inherits the memory of another, which is why criterion does not measure them. Without `--bench` (in `cargo test`) everything runs once, small.
 //! The graph of `epigenomics-10000` is beside the project; where it is absent the row says so.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
@@ -11,11 +11,14 @@
 
 mod status;
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use guild_sim::Simulation;
+use guild_sim::checker::serial::reader;
 use guild_sim::workload::{Durations, WorkTask, Workload, read_workflow};
 
 /// Names the row that this process measures.
@@ -113,10 +116,83 @@ fn measure_here(row: Row, rounds: usize) {
     );
 }
 
+/// Clients of a history, each with one transaction at a time.
+const CLIENTS: u64 = 8;
+/// A list is read and appended to by so many transactions; then come others.
+const TRANSACTIONS_OF_A_LIST: u64 = 200;
+
+/// Returns the two keys that a transaction uses; it writes to the first one.
+fn keys(number: u64) -> [u64; 2] {
+    let first = number / TRANSACTIONS_OF_A_LIST * 4;
+    [first + number % 4, first + number / 4 % 4]
+}
+
+/// Transactions that read two lists and append to one, in Elle's form; so many are under way at once.
+fn list_history(transactions: u64) -> String {
+    let (mut text, mut lists) = (String::new(), BTreeMap::<u64, Vec<u64>>::new());
+    for moment in 0..transactions + CLIENTS {
+        if let Some(number) = moment.checked_sub(CLIENTS) {
+            let [written, other] = keys(number);
+            let read = |key| lists.get(&key).map_or(&[][..], |list| list);
+            let steps = [written, other].map(|key| format!(r#"["r",{key},{:?}]"#, read(key)));
+            let [one, two] = steps;
+            let process = number % CLIENTS;
+            let append = format!(r#"["append",{written},{number}]"#);
+            writeln!(text, r#"{{"type":"ok","process":{process},"value":[{one},{two},{append}]}}"#)
+                .unwrap();
+            lists.entry(written).or_default().push(number);
+        }
+        if moment < transactions {
+            let process = moment % CLIENTS;
+            writeln!(text, r#"{{"type":"invoke","process":{process},"value":[]}}"#).unwrap();
+        }
+    }
+    text
+}
+
+/// Commits that read two keys and write one, in Guild's form.
+fn commit_history(commits: u64) -> String {
+    let (mut text, mut newest) = (String::new(), BTreeMap::<u64, u64>::new());
+    for version in 1..=commits {
+        let [written, other] = keys(version);
+        let commit = reader::line(&guild_sim::checker::serial::versions::Commit {
+            version,
+            from: 2 * version,
+            to: 2 * version + CLIENTS,
+            snapshot: version - 1,
+            reads: [written, other].map(|key| (key.to_string(), newest.get(&key).copied())).into(),
+            writes: vec![written.to_string()],
+            ..Default::default()
+        });
+        writeln!(text, "{commit}").unwrap();
+        newest.insert(written, version);
+    }
+    text
+}
+
+/// Prints how long it takes to read and check histories.
+fn measure_checkers(transactions: u64) {
+    println!("\n| history, read and checked | real s | dependencies |\n|---|---|---|");
+    let histories: [(&str, fn(u64) -> String); 2] = [
+        ("transactions on lists (Elle's form)", list_history),
+        ("commits (Guild's form)", commit_history),
+    ];
+    for (name, history) in histories {
+        let text = history(transactions);
+        let start = Instant::now();
+        let verdict = reader::read(&text).unwrap().check();
+        let seconds = start.elapsed().as_secs_f64();
+        assert!(verdict.is_serialisable(), "{:?}", verdict.anomalies.first());
+        assert_eq!(verdict.transactions as u64, transactions);
+        println!("| {transactions} {name} | {seconds:.2} | {} |", verdict.dependencies);
+    }
+}
+
 fn main() {
     let is_measured = std::env::args().any(|argument| argument == "--bench");
     if !is_measured {
-        return LOOKED_AT.into_iter().for_each(|row| measure_here(row, 1));
+        LOOKED_AT.into_iter().for_each(|row| measure_here(row, 1));
+        return measure_checkers(500);
     }
     if let Some(place) = std::env::var(ROW).ok().and_then(|place| place.parse::<usize>().ok()) {
         return measure_here(MEASURED[place], ROUNDS);
@@ -128,4 +204,5 @@ fn main() {
         let ended = child.arg("--bench").env(ROW, place.to_string()).status().unwrap();
         assert!(ended.success(), "row {place}: {ended}");
     }
+    measure_checkers(100_000);
 }

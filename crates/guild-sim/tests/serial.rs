@@ -190,6 +190,25 @@ fn a_cycle_is_told_with_its_transactions_and_keys() {
     assert_eq!((verdict.anomalies[0].kind.name(), verdict.transactions), ("G2-item", 2));
 }
 
+/// As Jepsen writes them: the nemesis says what it does in words, and others read single registers.
+#[test]
+fn what_a_history_tells_of_its_nemesis_is_passed_over() {
+    let lines = [
+        r#"{"index":0,"type":"info","process":"nemesis","f":"start-partition","value":"majority"}"#,
+        r#"{"index":1,"type":"invoke","process":0,"f":"txn","value":[["append",5,1]]}"#,
+        r#"{"index":2,"type":"info","process":":nemesis","f":":start","value":{"n1":["n2"]}}"#,
+        r#"{"index":3,"type":"invoke","process":1,"f":"read","value":null}"#,
+        r#"{"index":4,"type":"ok","process":0,"f":"txn","value":[["append",5,1]]}"#,
+        r#"{"index":5,"type":"ok","process":1,"f":"read","value":17}"#,
+        r#"{"index":6,"type":"ok","process":2,"f":":txn","value":[["r",5,[1]]]}"#,
+    ];
+    for text in [lines.join("\n"), format!("[{}]", lines.join(",\n"))] {
+        let verdict = read(&text).unwrap().check();
+        assert!(verdict.anomalies.is_empty(), "{:?}", verdict.anomalies);
+        assert_eq!(verdict.transactions, 2);
+    }
+}
+
 #[test]
 fn wrong_input_names_its_line() {
     let line = |text: &str| match read(text) {
@@ -200,6 +219,7 @@ fn wrong_input_names_its_line() {
     let good = r#"{"type":"ok","process":1,"value":[["r",1,[]]]}"#;
     assert_eq!(line(&format!("{good}\n{{\"type\":\"ok\"")).0, 2);
     assert_eq!(line(&format!("[{good},\n{good},\n[]]")).0, 3);
+    assert_eq!(line(&format!("[{good},\n{good},\n{{\"type\":\n7}}]")).0, 4);
     let (_, message) = line(&good.replace("\"r\"", "\"cas\""));
     assert!(message.contains("cas"), "{message}");
     line(&good.replace("[]]", "[],5]"));

@@ -29,18 +29,17 @@ pub(crate) fn verify(path: &Path, format: Format) -> Result<Exit, CommandError> 
         false => path.display().to_string(),
     };
     let bad = |message: String| CommandError::BadInput(format!("{name}: {message}"));
+    let unread = |error: io::Error| bad(format!("cannot read it: {error}"));
     let source: Box<dyn Read> = if path.as_os_str() == STDIN {
         Box::new(io::stdin().lock())
     } else {
-        Box::new(File::open(path).map_err(|error| bad(format!("cannot read it: {error}")))?)
+        Box::new(File::open(path).map_err(unread)?)
     };
-    let mut source = BufReader::with_capacity(1 << 16, source);
-    let begin = source.fill_buf().map_err(|error| bad(format!("cannot read it: {error}")))?;
+    let mut source = unpacked(source).map_err(unread)?;
+    let begin = source.fill_buf().map_err(unread)?;
     if serial::reader::is_history(&String::from_utf8_lossy(begin)) {
         let mut text = String::new();
-        source
-            .read_to_string(&mut text)
-            .map_err(|error| bad(format!("cannot read it: {error}")))?;
+        source.read_to_string(&mut text).map_err(unread)?;
         return history::verify(&name, &text, format);
     }
     let verdict = judge(source).map_err(|(line, why)| bad(format!("line {line}: {why}")))?;
@@ -95,14 +94,17 @@ pub(crate) fn judge_simulation(watch: Option<&Watch>, seed: u64) -> Result<(), C
     }
 }
 
-/// Reads a log, which may be compressed; the error is a line and what is wrong with it.
-fn judge(mut source: BufReader<Box<dyn Read>>) -> Result<Verdict, (u64, String)> {
-    let begin = source.fill_buf().map_err(|error| (1, format!("cannot read it: {error}")))?;
-    let mut lines: Box<dyn BufRead> = if begin.starts_with(&[0x1f, 0x8b]) {
-        Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(source)))
-    } else {
-        Box::new(source)
-    };
+/// Returns what is in a file, which may be compressed.
+fn unpacked(source: Box<dyn Read>) -> io::Result<Box<dyn BufRead>> {
+    let mut source = BufReader::with_capacity(1 << 16, source);
+    if !source.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
+        return Ok(Box::new(source));
+    }
+    Ok(Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(source))))
+}
+
+/// Reads a log; the error is a line and what is wrong with it.
+fn judge(mut lines: Box<dyn BufRead>) -> Result<Verdict, (u64, String)> {
     let mut checker = Checker::new();
     let mut bytes = Vec::new();
     for number in 1.. {

@@ -2,6 +2,7 @@
 //!
 //! Elle's form is an array of operations, or one operation per line; each has a `type` (invoke, ok,
 //! fail, info), a `process` and a `value`, a list of `["append", key, element]` and `["r", key, list]`.
+//! What a history of Jepsen tells of its nemesis and of other functions is passed over.
 //! Guild's form is one commit per line, see [`Commit`]. Which one it is shows in the first line.
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::Verdict;
 use super::graph::number;
@@ -81,16 +83,24 @@ pub fn read(text: &str) -> Result<Recorded, HistoryError> {
     let start = text.trim_start();
     let first = start.lines().next().ok_or(HistoryError::Empty)?;
     if start.starts_with('[') {
-        let lines: Vec<Line> = serde_json::from_str(text).map_err(|error| {
-            HistoryError::Syntax { line: error.line(), message: error.to_string() }
-        })?;
+        let operations: Vec<&RawValue> = parse(text, 1)?;
+        let line_of = |operation: &RawValue| {
+            let at = operation.get().as_ptr().addr() - text.as_ptr().addr();
+            1 + text[..at].bytes().filter(|byte| *byte == b'\n').count()
+        };
+        let mut lines = Vec::new();
+        for operation in operations {
+            lines.extend(operation_of(operation.get(), || line_of(operation))?);
+        }
         return pair(lines).map(Recorded::Lists);
     }
     if is_commit(first) {
-        let commits: Vec<Commit> = each_line(text)?;
-        return Ok(Recorded::Versions(commits));
+        let commits = each_line(text).map(|(content, line)| parse(content, line));
+        return commits.collect::<Result<Vec<Commit>, _>>().map(Recorded::Versions);
     }
-    pair(each_line(text)?).map(Recorded::Lists)
+    let operations =
+        each_line(text).filter_map(|(content, line)| operation_of(content, || line).transpose());
+    pair(operations.collect::<Result<_, _>>()?).map(Recorded::Lists)
 }
 
 /// Returns a commit as one line of Guild's form, without a line break.
@@ -98,14 +108,47 @@ pub fn line(commit: &Commit) -> String {
     serde_json::json!(commit).to_string()
 }
 
-fn each_line<T: for<'de> Deserialize<'de>>(text: &str) -> Result<Vec<T>, HistoryError> {
-    let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
-    lines
-        .map(|(content, line)| {
-            serde_json::from_str(content)
-                .map_err(|error| HistoryError::Syntax { line, message: error.to_string() })
-        })
-        .collect()
+fn each_line(text: &str) -> impl Iterator<Item = (&str, usize)> {
+    text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty())
+}
+
+/// Parses a text that begins in this line.
+fn parse<'a, T: Deserialize<'a>>(text: &'a str, line: usize) -> Result<T, HistoryError> {
+    serde_json::from_str(text).map_err(|error| {
+        let line = line + error.line().saturating_sub(1);
+        HistoryError::Syntax { line, message: error.to_string() }
+    })
+}
+
+/// Returns an operation on lists; none: it is one of something else.
+fn operation_of(text: &str, line: impl Fn() -> usize) -> Result<Option<Line>, HistoryError> {
+    let found = parse(text, 1).and_then(|head: Head| match head.is_of_lists() {
+        true => parse(text, 1).map(Some),
+        false => Ok(None),
+    });
+    found.map_err(|error| match error {
+        HistoryError::Syntax { line: within, message } => {
+            HistoryError::Syntax { line: line() + within - 1, message }
+        }
+        other => other,
+    })
+}
+
+/// What tells an operation on lists from one of the nemesis or of another function.
+#[derive(Debug, Deserialize)]
+struct Head {
+    process: Option<Value>,
+    f: Option<Value>,
+}
+
+impl Head {
+    fn is_of_lists(&self) -> bool {
+        let is = |value: &Option<Value>, name: &str| {
+            let text = value.as_ref().and_then(Value::as_str);
+            text.is_some_and(|text| text.trim_start_matches(':') == name)
+        };
+        !is(&self.process, "nemesis") && (self.f.is_none() || is(&self.f, "txn"))
+    }
 }
 
 #[derive(Debug, Deserialize)]
