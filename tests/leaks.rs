@@ -53,9 +53,9 @@ fn sources(folder: PathBuf) -> Vec<(String, String)> {
     sources
 }
 
-/// Returns the code of a source: no comments, and nothing from its tests on.
+/// Returns the code of a source: no comments, and nothing from its tests on, if they are in it.
 fn code(text: &str) -> String {
-    let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
     lines.collect::<Vec<_>>().join("\n")
 }

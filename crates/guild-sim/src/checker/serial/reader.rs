@@ -84,13 +84,13 @@ pub fn read(text: &str) -> Result<Recorded, HistoryError> {
     let first = start.lines().next().ok_or(HistoryError::Empty)?;
     if start.starts_with('[') {
         let operations: Vec<&RawValue> = parse(text, 1)?;
-        let line_of = |operation: &RawValue| {
-            let at = operation.get().as_ptr().addr() - text.as_ptr().addr();
-            1 + text[..at].bytes().filter(|byte| *byte == b'\n').count()
-        };
-        let mut lines = Vec::new();
+        let (mut lines, mut at) = (Vec::new(), 0);
         for operation in operations {
-            lines.extend(operation_of(operation.get(), || line_of(operation))?);
+            // Nothing but separators is between one operation and the next.
+            at += text[at..].find(operation.get()).unwrap_or_default();
+            let line = || 1 + text[..at].bytes().filter(|byte| *byte == b'\n').count();
+            lines.extend(operation_of(operation.get(), line)?);
+            at += operation.get().len();
         }
         return pair(lines).map(Recorded::Lists);
     }
