@@ -101,6 +101,18 @@ pub(crate) enum Command {
     },
 }
 
+impl Command {
+    /// Tells whether the failures of this command are those that it injects, with nothing real
+    /// behind them.
+    pub(crate) fn injects_faults_in_virtual_time(&self) -> bool {
+        match self {
+            Self::Chaos(arguments) => !arguments.real,
+            Self::Simulate(arguments) => arguments.chaos.is_some(),
+            _ => false,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
     /// The flow file

@@ -29,6 +29,10 @@ site = "after_perform"
 when = { probability = 0.2 }
 "#;
 
+const WORKFLOW: &str = r#"{"name":"w","schemaVersion":"1.5","workflow":{
+  "specification":{"tasks":[{"id":"a","name":"a"},{"id":"b","name":"b","parents":["a"]}]},
+  "execution":{"tasks":[{"id":"a","runtimeInSeconds":1},{"id":"b","runtimeInSeconds":2}]}}}"#;
+
 #[test]
 fn one_seed_is_played_told_and_written_down() {
     let desk = Desk::new();
@@ -62,6 +66,25 @@ fn broken_promise_ends_with_three_and_the_line_that_repeats_it_does() {
     let again = chaos(&desk, Path::new("plan.toml"), &words);
     assert_eq!(again.code, Some(3), "{line}\n{}", again.stderr);
     assert!(again.stdout.contains("violated"), "{}", again.stdout);
+}
+
+#[test]
+fn injected_faults_are_not_logged_unless_it_is_asked_for() {
+    let desk = Desk::new();
+    let plan = example("memory_errors.toml");
+
+    let ended = chaos(&desk, &plan, &["--seeds", "3"]);
+    let is_message = |line: &str| line.starts_with("guild: ");
+    assert!(ended.stderr.lines().all(is_message), "{}", ended.stderr);
+
+    std::fs::write(desk.path("w.json"), WORKFLOW).unwrap();
+    let simulate = ["simulate", "w.json", "--chaos", "crash=0.5", "--seed", "1"];
+    let ended = Ended::of(desk.guild().args(simulate));
+    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{}", ended.stdout);
+
+    let asked = Ended::of(desk.guild().env("GUILD_LOG", "error").arg("chaos").arg(&plan));
+    assert!(asked.stderr.contains("ERROR"), "{}", asked.stderr);
+    assert!(!asked.stderr.contains('\u{1b}'), "colours without a terminal: {:?}", asked.stderr);
 }
 
 #[test]
