@@ -8,6 +8,7 @@ use guild::{Event, EventRecord};
 use guild_core::digest::Digest;
 
 use crate::exit_code::CommandError;
+use crate::faults::Struck;
 use crate::summary::Fold;
 
 /// Reads every event once, in order.
@@ -23,6 +24,8 @@ pub(crate) struct Tail {
     pub(crate) fold: Fold,
     /// Names and messages of the first tasks that failed for good.
     pub(crate) failures: Vec<(String, String)>,
+    /// The faults that struck, those before a resumption included.
+    pub(crate) struck: Struck,
 }
 
 /// Failed tasks that are explained; more only hide the first.
@@ -44,6 +47,7 @@ impl Tail {
             has_gap: false,
             fold,
             failures: Vec::new(),
+            struck: Struck::default(),
         })
     }
 
@@ -57,6 +61,7 @@ impl Tail {
         self.next = record.seq + 1;
         self.events += 1;
         self.fold.take(record);
+        self.struck.take(&record.event);
         if let Event::TaskFailed { task, retry_at: None, message, .. } = &record.event
             && task.run == self.fold.run()
             && self.failures.len() < FAILURES_MAX
