@@ -138,7 +138,7 @@ pub(crate) fn run(
             .run(workload, readers)
             .map_err(|error: SimulateError| refused(arguments, &error))?;
         verify::judge_simulation(watch.as_ref(), seed)?;
-        bar.step();
+        bar.simulated(simulated.makespan);
         Ok(Row { point, seed, simulated })
     };
     let rows = side_by_side(&jobs, arguments.jobs.map(usize::from), one)?;
