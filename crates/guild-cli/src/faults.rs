@@ -96,9 +96,12 @@ impl Chaos {
     }
 }
 
-/// Counts in a log which faults struck, by kind and site; every clone is the same count.
+/// Counts in a log which faults struck; every clone is the same count.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Struck(Arc<Mutex<BTreeMap<(Box<str>, Box<str>), u64>>>);
+pub(crate) struct Struck(Arc<Mutex<Counts>>);
+
+/// Strikes of each kind at each site.
+type Counts = BTreeMap<(Box<str>, Box<str>), u64>;
 
 impl Struck {
     /// Takes an event.

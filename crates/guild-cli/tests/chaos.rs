@@ -1,5 +1,8 @@
 //! `guild chaos` as a user meets it: plans that pass, promises that break, plans that are wrong, and
 //! a real process under SIGKILL.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::path::{Path, PathBuf};
