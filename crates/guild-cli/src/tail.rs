@@ -24,8 +24,10 @@ pub(crate) struct Tail {
     pub(crate) fold: Fold,
     /// Names and messages of the first tasks that failed for good.
     pub(crate) failures: Vec<(String, String)>,
-    /// The faults that struck, those before a resumption included.
+    /// The faults that struck in the time of the run, those before a resumption included.
     pub(crate) struck: Struck,
+    /// Whether a later run of the store has begun.
+    is_past: bool,
 }
 
 /// Failed tasks that are explained; more only hide the first.
@@ -48,6 +50,7 @@ impl Tail {
             fold,
             failures: Vec::new(),
             struck: Struck::default(),
+            is_past: false,
         })
     }
 
@@ -61,7 +64,7 @@ impl Tail {
         self.next = record.seq + 1;
         self.events += 1;
         self.fold.take(record);
-        self.struck.take(&record.event);
+        self.strike(&record.event);
         if let Event::TaskFailed { task, retry_at: None, message, .. } = &record.event
             && task.run == self.fold.run()
             && self.failures.len() < FAILURES_MAX
@@ -78,6 +81,18 @@ impl Tail {
             hash.update(line.as_bytes());
         }
         self.with_file(|file| file.write_all(line.as_bytes()))
+    }
+
+    /// Notes a strike from the end of the run before this one to the begin of the run after it: a
+    /// store may hold others, and agents are also struck while they start and stop.
+    fn strike(&mut self, event: &Event) {
+        let own = self.fold.run();
+        match event {
+            Event::RunEnded { run, .. } if *run < own => self.struck = Struck::default(),
+            Event::RunSubmitted { run, .. } if *run > own => self.is_past = true,
+            event if !self.is_past => self.struck.take(event),
+            _ => {}
+        }
     }
 
     /// Makes what was taken visible to readers of the file.

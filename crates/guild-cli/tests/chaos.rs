@@ -149,6 +149,26 @@ fn wrong_plan_is_refused_with_its_place_and_nothing_is_written() {
     chaos(&desk, Path::new("crsh=0.1"), &[]).refused(2, &["crsh=0.1: cannot read it"]);
 }
 
+#[test]
+fn faults_that_struck_another_run_of_the_store_do_not_count() {
+    let desk = Desk::new();
+    desk.flow(
+        "[roles.worker]\nkind = \"render\"\nagents = 2\n[defaults]\n\
+         retry = { attempts = 9, backoff = \"1ms\" }\n[tasks.a]\ntext = \"x\"\n",
+    );
+    std::fs::write(desk.path("plan.toml"), STRANGER).unwrap();
+    std::fs::write(desk.path("never.toml"), STRANGER.replace("nth = 1", "nth = 100000")).unwrap();
+    let run = |name: &str, plan: &str| {
+        desk.run(&["--store", "store", "--run", name, "--chaos", plan]).code
+    };
+
+    assert_eq!(run("one", "plan.toml"), Some(0));
+    assert_eq!(run("two", "never.toml"), Some(3), "`one` was struck");
+    assert_eq!(run("three", "plan.toml"), Some(0));
+    assert_eq!(run("one", "plan.toml"), Some(0), "it is as it was");
+    assert_eq!(run("two", "never.toml"), Some(3), "`three` was struck");
+}
+
 /// A plan for whoever is there.
 const STRANGER: &str = r#"
 title = "For others"
