@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 some task failed, 2 bad input (nothing was started), \
-                          3 an invariant is violated, 4 the store cannot be used, 130 interrupted (the run can be resumed)";
+                          3 an invariant is violated or a fault of a plan never struck, 4 the store cannot be used, 130 interrupted (the run can be resumed)";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -99,6 +99,18 @@ pub(crate) enum Command {
         /// What marks the processes of that guild in their environment
         mark: String,
     },
+}
+
+impl Command {
+    /// Tells whether the failures of this command are those that it injects, with nothing real
+    /// behind them.
+    pub(crate) fn injects_faults_in_virtual_time(&self) -> bool {
+        match self {
+            Self::Chaos(arguments) => !arguments.real,
+            Self::Simulate(arguments) => arguments.chaos.is_some(),
+            _ => false,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -204,8 +216,8 @@ pub(crate) struct ChaosArguments {
     /// Play only a part of the plan, as the line that repeats a violation names it
     #[arg(long, value_name = "CASE")]
     pub(crate) only: Option<String>,
-    /// Play it with a real process and a real store: guild run, killed with SIGKILL and started
-    /// again
+    /// Play it with a real process and a real store: guild run, struck from inside, killed with
+    /// SIGKILL and started again
     #[arg(long)]
     pub(crate) real: bool,
     /// Write the event log to this file, one JSON object per line

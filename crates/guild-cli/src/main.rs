@@ -16,11 +16,11 @@ mod summary;
 mod tail;
 mod workload;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IsTerminal};
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing::Level;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -30,7 +30,12 @@ use crate::exit_code::{CommandError, Exit};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match start_log().and_then(|()| command::execute(arguments.command)) {
+    let level = match arguments.command.injects_faults_in_virtual_time() {
+        // What the plan breaks is no news, and the verdict says whether it was mended.
+        true => LevelFilter::OFF,
+        false => LevelFilter::ERROR,
+    };
+    match start_log(level).and_then(|()| command::execute(arguments.command)) {
         Ok(exit) => exit.into(),
         // Whoever reads the output has seen enough (`guild events | head`).
         Err(CommandError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => {
@@ -43,12 +48,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Writes what `GUILD_LOG` asks for to standard error: a level, or `target=level` pairs; errors
-/// when it says nothing.
-fn start_log() -> Result<(), CommandError> {
+/// Writes what `GUILD_LOG` asks for to standard error: a level, or `target=level` pairs; when it
+/// says nothing, what is of this level or above.
+fn start_log(level: LevelFilter) -> Result<(), CommandError> {
     let asked = std::env::var_os("GUILD_LOG").unwrap_or_default();
     let filter = if asked.is_empty() {
-        Targets::new().with_default(Level::ERROR)
+        Targets::new().with_default(level)
     } else {
         let asked = asked.to_string_lossy();
         asked.parse().map_err(|error| {
@@ -59,6 +64,8 @@ fn start_log() -> Result<(), CommandError> {
         })?
     };
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // A terminal has its own way to say that it wants no colours (NO_COLOR).
+    let lines = if std::io::stderr().is_terminal() { lines } else { lines.with_ansi(false) };
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     Ok(())
 }

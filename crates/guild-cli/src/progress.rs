@@ -2,9 +2,11 @@
 
 use std::fmt::Write;
 use std::io::IsTerminal;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use guild::{Event, EventRecord, Progress};
+use guild_core::time::micros;
 use guild_sim::world::LogReader;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
@@ -105,23 +107,36 @@ impl LogReader for VirtualBar {
     }
 }
 
-/// A bar that counts what is done.
+/// A bar that counts simulations, and what they simulated where that is told.
 #[derive(Debug)]
-pub(crate) struct CountBar(Option<ProgressBar>);
+pub(crate) struct CountBar {
+    bar: Option<ProgressBar>,
+    virtual_us: AtomicU64,
+}
 
 impl CountBar {
     pub(crate) fn new(jobs: u64) -> Self {
-        Self(bar(jobs, "{bar:30} {pos}/{len} simulations in {elapsed}, ETA {eta}"))
+        let style = "{bar:30} {pos}/{len} simulations{msg} in {elapsed}, ETA {eta}";
+        Self { bar: bar(jobs, style), virtual_us: AtomicU64::new(0) }
     }
 
     /// One more is done.
     pub(crate) fn step(&self) {
-        self.0.iter().for_each(|bar| bar.inc(1));
+        self.bar.iter().for_each(|bar| bar.inc(1));
+    }
+
+    /// One more is done, and took so long in its own time.
+    pub(crate) fn simulated(&self, virtual_time: Duration) {
+        let Some(bar) = &self.bar else { return };
+        let took = micros(virtual_time);
+        let sum = self.virtual_us.fetch_add(took, Ordering::Relaxed).saturating_add(took);
+        bar.set_message(format!(", {:.1?} of virtual time", Duration::from_micros(sum)));
+        bar.inc(1);
     }
 
     /// Removes the bar.
     pub(crate) fn clear(&self) {
-        self.0.iter().for_each(ProgressBar::finish_and_clear);
+        self.bar.iter().for_each(ProgressBar::finish_and_clear);
     }
 }
 

@@ -8,6 +8,7 @@ use guild::{Event, EventRecord};
 use guild_core::digest::Digest;
 
 use crate::exit_code::CommandError;
+use crate::faults::Struck;
 use crate::summary::Fold;
 
 /// Reads every event once, in order.
@@ -23,6 +24,10 @@ pub(crate) struct Tail {
     pub(crate) fold: Fold,
     /// Names and messages of the first tasks that failed for good.
     pub(crate) failures: Vec<(String, String)>,
+    /// The faults that struck in the time of the run, those before a resumption included.
+    pub(crate) struck: Struck,
+    /// Whether a later run of the store has begun.
+    is_past: bool,
 }
 
 /// Failed tasks that are explained; more only hide the first.
@@ -44,6 +49,8 @@ impl Tail {
             has_gap: false,
             fold,
             failures: Vec::new(),
+            struck: Struck::default(),
+            is_past: false,
         })
     }
 
@@ -57,6 +64,7 @@ impl Tail {
         self.next = record.seq + 1;
         self.events += 1;
         self.fold.take(record);
+        self.strike(&record.event);
         if let Event::TaskFailed { task, retry_at: None, message, .. } = &record.event
             && task.run == self.fold.run()
             && self.failures.len() < FAILURES_MAX
@@ -73,6 +81,18 @@ impl Tail {
             hash.update(line.as_bytes());
         }
         self.with_file(|file| file.write_all(line.as_bytes()))
+    }
+
+    /// Notes a strike from the end of the run before this one to the begin of the run after it: a
+    /// store may hold others, and agents are also struck while they start and stop.
+    fn strike(&mut self, event: &Event) {
+        let own = self.fold.run();
+        match event {
+            Event::RunEnded { run, .. } if *run < own => self.struck = Struck::default(),
+            Event::RunSubmitted { run, .. } if *run > own => self.is_past = true,
+            event if !self.is_past => self.struck.take(event),
+            _ => {}
+        }
     }
 
     /// Makes what was taken visible to readers of the file.

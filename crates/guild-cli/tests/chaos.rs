@@ -1,5 +1,8 @@
 //! `guild chaos` as a user meets it: plans that pass, promises that break, plans that are wrong, and
 //! a real process under SIGKILL.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::path::{Path, PathBuf};
@@ -28,6 +31,10 @@ fault = "crash"
 site = "after_perform"
 when = { probability = 0.2 }
 "#;
+
+const WORKFLOW: &str = r#"{"name":"w","schemaVersion":"1.5","workflow":{
+  "specification":{"tasks":[{"id":"a","name":"a"},{"id":"b","name":"b","parents":["a"]}]},
+  "execution":{"tasks":[{"id":"a","runtimeInSeconds":1},{"id":"b","runtimeInSeconds":2}]}}}"#;
 
 #[test]
 fn one_seed_is_played_told_and_written_down() {
@@ -65,6 +72,25 @@ fn broken_promise_ends_with_three_and_the_line_that_repeats_it_does() {
 }
 
 #[test]
+fn injected_faults_are_not_logged_unless_it_is_asked_for() {
+    let desk = Desk::new();
+    let plan = example("memory_errors.toml");
+
+    let ended = chaos(&desk, &plan, &["--seeds", "3"]);
+    let is_message = |line: &str| line.starts_with("guild: ");
+    assert!(ended.stderr.lines().all(is_message), "{}", ended.stderr);
+
+    std::fs::write(desk.path("w.json"), WORKFLOW).unwrap();
+    let simulate = ["simulate", "w.json", "--chaos", "crash=0.5", "--seed", "1"];
+    let ended = Ended::of(desk.guild().args(simulate));
+    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{}", ended.stdout);
+
+    let asked = Ended::of(desk.guild().env("GUILD_LOG", "error").arg("chaos").arg(&plan));
+    assert!(asked.stderr.contains("ERROR"), "{}", asked.stderr);
+    assert!(!asked.stderr.contains('\u{1b}'), "colours without a terminal: {:?}", asked.stderr);
+}
+
+#[test]
 fn plan_whose_fault_never_strikes_has_shown_nothing() {
     let desk = Desk::new();
     let text =
@@ -95,9 +121,110 @@ fn wrong_plan_is_refused_with_its_place_and_nothing_is_written() {
     refused(&kill, &[], &["plan.toml:", "method[0].fault", "durability"]);
     refused(CARELESS, &["--only", "methods=7"], &["--only", "no fault 7"]);
     refused(CARELESS, &["--only", "x"], &["--only", "`x`"]);
-    refused(CARELESS, &["--real"], &["--real needs a `kill`"]);
+    let full = "[[method]]\nfault = \"disk_full\"\nsite = \"sync\"\nwhen = { nth = 1 }\n\
+                [[method]]\nfault = \"controller_crash\"\nwhen = { event = 9 }\n";
+    let (head, _) = CARELESS.split_once("[[method]]").unwrap();
+    let full = head.replace("agents = 4", "agents = 4\ndurability = \"disk\"") + full;
+    refused(
+        &full,
+        &["--real"],
+        &[
+            "plan.toml:12:9: method[0].fault: `disk_full` strikes the store",
+            "plan.toml:16:9: method[1].fault: `controller_crash` is done to the whole guild",
+        ],
+    );
+    refused(CARELESS, &["--real", "--only", "methods="], &["--only: names no fault"]);
+    let nobody = |select: &str| format!("{CARELESS}select = {{ {select} }}\n");
+    refused(
+        &nobody("role = \"wroker\""),
+        &[],
+        &["plan.toml:14:", "method[0].select.role", "`wroker`"],
+    );
+    refused(&nobody("agents = [\"worker-9\"]"), &[], &["method[0].select.agents", "worker-9"]);
+    refused(&nobody("tasks = \"none-*\""), &[], &["method[0].select.tasks", "none-*"]);
+    let limited = CARELESS.replace("[knobs]", "[limits]\nagents_max_percent = 1\n[knobs]");
+    refused(&limited, &[], &["limits.agents_max_percent", "selects nobody"]);
     refused(CARELESS, &["--events", "no/such/folder/e.jsonl"], &["--events"]);
     chaos(&desk, Path::new("absent.toml"), &[]).refused(2, &["absent.toml", "cannot read"]);
+    chaos(&desk, Path::new("crsh=0.1"), &[]).refused(2, &["crsh=0.1: cannot read it"]);
+}
+
+#[test]
+fn faults_that_struck_another_run_of_the_store_do_not_count() {
+    let desk = Desk::new();
+    desk.flow(
+        "[roles.worker]\nkind = \"render\"\nagents = 2\n[defaults]\n\
+         retry = { attempts = 9, backoff = \"1ms\" }\n[tasks.a]\ntext = \"x\"\n",
+    );
+    std::fs::write(desk.path("plan.toml"), STRANGER).unwrap();
+    std::fs::write(desk.path("never.toml"), STRANGER.replace("nth = 1", "nth = 100000")).unwrap();
+    let run = |name: &str, plan: &str| {
+        desk.run(&["--store", "store", "--run", name, "--chaos", plan]).code
+    };
+
+    assert_eq!(run("one", "plan.toml"), Some(0));
+    assert_eq!(run("two", "never.toml"), Some(3), "`one` was struck");
+    assert_eq!(run("three", "plan.toml"), Some(0));
+    assert_eq!(run("one", "plan.toml"), Some(0), "it is as it was");
+    assert_eq!(run("two", "never.toml"), Some(3), "`three` was struck");
+}
+
+/// A plan for whoever is there.
+const STRANGER: &str = r#"
+title = "For others"
+[workload]
+flow = "nobody-reads-it.toml"
+[[method]]
+fault = "crash"
+site = "before_perform"
+select = { role = "worker" }
+when = { nth = 1 }
+"#;
+
+#[test]
+fn simulation_of_a_plan_whose_fault_never_strikes_has_shown_nothing() {
+    let desk = Desk::new();
+    std::fs::write(desk.path("w.json"), WORKFLOW).unwrap();
+    std::fs::write(desk.path("plan.toml"), STRANGER).unwrap();
+    std::fs::write(desk.path("never.toml"), STRANGER.replace("nth = 1", "nth = 100000")).unwrap();
+    let simulate = |plan: &str, more: &[&str]| {
+        Ended::of(desk.guild().args(["simulate", "w.json", "--chaos", plan]).args(more))
+    };
+
+    for more in [&[][..], &["--seeds", "2", "--jobs", "2"]] {
+        let ended = simulate("plan.toml", more);
+        assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{}", ended.stdout);
+
+        let ended = simulate("never.toml", more);
+        ended.refused(3, &["fault 0 (`crash` at before_perform) never struck"]);
+        assert!(ended.stdout.contains("2"), "the summary is there: {}", ended.stdout);
+    }
+}
+
+#[test]
+fn simulation_under_faults_that_make_no_sense_writes_nothing() {
+    let desk = Desk::new();
+    std::fs::write(desk.path("w.json"), WORKFLOW).unwrap();
+    let refused = |chaos: &str, parts: &[&str]| {
+        let files = ["--events", "e.jsonl", "--report", "r.html"];
+        let simulate = ["simulate", "w.json", "--chaos", chaos];
+        Ended::of(desk.guild().args(simulate).args(files)).refused(2, parts);
+        assert!(!desk.path("e.jsonl").exists() && !desk.path("r.html").exists());
+    };
+    let plan = |from: &str, to: &str, parts: &[&str]| {
+        std::fs::write(desk.path("plan.toml"), STRANGER.replace(from, to)).unwrap();
+        refused("plan.toml", parts);
+    };
+
+    refused("crsh=0.1", &["--chaos: unknown fault `crsh`"]);
+    refused("crash", &["--chaos:", "`crash`"]);
+    refused("absent.toml", &["absent.toml: cannot read it"]);
+    plan("\"crash\"", "\"crsh\"", &["plan.toml:6:9", "did you mean `crash`"]);
+    plan("\"worker\"", "\"wroker\"", &["plan.toml:8:", "method[0].select.role", "`wroker`"]);
+    plan("role = \"worker\"", "agents = [\"worker-16\"]", &["plan.toml:8:", "worker-16"]);
+    plan("role = \"worker\"", "tasks = \"c*\"", &["plan.toml:8:", "select.tasks", "c*"]);
+    let kill = "fault = \"crash\"\nsite = \"before_perform\"\nselect = { role = \"worker\" }";
+    plan(kill, "fault = \"kill\"", &["plan.toml:", "only `guild chaos` can"]);
 }
 
 #[test]
@@ -125,6 +252,8 @@ fn plan_strikes_a_run_and_a_simulation_too_but_not_their_store() {
         events.iter().any(|event| event["kind"] == "fault_injected" && event["type"] == "crash")
     );
 
+    run(&crash.replace("nth = 1", "nth = 100000")).refused(3, &["fault 0", "never struck"]);
+
     let kill = crash.replace(
         "fault = \"crash\"\nsite = \"before_perform\"\nselect = { role = \"tool\" }\n",
         "fault = \"kill\"\n",
@@ -132,10 +261,7 @@ fn plan_strikes_a_run_and_a_simulation_too_but_not_their_store() {
     run(&kill).refused(2, &["plan.toml:", "only `guild chaos` can"]);
 }
 
-#[test]
-fn real_process_is_killed_and_keeps_what_it_told() {
-    let desk = Desk::new();
-    let plan = r#"
+const REAL: &str = r#"
 title = "Kill -9"
 [workload]
 shape = "layers"
@@ -157,7 +283,18 @@ fault = "crash"
 site = "after_perform"
 when = { nth = 6 }
 "#;
-    std::fs::write(desk.path("plan.toml"), plan).unwrap();
+
+/// Returns the verdicts of a result that are neither `holds` nor `not judged`.
+fn broken(result: &serde_json::Value) -> Vec<&serde_json::Value> {
+    let verdicts = result["verdicts"].as_array().unwrap();
+    assert!(verdicts.iter().any(|verdict| verdict[1] == "holds"), "{result}");
+    verdicts.iter().filter(|verdict| verdict[1].as_str().unwrap().contains("violated")).collect()
+}
+
+#[test]
+fn real_process_is_killed_and_keeps_what_it_told() {
+    let desk = Desk::new();
+    std::fs::write(desk.path("plan.toml"), REAL).unwrap();
 
     let ended = chaos(
         &desk,
@@ -168,6 +305,13 @@ when = { nth = 6 }
     assert_eq!(ended.code, Some(0), "{}\n{}", ended.stdout, ended.stderr);
     let result = ended.json();
     assert_eq!(result["killed_at_events"].as_array().unwrap().len(), 2, "{result}");
+    assert!(
+        broken(&result).is_empty() && result["never_seen"] == serde_json::json!([]),
+        "{result}"
+    );
+    assert_eq!(result["methods"][1]["fired"], 1, "{result}");
+    assert!(result["faults"][0]["agent"].as_str().unwrap().starts_with("worker-"), "{result}");
+    assert_eq!(result["repeat"], "guild chaos --real plan.toml --seed 1");
     let log = support::events(&desk.path("log.jsonl"));
     let count = |kind: &str| log.iter().filter(|event| event["kind"] == kind).count();
     assert_eq!((count("guild_started"), count("task_completed")), (3, 24));
@@ -190,7 +334,7 @@ fn real_process_of_a_flow_is_killed_and_its_store_agrees_with_what_it_told() {
     let ended = chaos(&desk, Path::new("plan.toml"), &real);
 
     assert_eq!(ended.code, Some(0), "{}\n{}", ended.stdout, ended.stderr);
-    assert_eq!(ended.json()["verdicts"].as_array().unwrap().len(), 0);
+    assert!(broken(&ended.json()).is_empty(), "{}", ended.stdout);
     let log = support::events(&desk.path("log.jsonl"));
     let count = |kind: &str| log.iter().filter(|event| event["kind"] == kind).count();
     assert_eq!((count("guild_started"), count("task_completed")), (2, 10));
@@ -199,4 +343,45 @@ fn real_process_of_a_flow_is_killed_and_its_store_agrees_with_what_it_told() {
     let ended = chaos(&desk, Path::new("plan.toml"), &real);
     assert_eq!(ended.code, Some(3), "{}\n{}", ended.stdout, ended.stderr);
     assert!(ended.stdout.contains("9 of 10 tasks completed"), "{}", ended.stdout);
+}
+
+#[test]
+fn real_process_that_a_fault_never_strikes_has_shown_nothing() {
+    let desk = Desk::new();
+    let plan = REAL.replace("event = 90", "event = 100000").replace("nth = 6", "nth = 100000");
+    std::fs::write(desk.path("my plan.toml"), plan).unwrap();
+    let plan = Path::new("my plan.toml");
+
+    let ended = chaos(&desk, plan, &["--real"]);
+
+    let (kill, crash) = ("fault 1 (`kill` at process)", "fault 2 (`crash` at after_perform)");
+    ended.refused(3, &[&format!("{kill} never struck"), &format!("{crash} never struck")]);
+    assert!(!ended.stderr.contains("fault 0"), "{}", ended.stderr);
+
+    let ended = chaos(&desk, plan, &["--real", "--only", "methods=0;tasks=8"]);
+    assert_eq!(ended.code, Some(0), "{}\n{}", ended.stdout, ended.stderr);
+    let repeat = "repeat: guild chaos --real 'my plan.toml' --seed 1 --only 'methods=0;tasks=8'\n";
+    assert!(ended.stdout.ends_with(repeat), "{}", ended.stdout);
+}
+
+#[test]
+fn example_plans_are_played_with_a_real_process() {
+    for (name, quiet, kills, left_out) in
+        [("kill.toml", "10s", 2, "lost_writes"), ("crash_storm.toml", "4s", 0, "")]
+    {
+        let desk = Desk::new();
+        let plan = std::fs::read_to_string(example(name)).unwrap();
+        // The clock is real, and the machine may be busy with other tests: no fault comes too late.
+        let patient = plan.replace(&format!("after = \"{quiet}\""), "after = \"10m\"");
+        assert_ne!(plan, patient);
+        std::fs::write(desk.path("plan.toml"), patient).unwrap();
+
+        let ended = chaos(&desk, Path::new("plan.toml"), &["--real", "--format", "json"]);
+
+        assert_eq!(ended.code, Some(0), "{name}: {}\n{}", ended.stdout, ended.stderr);
+        let result = ended.json();
+        assert!(broken(&result).is_empty(), "{result}");
+        assert_eq!(result["killed_at_events"].as_array().unwrap().len(), kills, "{result}");
+        assert_eq!(result["left_out"][0].as_str().unwrap_or_default(), left_out, "{result}");
+    }
 }

@@ -102,6 +102,24 @@ fn run_with_chaos_is_the_same_in_two_processes() {
 }
 
 #[test]
+fn recoveries_of_a_plan_are_the_same_in_two_processes() {
+    let desk = Desk::new();
+    let plan =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/chaos/memory_errors.toml");
+
+    let [one, other] = in_both_environments(&desk, "events", |path| {
+        let mut command = guild();
+        // A part of a plan promises nothing: one seed need not show every fault.
+        command.arg("chaos").arg(&plan).args(["--only", "methods=0,1,2,3,4,5,6,7,8"]);
+        command.arg("--events").arg(path);
+        command
+    });
+
+    assert!(lines(&one.1, "guild_started") > 3 && lines(&one.1, "fault_injected") > 5);
+    assert!(one.1 == other.1, "the logs differ");
+}
+
+#[test]
 fn sweep_on_all_cores_is_the_same_in_two_processes() {
     let desk = Desk::new();
     let arguments = ["--sweep", "agents=2,5", "--seeds", "4", "--chaos", "crash=0.1"];

@@ -17,7 +17,7 @@ use crate::args::{ChaosArguments, Format};
 use crate::command::simulate::EventFile;
 use crate::command::{check_output, print};
 use crate::exit_code::{CommandError, Exit};
-use crate::faults::{parse_case, read_plan};
+use crate::faults::{bad_plan, never, parse_case, read_plan};
 use crate::flow::Flow;
 use crate::progress::CountBar;
 use crate::workload::workload;
@@ -26,14 +26,13 @@ use crate::workload::workload;
 pub(crate) fn chaos(arguments: &ChaosArguments) -> Result<Exit, CommandError> {
     let (plan, text) = read_plan(&arguments.plan)?;
     let loaded = load(&plan)?;
-    let experiment = Experiment::new(plan, &text, loaded)
-        .map_err(|error| CommandError::BadInput(error.to_string()))?;
+    let experiment = Experiment::new(plan, &text, loaded).map_err(|error| bad_plan(&error))?;
     let case = arguments.only.as_deref().map(parse_case).transpose()?;
     check_case(case.as_ref(), experiment.plan())?;
     check_output("--events", arguments.events.as_deref(), &arguments.plan)?;
     check_output("--result", arguments.result.as_deref(), &arguments.plan)?;
     if arguments.real {
-        return real::real(arguments, &experiment, case.as_ref());
+        return real::real(arguments, &experiment, &text, case.as_ref());
     }
     match arguments.seeds {
         None => one(arguments, &experiment, case.as_ref()),
@@ -79,9 +78,7 @@ fn one(
     let seed = arguments.seed.map_or(experiment.plan().seed, Seed);
     let file = arguments.events.as_deref().map(EventFile::create).transpose()?;
     let readers = file.iter().map(|file| Box::new(file.clone()) as Box<dyn LogReader>).collect();
-    let run = experiment
-        .run(seed, case, Checks::ALL, readers)
-        .map_err(|error| CommandError::BadInput(error.to_string()))?;
+    let run = experiment.run(seed, case, Checks::ALL, readers).map_err(|error| bad_plan(&error))?;
     if let Some(file) = file {
         file.close()?;
     }
@@ -95,10 +92,10 @@ fn one(
     if violated && case.is_none() {
         let small = batch(arguments, experiment, 1)
             .shrink(experiment, run)
-            .map_err(|error| CommandError::BadInput(error.to_string()))?;
+            .map_err(|error| bad_plan(&error))?;
         eprint_lines(&show::small(&small));
     }
-    eprint_lines(&show::never(&unseen));
+    eprint_lines(&never(&unseen));
     Ok(if violated || !unseen.is_empty() { Exit::Violated } else { Exit::Done })
 }
 
@@ -110,9 +107,7 @@ fn many(
 ) -> Result<Exit, CommandError> {
     let bar = CountBar::new(seeds);
     let batch = batch(arguments, experiment, seeds);
-    let end = batch
-        .play(experiment, || bar.step())
-        .map_err(|error| CommandError::BadInput(error.to_string()))?;
+    let end = batch.play(experiment, || bar.step()).map_err(|error| bad_plan(&error))?;
     bar.clear();
     let BatchEnd { violated, coverage, .. } = &end;
     if let Some(Violated { run, small }) = violated {
@@ -129,7 +124,7 @@ fn many(
         return Ok(Exit::Violated);
     }
     let unseen = show::unseen_of(experiment.plan(), coverage);
-    eprint_lines(&show::never(&unseen));
+    eprint_lines(&never(&unseen));
     Ok(if unseen.is_empty() { Exit::Done } else { Exit::Violated })
 }
 

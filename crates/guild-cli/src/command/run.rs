@@ -24,7 +24,7 @@ use crate::command::history::HistoryFile;
 use crate::command::store::outcome_name;
 use crate::command::{check_output, letters, print};
 use crate::exit_code::{CommandError, Exit};
-use crate::faults::faults;
+use crate::faults::{self, Chaos};
 use crate::flow::{FLOW_ROLE, Flow, INNER_AGENTS, RESULT_TASK, RoleKind};
 use crate::graph;
 use crate::reaper::{self, Reaper};
@@ -44,7 +44,7 @@ struct Plan {
     flow: Arc<Flow>,
     run: String,
     graph: Graph,
-    chaos: Option<Arc<dyn FaultPoint>>,
+    chaos: Option<(Chaos, Arc<dyn FaultPoint>)>,
     limits: Limits,
 }
 
@@ -70,7 +70,9 @@ fn plan(arguments: &RunArguments) -> Result<Plan, CommandError> {
     let bad = |message: String| CommandError::BadInput(message);
     let flow = Flow::load(&arguments.flow, &arguments.settings, arguments.agents)?;
     let chaos = arguments.chaos.as_deref().map(|option| {
-        faults(option, arguments.only.as_deref(), arguments.seed, &scene(&flow), false)
+        let chaos = Chaos::read(option, arguments.only.as_deref())?;
+        let point = chaos.point(arguments.seed, &scene(&flow), false)?;
+        Ok::<_, CommandError>((chaos, point))
     });
     let chaos = chaos.transpose()?;
     let run = arguments.run.clone().unwrap_or_else(|| flow.name.clone());
@@ -217,14 +219,14 @@ fn start(
     for namespace in &plan.flow.namespaces {
         builder = builder.namespace(namespace.clone());
     }
-    if let Some(chaos) = &plan.chaos {
+    if let Some((_, point)) = &plan.chaos {
         // Injected crashes say nothing about an agent: it is restarted as often as it takes.
         let policy = RestartPolicy {
             intensity: u32::MAX,
             backoff_max: Duration::from_millis(100),
             ..RestartPolicy::default()
         };
-        builder = builder.faults(Arc::clone(chaos)).restart(policy);
+        builder = builder.faults(Arc::clone(point)).restart(policy);
     }
     let history = arguments.history.as_deref().map(HistoryFile::create).transpose()?;
     if let Some(history) = history.clone() {
@@ -252,7 +254,7 @@ async fn supervise(
     letter: Option<TaskId>,
     running: RunningGuild,
 ) -> Result<Exit, CommandError> {
-    let Plan { flow, graph, .. } = plan;
+    let Plan { flow, graph, chaos, .. } = plan;
     let guild = &running.guild;
     let run = submit(guild, graph, letter).await?;
     let name = run.name();
@@ -292,7 +294,12 @@ async fn supervise(
     if let Some(store) = arguments.store.as_ref().filter(|_| tail.fold.incidents > 0) {
         eprintln!("guild: what went wrong meanwhile: guild incidents --store {}", store.display());
     }
-    Ok(exit)
+    if exit == Exit::Interrupted {
+        // What has not struck yet may still strike when the run is resumed.
+        return Ok(exit);
+    }
+    let chaos = chaos.as_ref().map(|(chaos, _)| chaos);
+    Ok(faults::judge(chaos, &tail.struck, exit))
 }
 
 /// Submits the flow, or a task of it that has died.

@@ -21,7 +21,7 @@ use crate::command::sweep::{self, Sweep};
 use crate::command::verify;
 use crate::command::{check_output, print};
 use crate::exit_code::{CommandError, Exit};
-use crate::faults::faults;
+use crate::faults::{self, Chaos, Struck};
 use crate::flow::Flow;
 use crate::progress::VirtualBar;
 use crate::render::{Summary, Tasks};
@@ -33,7 +33,9 @@ const NAMES_SHOWN_MAX: usize = 5;
 /// Runs the command.
 pub(crate) fn simulate(arguments: &SimulateArguments) -> Result<Exit, CommandError> {
     let (workload, without_duration) = load(arguments)?;
-    let simulation = simulation(arguments, &workload, arguments.agents, arguments.seed)?;
+    let chaos = arguments.chaos.as_deref().map(|option| Chaos::read(option, None)).transpose()?;
+    let chaos = chaos.as_ref();
+    let simulation = simulation(arguments, &workload, chaos, arguments.agents, arguments.seed)?;
     simulation.check(&workload).map_err(|error| refused(arguments, &error))?;
     let sweep = Sweep::parse(arguments)?;
     let workflow = arguments.workflow.as_path();
@@ -42,7 +44,7 @@ pub(crate) fn simulate(arguments: &SimulateArguments) -> Result<Exit, CommandErr
     check_output("--report", arguments.report.as_deref(), workflow)?;
     tell_defaults(&without_duration);
     if !sweep.is_single() {
-        return sweep::run(arguments, &workload, &sweep);
+        return sweep::run(arguments, &workload, chaos, &sweep);
     }
     let bar = VirtualBar::new(workload.tasks.len() as u64);
     let mut readers: Vec<Box<dyn LogReader>> = vec![Box::new(bar.clone())];
@@ -52,6 +54,8 @@ pub(crate) fn simulate(arguments: &SimulateArguments) -> Result<Exit, CommandErr
     readers.extend(recorder.iter().map(|own| Box::new(own.clone()) as Box<dyn LogReader>));
     let watch = verify::watch(arguments.validate);
     readers.extend(verify::reader(watch.as_ref()));
+    let struck = Struck::default();
+    readers.push(Box::new(struck.clone()));
     let simulated =
         simulation.run(&workload, readers).map_err(|error| refused(arguments, &error))?;
     bar.clear();
@@ -71,7 +75,7 @@ pub(crate) fn simulate(arguments: &SimulateArguments) -> Result<Exit, CommandErr
         Format::Table => print(&summary.to_text(&workload.name))?,
     }
     verify::judge_simulation(watch.as_ref(), arguments.seed)?;
-    Ok(exit(&simulated))
+    Ok(faults::judge(chaos, &struck, exit(&simulated)))
 }
 
 /// Reads the workload, and which of its tasks say nothing about their duration: a workflow is JSON
@@ -110,14 +114,14 @@ fn tell_defaults(tasks: &[String]) {
 pub(crate) fn simulation(
     arguments: &SimulateArguments,
     workload: &Workload,
+    chaos: Option<&Chaos>,
     agents: Option<u32>,
     seed: u64,
 ) -> Result<Simulation, CommandError> {
     let (order, validate) = (arguments.policy.order(), arguments.validate);
     let mut simulation = Simulation { agents, seed, order, validate, ..Simulation::default() };
-    if let Some(option) = &arguments.chaos {
-        let scene = simulation.scene(workload);
-        simulation.faults = Some(faults(option, None, seed, &scene, true)?);
+    if let Some(chaos) = chaos {
+        simulation.faults = Some(chaos.point(seed, &simulation.scene(workload), true)?);
     }
     Ok(simulation)
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use guild_sim::report::{Page, Recorder, SweepPoint};
 use guild_sim::workload::Workload;
+use guild_sim::world::LogReader;
 use guild_sim::{SimulateError, Simulated, side_by_side};
 use serde::Serialize;
 
@@ -18,6 +19,7 @@ use crate::command::report::{self, Shown};
 use crate::command::simulate::{exit, refused, simulation, summary};
 use crate::command::verify;
 use crate::exit_code::{CommandError, Exit};
+use crate::faults::{self, Chaos, Struck};
 use crate::progress::CountBar;
 use crate::render::{Summary, numbers_right, table};
 
@@ -116,6 +118,7 @@ fn policy(value: &str) -> Result<Policy, CommandError> {
 pub(crate) fn run(
     arguments: &SimulateArguments,
     workload: &Workload,
+    chaos: Option<&Chaos>,
     sweep: &Sweep,
 ) -> Result<Exit, CommandError> {
     let jobs: Vec<(Point, u64)> = sweep
@@ -124,38 +127,42 @@ pub(crate) fn run(
         .flat_map(|point| sweep.seeds.iter().map(|seed| (*point, *seed)))
         .collect();
     let bar = CountBar::new(jobs.len() as u64);
+    let struck = Struck::default();
     let one = |(point, seed): (Point, u64)| -> Result<Row, CommandError> {
-        let mut simulation = simulation(arguments, workload, point.agents, seed)?;
+        let mut simulation = simulation(arguments, workload, chaos, point.agents, seed)?;
         simulation.order = point.policy.order();
         let watch = verify::watch(arguments.validate);
+        let mut readers: Vec<Box<dyn LogReader>> = vec![Box::new(struck.clone())];
+        readers.extend(verify::reader(watch.as_ref()));
         let simulated = simulation
-            .run(workload, verify::reader(watch.as_ref()).into_iter().collect())
+            .run(workload, readers)
             .map_err(|error: SimulateError| refused(arguments, &error))?;
         verify::judge_simulation(watch.as_ref(), seed)?;
-        bar.step();
+        bar.simulated(simulated.makespan);
         Ok(Row { point, seed, simulated })
     };
     let rows = side_by_side(&jobs, arguments.jobs.map(usize::from), one)?;
     bar.clear();
     if let Some(path) = &arguments.report {
-        report::write(path, &page(arguments, workload, &rows, sweep)?)?;
+        report::write(path, &page(arguments, workload, chaos, &rows, sweep)?)?;
     }
     show(arguments, &rows, sweep)?;
     let failed = rows.iter().any(|row| exit(&row.simulated) != Exit::Done);
-    Ok(if failed { Exit::Failed } else { Exit::Done })
+    Ok(faults::judge(chaos, &struck, if failed { Exit::Failed } else { Exit::Done }))
 }
 
 /// Returns the page of the sweep; the run that it shows is the first of the fastest combination.
 fn page(
     arguments: &SimulateArguments,
     workload: &Workload,
+    chaos: Option<&Chaos>,
     rows: &[Row],
     sweep: &Sweep,
 ) -> Result<Page, CommandError> {
     let parts: Vec<&[Row]> = rows.chunks(sweep.seeds.len().max(1)).collect();
     let fastest = parts.iter().min_by_key(|rows| median(rows)).map_or(&rows[0], |rows| &rows[0]);
     let (point, seed) = (fastest.point, fastest.seed);
-    let mut again = simulation(arguments, workload, point.agents, seed)?;
+    let mut again = simulation(arguments, workload, chaos, point.agents, seed)?;
     again.order = point.policy.order();
     let recorder = Recorder::default();
     again

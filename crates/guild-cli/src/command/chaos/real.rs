@@ -5,27 +5,26 @@
 //! store; what it had told must still be so afterwards, and the store must agree with it.
 
 mod subject;
+mod verdict;
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use guild::{Seed, Timestamp};
-use guild_sim::chaos::{Experiment, STEADY_STATE};
-use guild_sim::checker::{Checker, Invariant, Knowledge};
-use guild_sim::plan::{Case, Drawn, Hit, Kind, PlanResult, Scene, Site, Striker};
+use guild_sim::chaos::Experiment;
+use guild_sim::checker::Invariant;
+use guild_sim::plan::{Case, Drawn, Hit, Kind, Method, Plan, PlanError, Scene, Site, Striker};
 use serde::Deserialize;
 
 use self::subject::Subject;
-use crate::args::{ChaosArguments, Format};
-use crate::command::print;
+use crate::args::ChaosArguments;
 use crate::exit_code::{CommandError, Exit};
-use crate::render::table;
+use crate::faults::{bad_plan, strikes_inside};
 
 /// Longest silence of a child; then it hangs.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
@@ -33,12 +32,13 @@ const SILENCE_MAX: Duration = Duration::from_secs(120);
 /// Name of the run.
 const RUN: &str = "chaos";
 
-/// Verdicts that count whatever a plan asks for.
-const KEPT: [&str; 2] = [Invariant::I12.name(), STEADY_STATE];
-
 /// A plan against a process.
 struct Real<'a> {
     experiment: &'a Experiment,
+    /// What the plan was read from.
+    text: &'a str,
+    /// The part that was asked for, unless all.
+    only: Option<&'a Case>,
     drawn: Drawn,
     subject: Subject,
     striker: Striker,
@@ -59,30 +59,25 @@ struct Line {
     kind: String,
 }
 
-/// Runs the command.
+/// Runs the command; `text` is what the plan was read from.
 pub(super) fn real(
     arguments: &ChaosArguments,
     experiment: &Experiment,
-    case: Option<&Case>,
+    text: &str,
+    only: Option<&Case>,
 ) -> Result<Exit, CommandError> {
     let plan = experiment.plan();
-    let bad = |error: guild_sim::plan::PlanError| CommandError::BadInput(error.to_string());
-    let seed = arguments.seed.map_or(plan.seed, Seed);
-    let whole = plan.draw(seed);
-    let drawn = case.map_or_else(|| whole.clone(), |case| whole.reduce(case));
-    let is_inside = |n: &usize| {
-        let site = plan.methods[*n].site;
-        !matches!(site, Site::Process | Site::Commit | Site::Sync)
+    let whole = plan.draw(arguments.seed.map_or(plan.seed, Seed));
+    let drawn = only.map_or_else(|| whole.clone(), |case| whole.reduce(case));
+    let kept = |keeps: &dyn Fn(&Method) -> bool| -> BTreeSet<usize> {
+        drawn.case.methods.iter().copied().filter(|n| keeps(&plan.methods[*n])).collect()
     };
-    let is_kill = |n: &usize| plan.methods[*n].kind == Kind::Kill;
-    let kept = |keeps: &dyn Fn(&usize) -> bool| -> BTreeSet<usize> {
-        drawn.case.methods.iter().copied().filter(|n| keeps(n)).collect()
-    };
-    let (inside, kills) = (kept(&is_inside), kept(&is_kill));
-    if kills.is_empty() {
-        return Err(bad(plan.error("method", "--real needs a `kill`: the plan has none")));
+    let inside = kept(&strikes_inside);
+    let kills = kept(&|method| method.kind == Kind::Kill);
+    if inside.is_empty() && kills.is_empty() {
+        return Err(nothing_left(plan, &drawn.case));
     }
-    let workload = experiment.workload(&drawn).map_err(bad)?;
+    let workload = experiment.workload(&drawn).map_err(|error| bad_plan(&error))?;
     let scene = Scene {
         roles: workload.roles.iter().map(|r| (r.name.clone(), r.agents.unwrap_or(1))).collect(),
         tasks: workload.tasks.iter().map(|task| task.name.clone()).collect(),
@@ -92,6 +87,8 @@ pub(super) fn real(
     let subject = Subject::new(&plan.workload.source, &workload, &drawn, &folder.0)?;
     let mut real = Real {
         experiment,
+        text,
+        only,
         striker: Striker::new(&of_process, &scene),
         inside: (!inside.is_empty()).then(|| Case { methods: inside, ..drawn.case.clone() }),
         drawn,
@@ -101,8 +98,33 @@ pub(super) fn real(
         kills: Vec::new(),
         violations: Vec::new(),
     };
+    let started = now();
     real.run(&arguments.plan)?;
-    real.tell(arguments)
+    real.tell(arguments, started.elapsed())
+}
+
+/// Returns the error about a plan, or a part of one, of which a real process can show nothing.
+fn nothing_left(plan: &Plan, case: &Case) -> CommandError {
+    let wrong = |n: usize| {
+        let method = &plan.methods[n];
+        let why = match method.site {
+            Site::Commit | Site::Sync => "strikes the store, which is a real one on a real disk",
+            _ => "is done to the whole guild from outside, in virtual time",
+        };
+        let name = method.kind.name();
+        let message = format!("`{name}` {why}: only a simulation can do it, without --real");
+        plan.error(&format!("method[{n}].fault"), message).problems
+    };
+    let problems: Vec<_> = case.methods.iter().flat_map(|n| wrong(*n)).collect();
+    if problems.is_empty() {
+        return CommandError::BadInput("--only: names no fault that --real could show".to_owned());
+    }
+    bad_plan(&PlanError { file: plan.file.clone(), problems })
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long a real process takes is real time")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// A directory that goes with the run.
@@ -148,7 +170,7 @@ impl Real<'_> {
                 (false, code) => {
                     let code = code.map_or("by a signal".to_owned(), |code| format!("with {code}"));
                     let why = format!("guild run ended {code}: {}", self.stderr());
-                    self.violations.push((Invariant::I9.name().to_owned(), why));
+                    self.violated(Invariant::I9.name(), why);
                     return Ok(());
                 }
             }
@@ -203,7 +225,7 @@ impl Real<'_> {
                 Err(RecvTimeoutError::Timeout) => {
                     child.kill()?;
                     let why = format!("guild run was silent for {SILENCE_MAX:?}");
-                    self.violations.push((Invariant::I12.name().to_owned(), why));
+                    self.violated(Invariant::I12.name(), why);
                     return Ok(false);
                 }
             };
@@ -223,6 +245,11 @@ impl Real<'_> {
         }
     }
 
+    /// Takes note of a promise that is broken.
+    fn violated(&mut self, id: &str, why: String) {
+        self.violations.push((id.to_owned(), why));
+    }
+
     /// Joins a line to the log; returns whether it is a new one.
     fn take(&mut self, line: &Line, text: String) -> bool {
         let place = usize::try_from(line.seq).unwrap_or(usize::MAX).saturating_sub(1);
@@ -230,7 +257,7 @@ impl Real<'_> {
             Some(told) if *told == text => false,
             Some(told) => {
                 let why = format!("event {} was told as {told} and is now {text}", line.seq);
-                self.violations.push((Invariant::I9.name().to_owned(), why));
+                self.violated(Invariant::I9.name(), why);
                 false
             }
             None => {
@@ -238,120 +265,6 @@ impl Real<'_> {
                 true
             }
         }
-    }
-
-    /// Judges the joined log and prints what came of it.
-    fn tell(mut self, arguments: &ChaosArguments) -> Result<Exit, CommandError> {
-        let mut checker = Checker::new();
-        self.log.iter().for_each(|line| checker.line(line));
-        let knowledge = Knowledge {
-            is_complete: self.violations.is_empty(),
-            ledger: self.subject.effects(),
-            ..Knowledge::default()
-        };
-        let verdict = checker.finish_with(&knowledge);
-        if let Some(broken) = &verdict.broken {
-            self.violations.push((
-                Invariant::I1.name().to_owned(),
-                format!("the event log is broken: {broken}"),
-            ));
-        }
-        for (id, violation) in verdict.violations() {
-            let why = format!("line {}: {}", violation.line, violation.message);
-            self.violations.push((id.name().to_owned(), why));
-        }
-        self.check_counts()?;
-        if let Some(path) = &arguments.events {
-            fs::write(path, self.log.join("\n") + "\n")?;
-        }
-        let plan = self.experiment.plan();
-        let asked = &plan.steady_state.invariants;
-        self.violations
-            .retain(|(id, _)| asked.is_empty() || asked.contains(id) || KEPT.contains(&&**id));
-        let left_out: Vec<&str> = plan
-            .methods
-            .iter()
-            .filter(|m| m.kind != Kind::Kill)
-            .filter(|m| matches!(m.site, Site::Process | Site::Commit | Site::Sync))
-            .map(|m| m.kind.name())
-            .collect();
-        let result = serde_json::json!({
-            "plan": plan.title,
-            "seed": self.drawn.seed.0,
-            "version": env!("CARGO_PKG_VERSION"),
-            "killed_at_events": self.kills,
-            "left_out": left_out,
-            "events": self.log.len(),
-            "verdicts": self.violations,
-            "repeat": format!("guild chaos --real {} --seed {}", plan.file.display(), self.drawn.seed.0),
-        });
-        if let Some(path) = &arguments.result {
-            fs::write(path, format!("{result}\n"))?;
-        }
-        match arguments.format {
-            Format::Json => print(&format!("{result}\n"))?,
-            Format::Table => print(&self.text(&left_out))?,
-        }
-        let unseen = self.kills.is_empty();
-        if unseen {
-            super::eprint_lines("guild: nothing was killed: the plan has not shown what it says\n");
-        }
-        Ok(if self.violations.is_empty() && !unseen { Exit::Done } else { Exit::Violated })
-    }
-
-    /// Compares what the log tells with what the store holds, and with the effects outside where
-    /// they are known; and whether as many tasks completed as the plan asks for.
-    fn check_counts(&mut self) -> Result<(), CommandError> {
-        let told = self.log.iter().filter(|line| line.contains(r#""kind":"task_completed""#));
-        let told = told.count();
-        let view = guild::reader::read(self.folder.join("store"))?;
-        let run = view.runs().iter().find(|run| &*run.name == RUN);
-        let (tasks, held) = run.map_or((0, 0), |run| {
-            (run.tasks(), run.outputs.iter().filter(|output| output.is_some()).count())
-        });
-        if held != told {
-            let why = format!("{told} tasks were told to be completed, the store holds {held}");
-            self.violations.push((Invariant::I2.name().to_owned(), why));
-        }
-        if let Some(effects) = self.subject.effects() {
-            let counter = view.snapshot().get(subject::COUNTER.as_bytes());
-            let counter = counter.map_or(0, |entry| {
-                String::from_utf8_lossy(&entry.value).trim().parse().unwrap_or(usize::MAX)
-            });
-            let outside = effects.len();
-            if counter != told || outside < told {
-                let why = format!(
-                    "{told} tasks completed, the memory counts {counter}, {outside} had their effect"
-                );
-                self.violations.push((Invariant::I3.name().to_owned(), why));
-            }
-        }
-        let percent = self.experiment.plan().steady_state.completed_min_percent;
-        if told * 100 < tasks * percent as usize {
-            let why = format!("{told} of {tasks} tasks completed, fewer than {percent} %");
-            self.violations.push((STEADY_STATE.to_owned(), why));
-        }
-        Ok(())
-    }
-
-    fn text(&self, left_out: &[&str]) -> String {
-        let plan = self.experiment.plan();
-        let mut text = format!("{}, seed {}, with a real process\n", plan.title, self.drawn.seed.0);
-        let kills: Vec<String> = self.kills.iter().map(ToString::to_string).collect();
-        writeln!(text, "killed with SIGKILL at events {}", kills.join(", ")).ok();
-        if !left_out.is_empty() {
-            writeln!(text, "left out, for only a simulation can do it: {}", left_out.join(", "))
-                .ok();
-        }
-        let mut verdicts = table(&["invariant", "verdict"]);
-        for (id, why) in &self.violations {
-            verdicts.add_row([id, why]);
-        }
-        if self.violations.is_empty() {
-            verdicts.add_row(["all", PlanResult::HOLDS]);
-        }
-        writeln!(text, "{verdicts}\n{} events in the joined log", self.log.len()).ok();
-        text
     }
 }
 

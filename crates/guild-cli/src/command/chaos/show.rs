@@ -5,6 +5,7 @@ use std::fmt::Write;
 use guild_sim::chaos::{Batch, BatchEnd, ChaosRun, Violated};
 use guild_sim::plan::{Branch, Coverage, Plan};
 
+use crate::faults::fault;
 use crate::render::{numbers_right, table};
 
 /// Returns what one run shows to people.
@@ -12,7 +13,7 @@ pub(super) fn run(plan: &Plan, run: &ChaosRun) -> String {
     let mut text = String::new();
     let result = &run.result;
     writeln!(text, "{}, seed {}", plan.title, result.seed).ok();
-    writeln!(text, "{}", faults(plan, &run.coverage)).ok();
+    writeln!(text, "{}", faults(plan, &run.coverage.methods)).ok();
     let mut verdicts = table(&["invariant", "verdict"]);
     for (id, verdict) in &result.verdicts {
         verdicts.add_row([id, verdict]);
@@ -46,7 +47,7 @@ pub(super) fn batch(plan: &Plan, batch: &Batch, end: &BatchEnd) -> String {
     };
     let last = batch.first + end.runs.saturating_sub(1);
     writeln!(text, "{}, seeds {} to {last}: {verdict}", plan.title, batch.first).ok();
-    writeln!(text, "{}", faults(plan, &end.coverage)).ok();
+    writeln!(text, "{}", faults(plan, &end.coverage.methods)).ok();
     let mut branches = table(&["branch of recovery", "times"]);
     for (branch, count) in &end.coverage.branches {
         branches.add_row([branch.name(), count.to_string()]);
@@ -83,9 +84,10 @@ pub(super) fn batch_json(plan: &Plan, batch: &Batch, end: &BatchEnd) -> serde_js
     })
 }
 
-fn faults(plan: &Plan, coverage: &Coverage) -> comfy_table::Table {
+/// Returns a table of the faults of a plan and how often each struck.
+pub(super) fn faults(plan: &Plan, fired: &[u64]) -> comfy_table::Table {
     let mut faults = table(&["", "fault", "site", "struck"]);
-    for (n, (method, count)) in plan.methods.iter().zip(&coverage.methods).enumerate() {
+    for (n, (method, count)) in plan.methods.iter().zip(fired).enumerate() {
         let (kind, site) = (method.kind.name(), method.site.name());
         faults.add_row([n.to_string(), kind.to_owned(), site.to_owned(), count.to_string()]);
     }
@@ -143,18 +145,4 @@ pub(super) fn unseen_of(plan: &Plan, coverage: &Coverage) -> Vec<String> {
         )
     });
     faults.chain(branches).collect()
-}
-
-fn fault(plan: &Plan, n: usize) -> String {
-    let method = &plan.methods[n];
-    format!("fault {n} (`{}` at {})", method.kind.name(), method.site.name())
-}
-
-/// Says what was never seen; a plan that does not do what it says has shown nothing.
-pub(super) fn never(unseen: &[String]) -> String {
-    unseen.iter().fold(String::new(), |mut text, what| {
-        let why = if what.contains("never seen") { "" } else { " never struck" };
-        writeln!(text, "guild: {what}{why}: the plan has not shown what it says").ok();
-        text
-    })
 }

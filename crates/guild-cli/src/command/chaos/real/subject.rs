@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use guild::QuotaSpec;
+use guild::{QuotaSpec, RestartPolicy};
 use guild_sim::plan::{Drawn, Source};
 use guild_sim::workload::Workload;
 
@@ -70,6 +70,9 @@ fn text(workload: &Workload, drawn: &Drawn, effects: &Path) -> String {
     for role in &workload.roles {
         let agents = role.agents.unwrap_or(1);
         write!(text, "[roles.{}]\nkind = \"exec\"\nagents = {agents}\n", role.name).ok();
+        // Without it `guild run --chaos` restarts an agent as often as it takes.
+        let restarts = knobs.restarts_max.unwrap_or(RestartPolicy::default().intensity);
+        write!(text, "[roles.{}.supervision]\nintensity = {restarts}\n", role.name).ok();
     }
     for (name, spec) in &workload.quotas {
         if let QuotaSpec::Permits(permits) = spec {
