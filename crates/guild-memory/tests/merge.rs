@@ -222,6 +222,20 @@ fn escrow_that_others_have_broken_is_refused_at_the_commit_and_told_when_run_aga
 }
 
 #[test]
+fn a_requirement_that_a_removal_has_broken_names_its_version() {
+    let mut world = World::volatile();
+    world.put_all(&[("stock", 5)]);
+    let mut take = world.begin();
+    take.add_at_least("stock", -3, 0).unwrap();
+    let mut empty = world.begin();
+    empty.delete("stock");
+    let version = world.commit(empty).unwrap();
+    let refused = unmet(world.commit(take));
+    assert_eq!((refused.now_at, refused.is_removed), (Some(version), true));
+    assert!(refused.to_string().ends_with("(read at version 1, removed at 2)"), "{refused}");
+}
+
+#[test]
 fn what_is_done_instead_holds_only_while_the_refusal_does() {
     let decline = |world: &World| {
         let mut t = world.begin();
