@@ -130,17 +130,25 @@ fn every_level_can_be_synced_at_any_time() {
 
 #[test]
 fn a_closed_store_opens_again_with_all_rows() {
+    type Open<'a> = Box<dyn Fn() -> Box<dyn Store> + 'a>;
     let disk = RamDisk::new();
     let directory = tempfile::tempdir().unwrap();
-    let open = [&|| Box::new(disk.open()) as Box<dyn Store>, &|| {
-        Box::new(SledStore::open(directory.path()).unwrap()) as Box<dyn Store>
-    }] as [&dyn Fn() -> Box<dyn Store>; 2];
-    for open in open {
+    let mut each: Vec<Open<'_>> = vec![
+        Box::new(|| Box::new(disk.open())),
+        Box::new(|| Box::new(SledStore::open(directory.path().join("sled")).unwrap())),
+    ];
+    #[cfg(feature = "redb")]
+    each.push(Box::new(|| {
+        let path = directory.path().join("redb");
+        Box::new(guild_memory::store::RedbStore::open(path).unwrap())
+    }));
+    for open in each {
         let mut store = open();
         store.apply(&batch(&[("a", Some("1")), ("b", Some("2"))])).unwrap();
         store.close().unwrap();
         let mut store = open();
         store.apply(&batch(&[("a", None)])).unwrap();
+        store.sync(Durability::Process).unwrap();
         drop(store);
         assert_eq!(all(&*open()), [row("b", "2")]);
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::{Store, StoreError, journal, large};
+use super::{LargeValues as _, Store, StoreError, journal, large};
 
 const LOCK_FILE: &str = "guild.lock";
 const MARK_FILE: &str = "guild.used";
@@ -90,6 +90,14 @@ impl Directory {
                 Err(StoreError::from_io(&self.path, "read the place of the data", &error))
             }
         }
+    }
+
+    /// Returns the bytes of all files of the data at a place, with the large values.
+    pub(super) fn disk_bytes(&self, place: &Path) -> Result<u64, StoreError> {
+        let files = if place == self.path { self.data_files()? } else { vec![place.to_owned()] };
+        let sum: io::Result<u64> = files.iter().map(|file| size_bytes(file)).sum();
+        let sum = sum.map_err(|e| StoreError::from_io(&self.path, "measure the data", &e))?;
+        Ok(sum + self.size_bytes()?)
     }
 
     /// Makes an empty place beside the current one.
@@ -302,6 +310,14 @@ fn shrink(path: &Path, hurries: &AtomicBool) -> io::Result<()> {
         thread::park_timeout(SHRINK_EVERY);
     }
     Ok(())
+}
+
+/// Returns the bytes of a file, or of all files in a directory.
+fn size_bytes(path: &Path) -> io::Result<u64> {
+    if path.is_dir() {
+        return fs::read_dir(path)?.map(|entry| size_bytes(&entry?.path())).sum();
+    }
+    Ok(fs::metadata(path)?.len())
 }
 
 fn remove_all(path: &Path) -> io::Result<()> {

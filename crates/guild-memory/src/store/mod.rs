@@ -193,7 +193,8 @@ pub struct StoreStats {
     pub batches: u64,
     /// Barriers that reached the disk.
     pub syncs: u64,
-    /// Bytes on the disk, as far as the engine knows.
+    /// Bytes of the engine's data file, which a rewrite makes smaller; all of the files are
+    /// [`Store::disk_bytes`].
     pub size_bytes: u64,
 }
 
@@ -277,6 +278,15 @@ pub trait Store: fmt::Debug + Send + 'static {
         None
     }
 
+    /// Returns the bytes of all files that are this store's: those of the engine, the journals, and the
+    /// large values. Checkpoints and data that is kept aside are not part of it.
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    fn disk_bytes(&self) -> Result<u64, StoreError> {
+        Ok(self.stats().size_bytes + self.large().size_bytes()?)
+    }
+
     /// Returns the bytes of what is stored, which a copy of it would take; none: they are not known.
     fn live_bytes(&self) -> Option<u64> {
         None
@@ -329,6 +339,15 @@ pub trait LargeValues {
     /// # Errors
     /// They cannot be listed.
     fn list(&self) -> Result<Vec<ValueId>, StoreError>;
+
+    /// Returns the bytes of all large values.
+    ///
+    /// # Errors
+    /// They cannot be listed, or read.
+    fn size_bytes(&self) -> Result<u64, StoreError> {
+        let sizes = self.list()?.into_iter().map(|id| self.get(id));
+        sizes.map(|value| Ok(value?.map_or(0, |value| value.len() as u64))).sum()
+    }
 }
 
 /// Why a store cannot be used: what, where, and what to do about it.
