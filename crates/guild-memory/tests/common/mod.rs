@@ -3,6 +3,7 @@
 #![expect(dead_code, reason = "every test binary uses its own part of this module")]
 
 pub(crate) mod draws;
+pub(crate) mod failing;
 pub(crate) mod work;
 
 use std::sync::Arc;
