@@ -97,6 +97,34 @@ fn a_store_that_does_not_open_is_kept_aside_and_a_checkpoint_takes_its_place() {
     assert_eq!(WORK.judge(&path, Some(held - 1)), Ok(held));
 }
 
+/// The damaged data gets second names before the checkpoint takes its place, and its lasting name after.
+#[test]
+fn a_crash_in_the_middle_of_a_restore_never_loses_the_damaged_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let mut world = start(&path);
+    let next = work_until(&mut world, 0, |next| next >= 40);
+    world.memory.close().unwrap();
+    write_checkpoint(&path, None).unwrap();
+    damage(&path);
+    let damaged = fs::read(path.join("db")).unwrap();
+    let (kept, unsettled) = (path.join("damaged-1"), path.join("damaged-1.for-data-1"));
+    // A crash before the switch: some files have second names.
+    fs::create_dir(&unsettled).unwrap();
+    fs::hard_link(path.join("db"), unsettled.join("db")).unwrap();
+    let world = open(&path).unwrap();
+    assert!(world.recovered.restored.is_some());
+    assert!(fs::read(kept.join("db")).unwrap() == damaged);
+    assert!(kept.join("journal-0").exists() && kept.join("values").exists());
+    world.memory.close().unwrap();
+    // A crash just after it: the old names are still there, and nothing has its lasting name.
+    fs::rename(&kept, &unsettled).unwrap();
+    fs::hard_link(unsettled.join("db"), path.join("db")).unwrap();
+    assert_eq!(WORK.judge(&path, Some(next - 1)), Ok(next));
+    assert!(fs::read(kept.join("db")).unwrap() == damaged);
+    assert!(!path.join("db").exists() && !unsettled.exists());
+}
+
 #[test]
 fn without_a_checkpoint_a_damaged_store_stays_as_it_is() {
     let folder = tempfile::tempdir().unwrap();

@@ -3,6 +3,7 @@
 //! Transactions, versions and fences live above it, once; an engine only has to keep rows. The
 //! trait is small enough that a wrapper which fails or forgets on command is an ordinary test.
 
+mod aside;
 mod batch;
 mod behind;
 mod directory;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use self::directory::Directory;
 
+pub(crate) use self::aside::Place;
 pub use self::batch::{Rows, WriteBatch};
 pub use self::large::ValueId;
 pub use self::ram::{Crash, RamDisk, RamStore};
@@ -110,37 +112,6 @@ pub fn create(path: impl AsRef<Path>, engine: Engine) -> Result<Box<dyn Store>, 
         return Err(StoreError::Foreign { path: path.as_ref().to_owned(), what });
     }
     engine.open_in(directory)
-}
-
-/// The locked directory of a store whose data is to be replaced; the data is not opened.
-#[derive(Debug)]
-pub(crate) struct Place(Directory);
-
-impl Place {
-    /// Locks a directory; makes it when it is absent or empty.
-    pub(crate) fn lock(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self(Directory::lock(path, false)?))
-    }
-
-    /// Opens an empty store beside the current data, whatever that is, and says where.
-    pub(crate) fn open_beside(&self) -> Result<(Box<dyn Store>, PathBuf), StoreError> {
-        let engine = Engine::of(&self.0.current()?);
-        let place = self.0.new_place()?;
-        Ok((engine.open_at(self.0.clone(), place.clone())?, place))
-    }
-
-    /// Closes a store from [`open_beside`](Self::open_beside) and makes it the current one; returns
-    /// where the old data is kept, if there was any.
-    pub(crate) fn replace_by(
-        &self,
-        fresh: Box<dyn Store>,
-        place: &Path,
-        label: &str,
-    ) -> Result<Option<PathBuf>, StoreError> {
-        fresh.close()?;
-        let old = self.0.switch_to(place)?;
-        self.0.move_aside(&old, label)
-    }
 }
 
 /// Runs an operation of an engine; a panic inside it is what a damaged file can lead to.
