@@ -73,6 +73,14 @@ pub enum CheckpointError {
         /// The version that this program reads and writes.
         known: u32,
     },
+    /// The file is whole, and its rows are not those of a memory.
+    #[error("checkpoint {} holds no whole memory ({what}); use another checkpoint", .path.display())]
+    Unsound {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
     /// The operating system refused.
     #[error("could not {doing} checkpoint {}: {message}; check the disk and the path", .path.display())]
     Io {
@@ -94,6 +102,16 @@ pub enum CheckpointError {
 impl CheckpointError {
     fn io(path: &Path, doing: &'static str, error: &io::Error) -> Self {
         Self::Io { path: path.to_owned(), doing, message: error.to_string() }
+    }
+
+    /// Returns the error of a checkpoint from whose rows no memory can be made.
+    pub(crate) fn unsound(path: &Path, error: StoreError) -> Self {
+        match error {
+            StoreError::Corrupt { what, .. } | StoreError::Foreign { what, .. } => {
+                Self::Unsound { path: path.to_owned(), what }
+            }
+            other => Self::Store(other),
+        }
     }
 }
 

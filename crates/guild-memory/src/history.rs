@@ -158,6 +158,12 @@ impl History {
 }
 
 impl Commit {
+    /// Returns what the commit has made of a key, if anything.
+    pub(crate) fn change_of(&self, key: &[u8]) -> Option<&Replaced> {
+        let place = self.changes.binary_search_by(|change| (*change.key).cmp(key)).ok()?;
+        self.changes.get(place)
+    }
+
     /// Returns the entries that the commit has replaced.
     pub(crate) fn replaced(&self) -> impl Iterator<Item = &Entry> {
         self.changes.iter().filter_map(|change| change.before.as_deref())

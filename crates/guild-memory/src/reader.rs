@@ -42,14 +42,14 @@ pub fn read(path: impl AsRef<Path>) -> Result<StoreView, StoreError> {
 pub struct Size {
     /// Rows of all kinds.
     pub rows: u64,
-    /// Bytes of the keys and values of all rows.
+    /// Bytes of the keys and values of all rows, and of the large values that they refer to.
     pub live_bytes: u64,
-    /// Bytes of the data file.
+    /// Bytes of all files of the store, as [`Store::disk_bytes`] counts them.
     pub disk_bytes: u64,
 }
 
 impl Size {
-    /// Returns the bytes on the disk for each byte of a row.
+    /// Returns the bytes on the disk for each live one.
     pub fn disk_per_live_byte(&self) -> f64 {
         self.disk_bytes as f64 / self.live_bytes.max(1) as f64
     }
@@ -69,13 +69,13 @@ pub fn append(path: impl AsRef<Path>, event: Event) -> Result<(), OpenError> {
 }
 
 impl StoreView {
-    /// Counts all rows.
+    /// Counts all rows, and measures all files.
     ///
     /// # Errors
-    /// The engine cannot read them.
+    /// The engine cannot read the rows, or the files cannot be listed.
     pub fn size(&self) -> Result<Size, StoreError> {
-        let disk_bytes = self.store.stats().size_bytes;
-        let mut size = Size { rows: 0, live_bytes: 0, disk_bytes };
+        let (live_bytes, disk_bytes) = (self.store.large().size_bytes()?, self.store.disk_bytes()?);
+        let mut size = Size { rows: 0, live_bytes, disk_bytes };
         self.store.scan(Bound::Unbounded, Bound::Unbounded, &mut |key, value| {
             size.rows += 1;
             size.live_bytes += (key.len() + value.len()) as u64;

@@ -99,13 +99,14 @@ fn put_back(
 ) -> Result<Restored, CheckpointError> {
     let (mut fresh, at) = place.open_beside()?;
     let checkpoint = checkpoint::read(file, |batch| Ok(engine::apply(&mut *fresh, batch)?))?;
-    let boot: BootRow = meta(&*fresh, key::BOOT)?;
+    let unsound = |error| CheckpointError::unsound(file, error);
+    let boot: BootRow = meta(&*fresh, key::BOOT).map_err(unsound)?;
     let epoch = BootEpoch(boot.epoch.0.saturating_add(EPOCHS_SKIPPED));
     let mut skip = WriteBatch::default();
     put_meta(&mut skip, key::BOOT, &BootRow { epoch });
     fresh.apply(&skip)?;
     fresh.sync(Durability::Disk)?;
-    load_without_log(&*fresh)?;
+    load_without_log(&*fresh).map_err(unsound)?;
     let label = if reason.is_some() { "damaged" } else { "replaced" };
     let aside = place.replace_by(fresh, &at, label)?;
     Ok(Restored { checkpoint, aside, reason })

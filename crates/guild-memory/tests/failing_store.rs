@@ -4,94 +4,13 @@
 
 mod common;
 
-use std::ops::Bound;
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
+use common::failing::{Failing, Fault};
 use common::{World, bindings, completion, graph, task};
-use guild_memory::store::{
-    Crash, LargeValues, RamDisk, RamStore, Store, StoreStats, Visit, WriteBatch,
-};
-use guild_memory::{CommitError, Durability, StoreError, SubmitError};
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Fault {
-    Apply,
-    Sync,
-    Panic,
-}
-
-/// Fails with the n-th call of `apply` or `sync`.
-#[derive(Debug)]
-struct Failing {
-    inner: RamStore,
-    fault: Fault,
-    /// Calls until the fault; shared with the test.
-    calls_left: Arc<AtomicU64>,
-}
-
-impl Failing {
-    fn due(&self) -> bool {
-        let left = self.calls_left.load(Ordering::SeqCst);
-        self.calls_left.store(left.saturating_sub(1), Ordering::SeqCst);
-        left == 0
-    }
-
-    fn error(&self) -> StoreError {
-        StoreError::DiskFull { path: self.path().to_owned(), doing: "write rows" }
-    }
-}
-
-impl Store for Failing {
-    fn path(&self) -> &Path {
-        self.inner.path()
-    }
-
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.inner.get(key)
-    }
-
-    fn scan(
-        &self,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        each: Visit<'_>,
-    ) -> Result<(), StoreError> {
-        self.inner.scan(from, to, each)
-    }
-
-    fn apply(&mut self, batch: &WriteBatch) -> Result<(), StoreError> {
-        if self.fault != Fault::Sync && self.due() {
-            assert_ne!(self.fault, Fault::Panic, "the engine panics");
-            return Err(self.error());
-        }
-        self.inner.apply(batch)
-    }
-
-    fn sync(&mut self, level: Durability) -> Result<(), StoreError> {
-        if self.fault == Fault::Sync && self.due() {
-            return Err(self.error());
-        }
-        self.inner.sync(level)
-    }
-
-    fn large(&self) -> &dyn LargeValues {
-        self.inner.large()
-    }
-
-    fn stats(&self) -> StoreStats {
-        self.inner.stats()
-    }
-
-    fn close(self: Box<Self>) -> Result<(), StoreError> {
-        Box::new(self.inner).close()
-    }
-}
+use guild_memory::store::{Crash, RamDisk, Store};
+use guild_memory::{CommitError, Durability, SubmitError};
 
 fn failing(disk: &RamDisk, fault: Fault, calls_left: u64) -> Box<dyn Store> {
-    let calls_left = Arc::new(AtomicU64::new(calls_left));
-    Box::new(Failing { inner: disk.open(), fault, calls_left })
+    Box::new(Failing::after(calls_left, fault, Box::new(disk.open())))
 }
 
 #[test]

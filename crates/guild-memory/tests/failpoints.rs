@@ -6,7 +6,13 @@
 
 mod common;
 
+use std::ops::{Bound, ControlFlow};
+use std::path::Path;
+
+use common::World;
 use common::work::{Work, open};
+use guild_memory::Durability;
+use guild_memory::store::{SledStore, Store, WriteBatch};
 
 /// Enough for the journal to be handed to sled several times.
 const WORK: Work = Work {
@@ -27,19 +33,65 @@ const WHILE_SERVING: [(&str, u32); 5] = [
     ("buffer write post", 2),
 ];
 
-/// What sled writes when it opens.
-const AT_OPEN: [&str; 10] = [
-    "write_config bytes",
-    "write_config crc",
-    "write_config post",
+/// What sled writes when it makes its files.
+const AT_THE_FIRST_START: [&str; 3] =
+    ["write_config bytes", "write_config crc", "write_config post"];
+
+/// What it writes when it opens files that it has made. The last one takes a second such start.
+const AT_A_LATER_START: [&str; 7] = [
     "snap write",
     "snap write len",
     "snap write crc",
     "snap write post",
     "snap write mv",
     "snap write mv post",
-    "zero garbage segment SA",
+    "snap write rm old",
 ];
+
+/// What it does at a start with segments that nothing is in any more.
+///
+/// Of sled's other points no test can count on "file truncation", which takes the last segment of the file
+/// to be such a one (sled's threads decide that), nor on "segment initial free zero", which takes a torn
+/// segment and a later one that has begun, as only a power cut leaves them (`power_cut`). The four of blobs
+/// take a page above a quarter of a segment, which the store never writes
+/// (`large_rows_never_leave_the_data_file_of_sled`).
+const AT_A_START_WITH_FREE_SEGMENTS: &str = "zero garbage segment SA";
+
+/// Has a point fail once, and insists that it was reached and what is opened says so.
+fn assert_fails<T>(point: &'static str, open: impl FnOnce() -> Result<T, String>) {
+    sled::fail::set(point, 1);
+    let opened = open().map(|_| ());
+    // A point that was reached is off.
+    assert!(!sled::fail::is_active(point), "{point} was not reached: {opened:?}");
+    let error = opened.expect_err(point);
+    assert!(error.contains("Fail point"), "{point}: {error}");
+}
+
+fn open_memory(path: &Path) -> Result<World, String> {
+    open(path).map_err(|error| error.to_string())
+}
+
+fn open_store(path: &Path) -> Result<SledStore, String> {
+    SledStore::open(path).map_err(|error| error.to_string())
+}
+
+/// A store of one row, most of whose file is of rows that were removed.
+fn shrunk(path: &Path) {
+    let mut store = SledStore::open(path).unwrap();
+    let key = |number: u32| format!("{number:05}");
+    for number in 0..800 {
+        let mut batch = WriteBatch::default();
+        batch.put(key(number), vec![7; 60_000]);
+        store.apply(&batch).unwrap();
+    }
+    store.sync(Durability::Disk).unwrap();
+    for number in 1..800 {
+        let mut batch = WriteBatch::default();
+        batch.delete(key(number));
+        store.apply(&batch).unwrap();
+    }
+    Box::new(store).close().unwrap();
+}
 
 #[test]
 fn whatever_write_of_sled_fails_nothing_that_was_acknowledged_is_lost() {
@@ -60,21 +112,39 @@ fn whatever_write_of_sled_fails_nothing_that_was_acknowledged_is_lost() {
         world.memory.close().unwrap();
         WORK.judge(&path, Some(WORK.tasks - 1)).unwrap();
     }
-    for point in AT_OPEN {
+    // A first start that fails leaves a directory that the next one can use.
+    for point in AT_THE_FIRST_START {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store");
-        // A first start that fails leaves a directory that the next one can use.
-        sled::fail::set(point, 1);
-        drop(open(&path));
-        sled::fail::reset();
+        assert_fails(point, || open_memory(&path));
         let mut world = open(&path).unwrap();
         world.submit("run", WORK.tasks);
         let last = WORK.complete_group(&mut world, 0).unwrap();
         world.memory.close().unwrap();
-        // So does a later one, which may need several tries.
-        sled::fail::set(point, 0b111);
-        drop(open(&path));
-        sled::fail::reset();
         assert_eq!(WORK.judge(&path, Some(last)), Ok(WORK.group), "{point}");
     }
+    // So does a later one.
+    for point in AT_A_LATER_START {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store");
+        let mut world = open(&path).unwrap();
+        world.submit("run", WORK.tasks);
+        let last = WORK.complete_group(&mut world, 0).unwrap();
+        world.memory.close().unwrap();
+        open(&path).unwrap().memory.close().unwrap();
+        assert_fails(point, || open_memory(&path));
+        assert_eq!(WORK.judge(&path, Some(last)), Ok(WORK.group), "{point}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    shrunk(&path);
+    assert_fails(AT_A_START_WITH_FREE_SEGMENTS, || open_store(&path));
+    let (store, mut rows) = (open_store(&path).unwrap(), 0);
+    let mut each = |key: &[u8], value: &[u8]| {
+        assert!(key == b"00000" && value == [7; 60_000]);
+        rows += 1;
+        ControlFlow::Continue(())
+    };
+    store.scan(Bound::Unbounded, Bound::Unbounded, &mut each).unwrap();
+    assert_eq!(rows, 1);
 }

@@ -221,6 +221,41 @@ fn escrow_that_others_have_broken_is_refused_at_the_commit_and_told_when_run_aga
     assert_eq!((world.value("stock"), world.value("taken")), (Some(2), Some(3)));
 }
 
+/// As `docs/memory.md` tells callers from outside to do it.
+#[test]
+fn what_requires_the_absence_of_a_key_that_it_puts_is_done_once() {
+    let mut world = World::volatile();
+    world.put_all(&[("stock", 5)]);
+    let order = |t: &mut Transaction| {
+        t.check("done/order-17", Condition::Absent)?;
+        t.put("done/order-17", &true)?;
+        t.add("stock", -1)
+    };
+    let (mut a, mut b) = (world.begin(), world.begin());
+    order(&mut a).unwrap();
+    order(&mut b).unwrap();
+    world.commit(a).unwrap();
+    let refused = unmet(world.commit(b));
+    assert!(matches!(refused.error, TransactionError::Unmet { .. }), "{refused}");
+    let again = order(&mut world.begin());
+    assert!(matches!(again, Err(TransactionError::Unmet { .. })), "{again:?}");
+    assert_eq!(world.value("stock"), Some(4));
+}
+
+#[test]
+fn a_requirement_that_a_removal_has_broken_names_its_version() {
+    let mut world = World::volatile();
+    world.put_all(&[("stock", 5)]);
+    let mut take = world.begin();
+    take.add_at_least("stock", -3, 0).unwrap();
+    let mut empty = world.begin();
+    empty.delete("stock");
+    let version = world.commit(empty).unwrap();
+    let refused = unmet(world.commit(take));
+    assert_eq!((refused.now_at, refused.is_removed), (Some(version), true));
+    assert!(refused.to_string().ends_with("(read at version 1, removed at 2)"), "{refused}");
+}
+
 #[test]
 fn what_is_done_instead_holds_only_while_the_refusal_does() {
     let decline = |world: &World| {

@@ -1,22 +1,44 @@
-//! What every store must keep, checked on RAM, on sled, and with the feature `redb` on redb.
+//! What every store must keep, checked on RAM, on sled, and with the feature `redb` on redb; also through the
+//! wrapper with which other tests let stores fail, so that what they find is not its doing.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests; a failure is a failed test")]
 
-use std::ops::{Bound, ControlFlow};
+mod common;
 
+use std::ops::{Bound, ControlFlow};
+use std::path::Path;
+
+use common::failing::Failing;
 use guild_memory::Durability;
 use guild_memory::store::{Crash, RamDisk, RamStore, SledStore, Store, ValueId, WriteBatch};
 
 type Rows = Vec<(Vec<u8>, Vec<u8>)>;
 
+type Open<'a> = Box<dyn Fn() -> Box<dyn Store> + 'a>;
+
+/// What opens each store that lasts, in a directory or on a disk in RAM.
+fn lasting<'a>(disk: &'a RamDisk, directory: &'a Path) -> Vec<Open<'a>> {
+    let wrapped = directory.join("wrapped");
+    vec![
+        Box::new(|| Box::new(disk.open())),
+        Box::new(|| Box::new(SledStore::open(directory.join("sled")).unwrap())),
+        Box::new(move || {
+            Box::new(Failing::never(Box::new(SledStore::open(wrapped.clone()).unwrap())))
+        }),
+        #[cfg(feature = "redb")]
+        Box::new(|| {
+            let path = directory.join("redb");
+            Box::new(guild_memory::store::RedbStore::open(path).unwrap())
+        }),
+    ]
+}
+
 fn on_every_store(contract: impl Fn(&mut dyn Store)) {
     contract(&mut RamStore::new());
-    let directory = tempfile::tempdir().unwrap();
-    contract(&mut SledStore::open(directory.path()).unwrap());
-    #[cfg(feature = "redb")]
-    {
-        let directory = tempfile::tempdir().unwrap();
-        contract(&mut guild_memory::store::RedbStore::open(directory.path()).unwrap());
+    contract(&mut Failing::never(Box::new(RamStore::new())));
+    let (disk, directory) = (RamDisk::new(), tempfile::tempdir().unwrap());
+    for open in lasting(&disk, directory.path()) {
+        contract(&mut *open());
     }
 }
 
@@ -130,17 +152,14 @@ fn every_level_can_be_synced_at_any_time() {
 
 #[test]
 fn a_closed_store_opens_again_with_all_rows() {
-    let disk = RamDisk::new();
-    let directory = tempfile::tempdir().unwrap();
-    let open = [&|| Box::new(disk.open()) as Box<dyn Store>, &|| {
-        Box::new(SledStore::open(directory.path()).unwrap()) as Box<dyn Store>
-    }] as [&dyn Fn() -> Box<dyn Store>; 2];
-    for open in open {
+    let (disk, directory) = (RamDisk::new(), tempfile::tempdir().unwrap());
+    for open in lasting(&disk, directory.path()) {
         let mut store = open();
         store.apply(&batch(&[("a", Some("1")), ("b", Some("2"))])).unwrap();
         store.close().unwrap();
         let mut store = open();
         store.apply(&batch(&[("a", None)])).unwrap();
+        store.sync(Durability::Process).unwrap();
         drop(store);
         assert_eq!(all(&*open()), [row("b", "2")]);
     }

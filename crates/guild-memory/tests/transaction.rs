@@ -6,8 +6,11 @@ mod common;
 
 use common::World;
 use guild_core::event::Event;
+use guild_core::id::{AgentId, CommitVersion, RoleId};
 use guild_core::limits::Limits;
-use guild_memory::{CommitError, Condition, KeyRange, TransactionError, Violation};
+use guild_memory::{
+    CommitError, Condition, Conflict, KeyRange, TransactionError, Violation, Writer,
+};
 
 fn letters() -> World {
     let mut world = World::volatile();
@@ -77,6 +80,95 @@ fn a_conflict_in_a_range_names_key_range_versions_and_writer() {
     );
     assert_eq!((conflict.seen_at, conflict.now_at), (None, Some(version)));
     assert_eq!((writer.task, writer.agent.index), (common::task(0, 0), 0));
+}
+
+fn conflict(result: Result<CommitVersion, CommitError>) -> Conflict {
+    match result {
+        Err(CommitError::Conflict(conflict)) => *conflict,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A task removes a key as part of its completion.
+fn remove_by_task(world: &mut World, index: u32, key: &str) -> (CommitVersion, Writer) {
+    let mut t = world.begin();
+    t.delete(key);
+    let task = common::task(0, index);
+    let version = world.complete_with(task, t).unwrap();
+    (version, Writer { task, agent: AgentId { role: RoleId(0), index: 0 } })
+}
+
+#[test]
+fn a_conflict_with_the_removal_of_a_key_names_its_version_and_who_removed_it() {
+    let mut world = letters();
+    world.submit("run", 2);
+    let mut t = world.begin();
+    t.get::<i64>("b").unwrap();
+    t.put("sum", &2).unwrap();
+    let mut of_refusal = world.begin();
+    of_refusal.check("b", Condition::Absent).unwrap_err();
+    of_refusal.put("sum", &2).unwrap();
+    // Changed first: what is told is the removal.
+    world.put_all(&[("b", 7)]);
+    let (version, writer) = remove_by_task(&mut world, 0, "b");
+    world.put_all(&[("unrelated", 7)]);
+    let told = conflict(world.commit(t));
+    assert_eq!(told.to_string(), "memory key `b`, read at version 1, was removed at version 3");
+    assert_eq!((told.seen_at, told.now_at), (Some(CommitVersion(1)), Some(version)));
+    assert_eq!((told.writer, told.is_removed), (Some(writer), true));
+    let told = conflict(world.commit(of_refusal));
+    assert_eq!((told.key.as_deref(), told.now_at), (Some("b"), Some(version)));
+    assert_eq!((told.writer, told.is_removed), (Some(writer), true));
+}
+
+#[test]
+fn a_conflict_with_a_removal_from_a_range_names_key_version_and_who_removed_it() {
+    let mut world = letters();
+    world.submit("run", 2);
+    let mut t = world.begin();
+    assert_eq!(keys(&t.scan("b".., 2).unwrap()), "bc");
+    t.put("sum", &5).unwrap();
+    // Not what was read: before the range, behind the last key, and come and gone meanwhile.
+    world.put_all(&[("bb", 9)]);
+    for key in ["a", "d", "bb"] {
+        let mut other = world.begin();
+        other.delete(key);
+        world.commit(other).unwrap();
+    }
+    let (version, writer) = remove_by_task(&mut world, 0, "c");
+    let told = conflict(world.commit(t));
+    assert_eq!(
+        told.to_string(),
+        "memory key `c` in the range `b`.., read at version 1, was removed at version 6",
+    );
+    assert_eq!((told.now_at, told.writer), (Some(version), Some(writer)));
+    assert!(told.is_removed);
+}
+
+#[test]
+fn a_removal_that_the_history_has_forgotten_is_told_without_version_and_writer() {
+    let mut world = letters();
+    world.submit("run", 1);
+    let reading = |world: &World| {
+        let (mut one, mut all) = (world.begin(), world.begin());
+        one.get::<i64>("b").unwrap();
+        all.scan::<i64>(.."e", 10).unwrap();
+        one.put("sum", &5).unwrap();
+        all.put("sum", &5).unwrap();
+        [one, all]
+    };
+    let [one, all] = reading(&world);
+    let (version, _) = remove_by_task(&mut world, 0, "b");
+    world.put_all(&[("unrelated", 7)]);
+    assert_eq!(world.memory.forget_before(version), version);
+    // The newest snapshot still sees it; the next ones do not.
+    (0..2).for_each(|_| world.put_all(&[("unrelated", 7)]));
+    let told = conflict(world.commit(one));
+    assert_eq!(told.to_string(), "memory key `b`, read at version 1, was removed since");
+    assert_eq!((told.now_at, told.writer, told.is_removed), (None, None, true));
+    let told = conflict(world.commit(all));
+    assert_eq!((told.key, told.now_at, told.writer), (None, None, None));
+    assert!(told.is_removed);
 }
 
 #[test]

@@ -4,7 +4,9 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 use std::sync::mpsc;
 
@@ -12,8 +14,10 @@ use common::World;
 use common::work::{Work, open};
 use guild_memory::checkpoint::{self, CheckpointError, CheckpointInfo};
 use guild_memory::restore::{migrate, restore, write_checkpoint};
-use guild_memory::store::Engine;
+use guild_memory::store::{self, Engine};
 use guild_memory::{OpenError, StoreError};
+
+type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
 const WORK: Work =
     Work { name: "upkeep", tasks: 2_000, group: 4, value_bytes: 4_000, keys: 50, large_every: 30 };
@@ -93,6 +97,34 @@ fn a_store_that_does_not_open_is_kept_aside_and_a_checkpoint_takes_its_place() {
     assert_eq!(WORK.judge(&path, Some(held - 1)), Ok(held));
 }
 
+/// The damaged data gets second names before the checkpoint takes its place, and its lasting name after.
+#[test]
+fn a_crash_in_the_middle_of_a_restore_never_loses_the_damaged_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let mut world = start(&path);
+    let next = work_until(&mut world, 0, |next| next >= 40);
+    world.memory.close().unwrap();
+    write_checkpoint(&path, None).unwrap();
+    damage(&path);
+    let damaged = fs::read(path.join("db")).unwrap();
+    let (kept, unsettled) = (path.join("damaged-1"), path.join("damaged-1.for-data-1"));
+    // A crash before the switch: some files have second names.
+    fs::create_dir(&unsettled).unwrap();
+    fs::hard_link(path.join("db"), unsettled.join("db")).unwrap();
+    let world = open(&path).unwrap();
+    assert!(world.recovered.restored.is_some());
+    assert!(fs::read(kept.join("db")).unwrap() == damaged);
+    assert!(kept.join("journal-0").exists() && kept.join("values").exists());
+    world.memory.close().unwrap();
+    // A crash just after it: the old names are still there, and nothing has its lasting name.
+    fs::rename(&kept, &unsettled).unwrap();
+    fs::hard_link(unsettled.join("db"), path.join("db")).unwrap();
+    assert_eq!(WORK.judge(&path, Some(next - 1)), Ok(next));
+    assert!(fs::read(kept.join("db")).unwrap() == damaged);
+    assert!(!path.join("db").exists() && !unsettled.exists());
+}
+
 #[test]
 fn without_a_checkpoint_a_damaged_store_stays_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
@@ -133,11 +165,80 @@ fn a_checkpoint_that_is_damaged_foreign_or_missing_changes_nothing() {
     let mut bytes = fs::read(&good.path).unwrap();
     bytes[100] ^= 1;
     assert!(matches!(refused(Some(&bytes)), CheckpointError::Damaged { .. }));
-    // Sound in itself, but no rows of a memory.
     assert!(restore(folder.path().join("other"), &good.path).is_err(), "a file is no directory");
     let restored = restore(&path, &good.path).unwrap();
     assert!(restored.aside.unwrap().join("db").exists());
     WORK.judge(&path, Some(19)).unwrap();
+}
+
+/// A checkpoint as `docs/checkpoint.md` has it, with all checksums, of whatever rows.
+fn forged(head: &[u8], rows: &Rows, large: &[Vec<u8>]) -> Vec<u8> {
+    let length = |bytes: &[u8]| (bytes.len() as u32).to_le_bytes();
+    let mut file = head.to_vec();
+    let mut block = |kind: u8, content: &[u8]| {
+        let checksum = crc32fast::hash(&[&[kind], content].concat()).to_le_bytes();
+        file.extend([&[kind], &length(content)[..], &checksum, content].concat());
+    };
+    for (key, value) in rows {
+        block(1, &[&[1], &length(key)[..], key, &length(value), value].concat());
+    }
+    large.iter().for_each(|value| block(4, value));
+    block(3, &[&(rows.len() as u64).to_le_bytes()[..], b"guildend"].concat());
+    file
+}
+
+#[test]
+fn a_checkpoint_that_is_whole_but_holds_no_whole_memory_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, file) = (folder.path().join("store"), folder.path().join("file"));
+    let mut world = start(&path);
+    work_until(&mut world, 0, |next| next >= 40);
+    world.memory.close().unwrap();
+    let good = write_checkpoint(&path, None).unwrap().path;
+    let head = fs::read(good).unwrap()[..16].to_vec();
+    let mut rows = Rows::new();
+    let store = store::open_existing(&path).unwrap();
+    let mut each = |key: &[u8], value: &[u8]| {
+        rows.insert(key.to_vec(), value.to_vec());
+        ControlFlow::Continue(())
+    };
+    store.scan(Bound::Unbounded, Bound::Unbounded, &mut each).unwrap();
+    let names = store.large().list().unwrap().into_iter();
+    let large: Vec<_> = names.map(|id| store.large().get(id).unwrap().unwrap()).collect();
+    store.close().unwrap();
+    assert!(rows.contains_key(&b"Dcount"[..]) && !large.is_empty());
+
+    let stranger = Rows::from([(b"hello".to_vec(), b"world".to_vec())]);
+    let (mut lacks_a_row, mut has_a_damaged_one, mut has_one_more) =
+        (rows.clone(), rows.clone(), rows.clone());
+    lacks_a_row.remove(&b"Dcount"[..]).unwrap();
+    has_a_damaged_one.get_mut(&b"Dcount"[..]).unwrap()[2] ^= 1;
+    has_one_more.insert(b"Dother".to_vec(), rows[&b"Dcount"[..]].clone());
+    let cases = [
+        (&stranger, &large[..]),
+        (&Rows::new(), &[]),
+        (&lacks_a_row, &large),
+        (&has_a_damaged_one, &large),
+        (&has_one_more, &large),
+    ];
+    for (number, (rows, large)) in cases.into_iter().enumerate() {
+        fs::write(&file, forged(&head, rows, large)).unwrap();
+        let told = checkpoint::verify(&file).unwrap();
+        assert_eq!(told.rows, rows.len() as u64, "case {number}");
+        let error = restore(&path, &file).unwrap_err();
+        assert!(matches!(error, CheckpointError::Unsound { .. }), "case {number}: {error}");
+        assert!(error.to_string().contains(file.to_str().unwrap()), "{error}");
+        assert_eq!(WORK.judge(&path, Some(39)), Ok(40), "case {number}");
+        assert!(path.join("db").exists() && !path.join("data-1").exists(), "case {number}");
+    }
+    // A store has nothing but its checkpoint to take large values from, if it is new.
+    fs::write(&file, forged(&head, &rows, &[])).unwrap();
+    let error = restore(folder.path().join("new"), &file).unwrap_err();
+    assert!(matches!(error, CheckpointError::Unsound { .. }), "{error}");
+    // The forger knows his trade.
+    fs::write(&file, forged(&head, &rows, &large)).unwrap();
+    restore(&path, &file).unwrap();
+    assert_eq!(WORK.judge(&path, Some(39)), Ok(40));
 }
 
 #[test]

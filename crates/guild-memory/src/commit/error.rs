@@ -75,18 +75,23 @@ pub struct Unmet {
     pub error: TransactionError,
     /// The version that the transaction read at.
     pub read_at: CommitVersion,
-    /// The version of the key now; none: it is absent.
+    /// The version at which the key was changed or removed last; none: the history tells of its removal
+    /// no more.
     pub now_at: Option<CommitVersion>,
-    /// Who made the newest change; none: it came from outside, or the key is absent.
+    /// Who made that change; none: it came from outside, or is no longer known.
     pub writer: Option<Writer>,
+    /// Whether the key is absent now.
+    pub is_removed: bool,
 }
 
 impl fmt::Display for Unmet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.error.fmt(f)?;
+        write!(f, " (read at version {}, ", self.read_at)?;
         match self.now_at {
-            Some(version) => write!(f, " (read at version {}, now at {version})", self.read_at),
-            None => write!(f, " (read at version {}, removed since)", self.read_at),
+            Some(version) if self.is_removed => write!(f, "removed at {version})"),
+            Some(version) => write!(f, "now at {version})"),
+            None => write!(f, "removed since)"),
         }
     }
 }
@@ -94,7 +99,8 @@ impl fmt::Display for Unmet {
 /// Which change came between the read and the commit of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
-    /// The key that was read and has changed; with `range`, a key of the range that changed.
+    /// The key that was read and has changed; with `range`, a key of the range that changed. None: one was
+    /// removed from the range, and the history tells no more which.
     pub key: Option<String>,
     /// The range that was scanned and would now answer otherwise; none: a single key was read.
     pub range: Option<KeyRange>,
@@ -102,10 +108,13 @@ pub struct Conflict {
     pub read_at: CommitVersion,
     /// The version that the key had there; none: it was absent, or a range was read.
     pub seen_at: Option<CommitVersion>,
-    /// The version of the key now; none: the key was removed.
+    /// The version at which the key was changed or removed last; none: the history tells of its removal
+    /// no more.
     pub now_at: Option<CommitVersion>,
-    /// Who made the change; none: it came from outside, or the key was removed.
+    /// Who made that change; none: it came from outside, or is no longer known.
     pub writer: Option<Writer>,
+    /// Whether the key is absent now.
+    pub is_removed: bool,
     /// Until when others cannot change what was read, for whoever runs the transaction again: it
     /// has lost too often. None: nothing is reserved.
     pub reserved_until: Option<Timestamp>,
@@ -121,6 +130,7 @@ impl fmt::Display for Conflict {
         }
         write!(f, ", read at version {}, was ", self.read_at)?;
         match self.now_at {
+            Some(version) if self.is_removed => write!(f, "removed at version {version}"),
             Some(version) => write!(f, "changed at version {version}"),
             None => write!(f, "removed since"),
         }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use guild_core::id::{CommitVersion, RoleId};
 use guild_core::limits::Limits;
 
-use super::validate::changed;
+use super::validate::Newest;
 use super::{Change, CommitError, Data, Unmet, Violation};
 use crate::large::INLINE_BYTES_MAX;
 use crate::namespace::{Clash, OnConflict, Right};
@@ -93,12 +93,11 @@ impl Data {
         }
         match result {
             Ok(value) => Ok((value.as_ref() != base).then_some(value)),
-            Err(error) if error.depends_on_others() => Err(CommitError::Unmet(Box::new(Unmet {
-                error,
-                read_at,
-                now_at: entry.as_ref().map(|entry| entry.version),
-                writer: entry.and_then(|entry| entry.writer),
-            }))),
+            Err(error) if error.depends_on_others() => {
+                let Newest { at: now_at, writer, is_removed } = self.newest(key, read_at);
+                let unmet = Unmet { error, read_at, now_at, writer, is_removed };
+                Err(CommitError::Unmet(Box::new(unmet)))
+            }
             Err(error) => Err(CommitError::Invalid(Violation::Merge(error))),
         }
     }
@@ -135,7 +134,7 @@ impl Data {
         merged.map(|value| (key.clone(), value)).map_err(|why| {
             tracing::debug!(key = text(&key), why, "two values of a memory key were not merged");
             let seen_at = base.map(|entry| entry.version);
-            CommitError::Conflict(changed(&key, seen_at, theirs.as_deref(), read_at))
+            CommitError::Conflict(self.changed(&key, seen_at, read_at))
         })
     }
 

@@ -1,12 +1,29 @@
 //! Finds out whether all that a transaction has seen is still so, and what follows if it is not.
 
+use std::sync::Arc;
+
 use guild_core::id::CommitVersion;
 
-use super::{CommitError, Conflict, Data};
+use super::{CommitError, Conflict, Data, Writer};
 use crate::namespace::OnConflict;
 use crate::seeded::{self, Bug};
 use crate::snapshot::{Entry, Key};
 use crate::transaction::{RangeRead, TransactionParts, Tried, Write, run, text};
+
+/// The newest change of a key that is not what a transaction has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Newest {
+    /// None: nothing that is kept tells of it.
+    pub(super) at: Option<CommitVersion>,
+    pub(super) writer: Option<Writer>,
+    pub(super) is_removed: bool,
+}
+
+/// Why a range would now answer otherwise.
+enum RangeChange {
+    Newer(Arc<Entry>),
+    Removed,
+}
 
 impl Data {
     /// Returns the keys where the transaction has met another one and both values are to be kept or
@@ -16,7 +33,6 @@ impl Data {
         for (key, seen) in &parts.reads {
             let now = self.map.get(key);
             if now.as_ref().map(|entry| entry.version) != *seen {
-                let conflict = changed(key, *seen, now.as_deref(), parts.read_at);
                 let is_ours = match self.namespaces.on_conflict(key) {
                     OnConflict::Merge(_) => parts.writes.get(key).is_some_and(Write::is_known),
                     OnConflict::KeepBoth => matches!(parts.writes.get(key), Some(Write::Put(_))),
@@ -25,6 +41,7 @@ impl Data {
                 if is_ours {
                     clashes.push(key.clone());
                 } else {
+                    let conflict = || self.changed(key, *seen, parts.read_at);
                     decide(self.namespaces.on_conflict(key), conflict)?;
                 }
             }
@@ -33,7 +50,7 @@ impl Data {
             let now = self.map.get(key);
             let result = run(key, now.as_ref().map(|entry| &entry.value), steps);
             if result.is_err_and(|error| error.depends_on_others()) != *refused {
-                let conflict = changed(key, None, now.as_deref(), parts.read_at);
+                let conflict = || self.changed(key, None, parts.read_at);
                 decide(self.namespaces.on_conflict(key), conflict)?;
             }
         }
@@ -41,7 +58,8 @@ impl Data {
             if seeded::is(Bug::NoRangeValidation) {
                 continue;
             }
-            if let Err(conflict) = self.validate_range(read, parts.read_at) {
+            if let Some(change) = self.range_change(read, parts.read_at) {
+                let conflict = || self.changed_in(read, change, parts.read_at);
                 decide(self.namespaces.on_conflict_in(&read.range), conflict)?;
             }
         }
@@ -50,58 +68,107 @@ impl Data {
 
     /// No entry of the range is newer than the snapshot, so all of them were there; if there are
     /// as many as were seen, none was removed either.
-    fn validate_range(
-        &self,
-        read: &RangeRead,
-        read_at: CommitVersion,
-    ) -> Result<(), Box<Conflict>> {
-        let conflict = |entry: Option<&Entry>| {
-            Box::new(Conflict {
-                key: entry.map(|entry| text(&entry.key)),
-                range: Some(read.range.clone()),
-                read_at,
-                seen_at: None,
-                now_at: entry.map(|entry| entry.version),
-                writer: entry.and_then(|entry| entry.writer),
-                reserved_until: None,
-            })
-        };
+    fn range_change(&self, read: &RangeRead, read_at: CommitVersion) -> Option<RangeChange> {
         let mut rows = 0;
         for entry in self.map.range(read.range.bounds_to(read.last.as_ref())) {
             let is_newer = entry.version > read_at;
             if is_newer || seeded::is(Bug::GreaterOrEqual) && entry.version == read_at {
-                return Err(conflict(Some(&entry)));
+                return Some(RangeChange::Newer(entry));
             }
             rows += 1;
         }
-        if rows == read.rows { Ok(()) } else { Err(conflict(None)) }
+        (rows != read.rows).then_some(RangeChange::Removed)
+    }
+
+    /// Returns the conflict of a key that was read.
+    pub(super) fn changed(
+        &self,
+        key: &Key,
+        seen_at: Option<CommitVersion>,
+        read_at: CommitVersion,
+    ) -> Box<Conflict> {
+        let Newest { at, writer, is_removed } = self.newest(key, read_at);
+        let (key, now_at) = (Some(text(key)), at);
+        let (range, reserved_until) = (None, None);
+        Box::new(Conflict {
+            key,
+            range,
+            read_at,
+            seen_at,
+            now_at,
+            writer,
+            is_removed,
+            reserved_until,
+        })
+    }
+
+    /// Returns the conflict of a range that was read.
+    fn changed_in(
+        &self,
+        read: &RangeRead,
+        change: RangeChange,
+        read_at: CommitVersion,
+    ) -> Box<Conflict> {
+        let key = match change {
+            RangeChange::Newer(entry) => Some(entry.key.clone()),
+            RangeChange::Removed => self.removed_from(read, read_at),
+        };
+        let range = Some(read.range.clone());
+        match key {
+            Some(key) => Box::new(Conflict { range, ..*self.changed(&key, None, read_at) }),
+            None => Box::new(Conflict {
+                key: None,
+                range,
+                read_at,
+                seen_at: None,
+                now_at: None,
+                writer: None,
+                is_removed: true,
+                reserved_until: None,
+            }),
+        }
+    }
+
+    /// Returns what became of a key last, after a version at which it was there if it is absent now:
+    /// its removal is looked for in the history then.
+    pub(super) fn newest(&self, key: &[u8], read_at: CommitVersion) -> Newest {
+        if let Some(entry) = self.map.get(key) {
+            return Newest { at: Some(entry.version), writer: entry.writer, is_removed: false };
+        }
+        let mut commits = self.history.log().back_between(read_at, self.version);
+        let removal = commits.find(|commit| commit.change_of(key).is_some());
+        let (at, writer) =
+            removal.map_or((None, None), |commit| (Some(commit.version), commit.writer));
+        Newest { at, writer, is_removed: true }
+    }
+
+    /// Returns a key that was in a range and no longer is, where no key of the range is newer than what
+    /// was read: the first of those that were there and that somebody has touched since.
+    fn removed_from(&self, read: &RangeRead, read_at: CommitVersion) -> Option<Key> {
+        let is_read = |key: &Key| {
+            read.range.contains(key) && read.last.as_ref().is_none_or(|last| key <= last)
+        };
+        self.history.log().between(read_at, self.version).find_map(|commit| {
+            let mut changes = commit.changes.iter();
+            let was_read = changes.find(|change| {
+                let before = change.before.as_ref();
+                is_read(&change.key) && before.is_some_and(|before| before.version <= read_at)
+            });
+            was_read.map(|change| change.key.clone())
+        })
     }
 }
 
 /// Returns what becomes of the whole transaction.
-fn decide(policy: &OnConflict, conflict: Box<Conflict>) -> Result<(), CommitError> {
+fn decide(
+    policy: &OnConflict,
+    conflict: impl FnOnce() -> Box<Conflict>,
+) -> Result<(), CommitError> {
     match policy {
         OnConflict::LastWriterWins => Ok(()),
-        OnConflict::Escalate => Err(CommitError::Escalated(conflict)),
+        OnConflict::Escalate => Err(CommitError::Escalated(conflict())),
         OnConflict::Retry | OnConflict::Merge(_) | OnConflict::KeepBoth => {
-            Err(CommitError::Conflict(conflict))
+            Err(CommitError::Conflict(conflict()))
         }
     }
-}
-
-pub(super) fn changed(
-    key: &[u8],
-    seen_at: Option<CommitVersion>,
-    now: Option<&Entry>,
-    read_at: CommitVersion,
-) -> Box<Conflict> {
-    Box::new(Conflict {
-        key: Some(text(key)),
-        range: None,
-        read_at,
-        seen_at,
-        now_at: now.map(|entry| entry.version),
-        writer: now.and_then(|entry| entry.writer),
-        reserved_until: None,
-    })
 }

@@ -142,9 +142,7 @@ impl Snapshot {
         let mut revisions = Vec::new();
         let mut oldest = self.get(key);
         for commit in self.log().back_between(self.floor(), self.version()) {
-            let place = commit.changes.binary_search_by(|change| (*change.key).cmp(key));
-            if let Ok(place) = place {
-                let Replaced { before, after, .. } = &commit.changes[place];
+            if let Some(Replaced { before, after, .. }) = commit.change_of(key) {
                 revisions.push(Revision {
                     version: commit.version,
                     at: Some(commit.at),

@@ -7,6 +7,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::{Store, StoreError, journal, large};
+use super::{LargeValues as _, Store, StoreError, journal};
 
 const LOCK_FILE: &str = "guild.lock";
 const MARK_FILE: &str = "guild.used";
@@ -71,9 +72,11 @@ impl Directory {
         self.sync()
     }
 
-    /// Returns where the data is, and removes what an unfinished rewrite left elsewhere.
+    /// Returns where the data is. Removes what an unfinished rewrite left elsewhere, but nothing that was
+    /// about to be put aside.
     pub(super) fn place(&self) -> Result<PathBuf, StoreError> {
         let current = self.current()?;
+        self.settle_asides(&current)?;
         self.remove_strays(&current)?;
         Ok(current)
     }
@@ -92,6 +95,14 @@ impl Directory {
         }
     }
 
+    /// Returns the bytes of all files of the data at a place, with the large values.
+    pub(super) fn disk_bytes(&self, place: &Path) -> Result<u64, StoreError> {
+        let files = if place == self.path { self.data_files()? } else { vec![place.to_owned()] };
+        let sum: io::Result<u64> = files.iter().map(|file| size_bytes(file)).sum();
+        let sum = sum.map_err(|e| StoreError::from_io(&self.path, "measure the data", &e))?;
+        Ok(sum + self.size_bytes()?)
+    }
+
     /// Makes an empty place beside the current one.
     pub(super) fn new_place(&self) -> Result<PathBuf, StoreError> {
         let current = self.current()?;
@@ -105,11 +116,10 @@ impl Directory {
         Ok(place)
     }
 
-    /// Makes a place the current one and returns the old one; a crash leaves the one or the other.
-    pub(super) fn switch_to(&self, place: &Path) -> Result<PathBuf, StoreError> {
+    /// Makes a place the current one; a crash leaves the old one or this.
+    pub(super) fn switch_to(&self, place: &Path) -> Result<(), StoreError> {
         let io_error =
             |e: io::Error| StoreError::from_io(&self.path, "switch to the new place", &e);
-        let old = self.current()?;
         let name = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let aside = self.path.join(format!("{CURRENT_FILE}.new"));
         self.sync_place(place)?;
@@ -120,12 +130,7 @@ impl Directory {
             })
             .and_then(|()| fs::rename(&aside, self.path.join(CURRENT_FILE)))
             .map_err(io_error)?;
-        if self.is_marked() {
-            self.sync()?
-        } else {
-            self.mark()?
-        }
-        Ok(old)
+        if self.is_marked() { self.sync() } else { self.mark() }
     }
 
     /// Makes all files of a place durable, also those that an engine writes once and never syncs,
@@ -138,37 +143,6 @@ impl Directory {
         }
         sync_file(&self.path, place, "sync the directory")?;
         self.sync()
-    }
-
-    /// Keeps what is at a place under another name, and returns where it is now; none: there was
-    /// nothing.
-    pub(super) fn move_aside(
-        &self,
-        place: &Path,
-        label: &str,
-    ) -> Result<Option<PathBuf>, StoreError> {
-        let io_error =
-            |e: io::Error| StoreError::from_io(&self.path, "move the old data aside", &e);
-        let aside = (1..)
-            .map(|number: u32| self.path.join(format!("{label}-{number}")))
-            .find(|path| !path.exists())
-            .unwrap_or_else(|| self.path.join(label));
-        if place == self.path {
-            let files = self.data_files()?;
-            if files.is_empty() {
-                return Ok(None);
-            }
-            fs::create_dir(&aside).map_err(io_error)?;
-            for entry in files {
-                let target = aside.join(entry.file_name().unwrap_or_default());
-                fs::rename(&entry, target).map_err(io_error)?;
-            }
-        } else {
-            fs::rename(place, &aside).map_err(io_error)?;
-        }
-        large::link(&self.path, &aside).map_err(io_error)?;
-        self.sync()?;
-        Ok(Some(aside))
     }
 
     /// Removes data that is not at the current place.
@@ -238,7 +212,7 @@ impl Directory {
     }
 
     /// Returns the files of an engine that lie in the directory itself.
-    fn data_files(&self) -> Result<Vec<PathBuf>, StoreError> {
+    pub(super) fn data_files(&self) -> Result<Vec<PathBuf>, StoreError> {
         let io_error = |e: io::Error| StoreError::from_io(&self.path, "list the directory", &e);
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(io_error)? {
@@ -278,14 +252,14 @@ impl Drop for Leaving {
 }
 
 /// Syncs a file or a directory by its name.
-fn sync_file(store: &Path, file: &Path, doing: &'static str) -> Result<(), StoreError> {
+pub(super) fn sync_file(store: &Path, file: &Path, doing: &'static str) -> Result<(), StoreError> {
     File::open(file)
         .and_then(|file| file.sync_all())
         .map_err(|e| StoreError::from_io(store, doing, &e))
 }
 
 /// Returns the number of a place by its name.
-fn number(name: &str) -> Option<u64> {
+pub(super) fn number(name: &str) -> Option<u64> {
     name.strip_prefix(PLACE)?.parse().ok()
 }
 
@@ -295,7 +269,12 @@ fn shrink(path: &Path, hurries: &AtomicBool) -> io::Result<()> {
     if path.is_dir() {
         return fs::read_dir(path)?.try_for_each(|entry| shrink(&entry?.path(), hurries));
     }
-    let mut left = fs::metadata(path)?.len();
+    let file = fs::metadata(path)?;
+    if file.nlink() > 1 {
+        // It is kept aside under its other name.
+        return Ok(());
+    }
+    let mut left = file.len();
     while left > SHRUNK_BYTES && !hurries.load(Ordering::Relaxed) {
         left -= SHRUNK_BYTES;
         OpenOptions::new().write(true).open(path)?.set_len(left)?;
@@ -304,7 +283,15 @@ fn shrink(path: &Path, hurries: &AtomicBool) -> io::Result<()> {
     Ok(())
 }
 
-fn remove_all(path: &Path) -> io::Result<()> {
+/// Returns the bytes of a file, or of all files in a directory.
+fn size_bytes(path: &Path) -> io::Result<u64> {
+    if path.is_dir() {
+        return fs::read_dir(path)?.map(|entry| size_bytes(&entry?.path())).sum();
+    }
+    Ok(fs::metadata(path)?.len())
+}
+
+pub(super) fn remove_all(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         fs::remove_dir_all(path)
     } else if path.exists() {

@@ -104,6 +104,13 @@ impl LargeValues for Directory {
         found.sort();
         Ok(found)
     }
+
+    fn size_bytes(&self) -> Result<u64, StoreError> {
+        let store = self.path();
+        let sizes = self.list()?.into_iter().map(|id| Ok(fs::metadata(path(store, id))?.len()));
+        let sum: io::Result<u64> = sizes.sum();
+        sum.map_err(|error| StoreError::from_io(store, "measure the large values", &error))
+    }
 }
 
 /// Stores a value, durably on return. That a name is there does not say that it is there durably: an

@@ -3,6 +3,7 @@
 //! Transactions, versions and fences live above it, once; an engine only has to keep rows. The
 //! trait is small enough that a wrapper which fails or forgets on command is an ordinary test.
 
+mod aside;
 mod batch;
 mod behind;
 mod directory;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use self::directory::Directory;
 
+pub(crate) use self::aside::Place;
 pub use self::batch::{Rows, WriteBatch};
 pub use self::large::ValueId;
 pub use self::ram::{Crash, RamDisk, RamStore};
@@ -112,37 +114,6 @@ pub fn create(path: impl AsRef<Path>, engine: Engine) -> Result<Box<dyn Store>, 
     engine.open_in(directory)
 }
 
-/// The locked directory of a store whose data is to be replaced; the data is not opened.
-#[derive(Debug)]
-pub(crate) struct Place(Directory);
-
-impl Place {
-    /// Locks a directory; makes it when it is absent or empty.
-    pub(crate) fn lock(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self(Directory::lock(path, false)?))
-    }
-
-    /// Opens an empty store beside the current data, whatever that is, and says where.
-    pub(crate) fn open_beside(&self) -> Result<(Box<dyn Store>, PathBuf), StoreError> {
-        let engine = Engine::of(&self.0.current()?);
-        let place = self.0.new_place()?;
-        Ok((engine.open_at(self.0.clone(), place.clone())?, place))
-    }
-
-    /// Closes a store from [`open_beside`](Self::open_beside) and makes it the current one; returns
-    /// where the old data is kept, if there was any.
-    pub(crate) fn replace_by(
-        &self,
-        fresh: Box<dyn Store>,
-        place: &Path,
-        label: &str,
-    ) -> Result<Option<PathBuf>, StoreError> {
-        fresh.close()?;
-        let old = self.0.switch_to(place)?;
-        self.0.move_aside(&old, label)
-    }
-}
-
 /// Runs an operation of an engine; a panic inside it is what a damaged file can lead to.
 fn caught<T, E>(
     path: &Path,
@@ -193,7 +164,8 @@ pub struct StoreStats {
     pub batches: u64,
     /// Barriers that reached the disk.
     pub syncs: u64,
-    /// Bytes on the disk, as far as the engine knows.
+    /// Bytes of the engine's data file, which a rewrite makes smaller; all of the files are
+    /// [`Store::disk_bytes`].
     pub size_bytes: u64,
 }
 
@@ -277,6 +249,15 @@ pub trait Store: fmt::Debug + Send + 'static {
         None
     }
 
+    /// Returns the bytes of all files that are this store's: those of the engine, the journals, and the
+    /// large values. Checkpoints and data that is kept aside are not part of it.
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    fn disk_bytes(&self) -> Result<u64, StoreError> {
+        Ok(self.stats().size_bytes + self.large().size_bytes()?)
+    }
+
     /// Returns the bytes of what is stored, which a copy of it would take; none: they are not known.
     fn live_bytes(&self) -> Option<u64> {
         None
@@ -329,6 +310,15 @@ pub trait LargeValues {
     /// # Errors
     /// They cannot be listed.
     fn list(&self) -> Result<Vec<ValueId>, StoreError>;
+
+    /// Returns the bytes of all large values.
+    ///
+    /// # Errors
+    /// They cannot be listed, or read.
+    fn size_bytes(&self) -> Result<u64, StoreError> {
+        let sizes = self.list()?.into_iter().map(|id| self.get(id));
+        sizes.map(|value| Ok(value?.map_or(0, |value| value.len() as u64))).sum()
+    }
 }
 
 /// Why a store cannot be used: what, where, and what to do about it.

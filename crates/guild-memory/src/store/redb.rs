@@ -200,6 +200,10 @@ impl Store for RedbStore {
         StoreStats { size_bytes, ..self.stats }
     }
 
+    fn disk_bytes(&self) -> Result<u64, StoreError> {
+        self.directory.disk_bytes(&self.place)
+    }
+
     fn live_bytes(&self) -> Option<u64> {
         Some(self.live_bytes)
     }

@@ -259,6 +259,10 @@ impl Store for SledStore {
         StoreStats { size_bytes, ..self.stats }
     }
 
+    fn disk_bytes(&self) -> Result<u64, StoreError> {
+        self.directory.disk_bytes(&self.place)
+    }
+
     fn live_bytes(&self) -> Option<u64> {
         self.behind.live_bytes()
     }

@@ -3,6 +3,7 @@
 #![expect(dead_code, reason = "every test binary uses its own part of this module")]
 
 pub(crate) mod draws;
+pub(crate) mod failing;
 pub(crate) mod work;
 
 use std::sync::Arc;
@@ -123,11 +124,14 @@ impl World {
     }
 
     /// The memory of a directory, which is restored from a checkpoint if it has to be.
-    pub(crate) fn in_directory(path: &std::path::Path) -> Result<Self, OpenError> {
+    pub(crate) fn in_directory(
+        path: &std::path::Path,
+        level: Durability,
+    ) -> Result<Self, OpenError> {
         let mut limits = Limits::default();
         limits.store_reopens_max = 3;
         let commits = guild_memory::Commits::OnThread(Box::new(|| {}));
-        let (memory, recovered) = Memory::open_directory(path, Durability::Disk, limits, commits)?;
+        let (memory, recovered) = Memory::open_directory(path, level, limits, commits)?;
         Ok(Self::with(memory, recovered))
     }
 

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use guild_memory::OpenError;
+use guild_memory::{Durability, OpenError};
 
 use super::{World, completion, output, task};
 
@@ -26,7 +26,7 @@ pub(crate) struct Work {
 }
 
 pub(crate) fn open(path: &Path) -> Result<World, OpenError> {
-    World::in_directory(path)
+    World::in_directory(path, Durability::Disk)
 }
 
 impl Work {

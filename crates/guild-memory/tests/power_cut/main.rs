@@ -17,7 +17,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::World;
 use common::draws::Draws;
@@ -151,42 +150,53 @@ fn cut_often(
     times: u64,
     chosen: impl Fn(usize) -> bool + Sync,
 ) -> usize {
-    let steps = read_trace(&folder.join("trace"));
-    let (images, workers) = (AtomicUsize::new(0), 2);
-    std::thread::scope(|scope| {
-        for worker in 0..workers {
-            let (steps, images, chosen) = (&steps, &images, &chosen);
-            scope.spawn(move || {
-                let scratch = scratch();
-                let (mut disk, mut acknowledged) = (Disk::default(), None);
-                for (place, step) in steps.iter().enumerate() {
-                    disk.perform(step);
-                    if step.name == "acks"
-                        && let Operation::Write { data, .. } = &step.operation
-                    {
-                        acknowledged = Some(String::from_utf8_lossy(data).trim().parse().unwrap());
-                    }
-                    if place % workers != worker || !chosen(place) || !disk.is_at_risk() {
-                        continue;
-                    }
-                    let seeds = (0..times).map(|time| place as u64 + (time << 32));
-                    let each = |seed| Survival::ALL.map(|survival| (survival, Draws(seed)));
-                    for (survival, mut draws) in seeds.flat_map(each) {
-                        let image = scratch.path().join("image");
-                        fs::create_dir(&image).unwrap();
-                        disk.write_image(survival, &mut draws, &image);
-                        let verdict = work.judge(&image.join("store"), acknowledged);
-                        fs::remove_dir_all(&image).unwrap();
-                        images.fetch_add(1, Ordering::Relaxed);
-                        if let Err(wrong) = verdict {
-                            panic!("{}: cut after call {place}, {survival:?}: {wrong}", work.name);
-                        }
-                    }
-                }
-            });
+    let judged = judge_cuts(&read_trace(&folder.join("trace")), work, times, chosen);
+    judged.unwrap_or_else(|wrong| panic!("{}: {wrong}", work.name))
+}
+
+/// Judges what is left of a trace that is cut after each operation that `chosen` picks, and returns how
+/// many images that were, or what is wrong with one of them.
+fn judge_cuts(
+    steps: &[Step],
+    work: Work,
+    times: u64,
+    chosen: impl Fn(usize) -> bool + Sync,
+) -> Result<usize, String> {
+    let workers = 2;
+    let judge_own = |worker| {
+        let (scratch, mut images) = (scratch(), 0);
+        let (mut disk, mut acknowledged) = (Disk::default(), None);
+        for (place, step) in steps.iter().enumerate() {
+            disk.perform(step);
+            if step.name == "acks"
+                && let Operation::Write { data, .. } = &step.operation
+            {
+                acknowledged = Some(String::from_utf8_lossy(data).trim().parse().unwrap());
+            }
+            if place % workers != worker || !chosen(place) || !disk.is_at_risk() {
+                continue;
+            }
+            let seeds = (0..times).map(|time| place as u64 + (time << 32));
+            let each = |seed| Survival::ALL.map(|survival| (survival, Draws(seed)));
+            for (survival, mut draws) in seeds.flat_map(each) {
+                let image = scratch.path().join("image");
+                fs::create_dir(&image).unwrap();
+                disk.write_image(survival, &mut draws, &image);
+                let verdict = work.judge(&image.join("store"), acknowledged);
+                fs::remove_dir_all(&image).unwrap();
+                images += 1;
+                verdict
+                    .map_err(|wrong| format!("cut after call {place}, {survival:?}: {wrong}"))?;
+            }
         }
-    });
-    images.into_inner()
+        Ok(images)
+    };
+    std::thread::scope(|scope| {
+        let judge_own = &judge_own;
+        let started: Vec<_> =
+            (0..workers).map(|worker| scope.spawn(move || judge_own(worker))).collect();
+        started.into_iter().map(|thread| thread.join().unwrap()).sum()
+    })
 }
 
 #[test]
@@ -354,4 +364,20 @@ fn an_image_without_its_synced_bytes_is_seen_to_be_wrong() {
     }
     let wrong = SMALL.judge(&store, Some(SMALL.tasks - 1)).unwrap_err();
     assert!(wrong.contains("acknowledged") || wrong.contains("open"), "{wrong}");
+}
+
+/// The control of the recorder and of all cuts: what a store that never syncs its journal would have done.
+#[test]
+fn a_journal_that_is_never_synced_is_seen_to_lose_what_was_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (status, output) = record(folder.path(), SMALL, &[]);
+    assert!(status.success(), "{output}");
+    let mut steps = read_trace(&folder.path().join("trace"));
+    let all = steps.len();
+    let is_of_journal = |step: &Step| step.name.contains("/journal-");
+    steps.retain(|step| !(is_of_journal(step) && matches!(step.operation, Operation::Sync)));
+    assert!(all - steps.len() >= (SMALL.tasks / SMALL.group) as usize, "{all} calls, {steps:?}");
+    let is_acknowledgement = |place: usize| steps[place].name == "acks";
+    let wrong = judge_cuts(&steps, SMALL, 1, is_acknowledgement).unwrap_err();
+    assert!(wrong.contains("was acknowledged, and"), "{wrong}");
 }
