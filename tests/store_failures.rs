@@ -9,7 +9,7 @@ mod common;
 use common::{Acts, Echo, count, events};
 use guild::{
     Action, Drain, Event, Guild, IncidentKind, Limits, Outcome, Recovery, RetryPolicy, Storage,
-    Task, TransactError,
+    Task, TransactError, Transaction,
 };
 
 /// Enough for the journal to be handed to sled several times.
@@ -63,6 +63,10 @@ fn count_until_the_end(guild: &Guild) -> i64 {
             Err(TransactError::Unavailable(why)) => assert!(why.contains("try again"), "{why}"),
             Err(error) => panic!("{error}"),
         }
+        // Who only reads is not refused meanwhile, and sees what was acknowledged and no more.
+        let read = |memory: &mut Transaction| memory.get::<i64>("outside");
+        let (seen, _) = memory.transact_blocking(&RetryPolicy::once(), read).unwrap();
+        assert_eq!(seen.unwrap_or(0), acknowledged);
     }
     acknowledged
 }
