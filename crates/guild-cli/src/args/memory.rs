@@ -65,10 +65,9 @@ pub(crate) enum MemoryCommand {
     },
     /// Give keys the values of an earlier version, as a new commit; nothing is forgotten
     Rollback(RollbackArguments),
-    /// Print every commit that changes a key, in order, until interrupted
+    /// Print every commit that changes a key, in order; waits while a guild uses the store
     ///
-    /// A guild that runs locks its store: what it commits is printed when it has ended, or between two
-    /// guilds. Beside a running guild, `MemoryHandle::watch` tells commits as they come.
+    /// A guild that runs locks its store, so what it commits is printed when it has ended. Beside a running guild, `MemoryHandle::watch` tells commits as they come.
     Watch {
         #[command(flatten)]
         store: StoreArguments,
