@@ -1,5 +1,7 @@
 //! Two transactions that meet in a running guild: who is told, who tries again, what becomes of both.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[expect(dead_code, reason = "these tests use a part of what the tests share")]
 mod common;
 

@@ -4,6 +4,8 @@
 //! What fails are sled's own failpoints. They are switches of the whole process, so all of this is one
 //! test in a binary of its own.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::{Acts, Echo, count, events};

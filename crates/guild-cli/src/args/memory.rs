@@ -67,7 +67,8 @@ pub(crate) enum MemoryCommand {
     Rollback(RollbackArguments),
     /// Print every commit that changes a key, in order; waits while a guild uses the store
     ///
-    /// A guild that runs locks its store, so what it commits is printed when it has ended. Beside a running guild, `MemoryHandle::watch` tells commits as they come.
+    /// A guild that runs locks its store, so what it commits is printed when it has ended. Beside a
+    /// running guild, `MemoryHandle::watch` tells commits as they come.
     Watch {
         #[command(flatten)]
         store: StoreArguments,
