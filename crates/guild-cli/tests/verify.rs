@@ -1,5 +1,7 @@
 //! `guild verify` on logs of real processes and of simulations, whole and doctored.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 mod support;
 
 use std::fs;
