@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use support::{Desk, Ended};
 
@@ -44,6 +46,12 @@ fn json_of(desk: &Desk, arguments: &[&str]) -> Value {
     desk.said_json(&[&["memory"], arguments].concat())
 }
 
+/// Returns the rows of a table, its heads first.
+fn cells(table: &str) -> Vec<Vec<&str>> {
+    let rows = table.lines().filter(|line| line.starts_with('│'));
+    rows.map(|row| row.trim_matches('│').split_whitespace().collect()).collect()
+}
+
 #[test]
 fn values_can_be_read_as_of_a_version() {
     let desk = with_store();
@@ -53,7 +61,14 @@ fn values_can_be_read_as_of_a_version() {
         json_of(&desk, &["scan", "board/", "--at", "1"]),
         json!({"board/a": 1, "board/gone": "x"})
     );
-    assert_eq!(said(&desk, &["scan", "--limit", "1"]), "board/a\t2\n");
+    let table = said(&desk, &["scan", "--limit", "1"]);
+    assert_eq!(cells(&table), [["key", "value"], ["board/a", "2"]]);
+    let found = json_of(&desk, &["get", "board/a", "--at", "1"]);
+    let agent = found["agent"].as_str().unwrap();
+    assert!(agent.starts_with("tool-"), "{found}");
+    let expected = json!({"key": "board/a", "version": 1, "run": "flow", "task": "one",
+                          "agent": agent, "value": 1});
+    assert_eq!(found, expected);
     ask(&desk, &["get", "board/b", "--at", "1"]).refused(2, &["no key `board/b` at version 1"]);
     ask(&desk, &["scan", "--at", "99"])
         .refused(2, &["version 99", "does not exist", "newest is 3"]);
@@ -86,8 +101,12 @@ fn differences_go_both_ways() {
         {"key": "board/b", "before": null, "after": [1, 2], "added": true, "removed": false},
     ]);
     assert_eq!(keys, expected);
-    assert_eq!(said(&desk, &["diff", "3", "2"]), "- total\t3\n");
-    assert_eq!(said(&desk, &["diff", "3"]), "");
+    let table = said(&desk, &["diff", "1", "--prefix", "board/"]);
+    let rows =
+        [["key", "before", "after"], ["board/a", "1", "2"], ["board/b", "(absent)", "[1,2]"]];
+    assert_eq!(cells(&table), rows);
+    assert_eq!(cells(&said(&desk, &["diff", "3", "2"]))[1..], [["total", "3", "(removed)"]]);
+    assert_eq!(cells(&said(&desk, &["diff", "3"])).len(), 1, "nothing differs");
 }
 
 #[test]
@@ -99,7 +118,7 @@ fn a_rollback_is_a_new_commit_and_can_be_taken_back() {
     assert_eq!(json_of(&desk, &["scan"]), json!({"board/a": 1, "board/gone": "x", "total": 3}));
     let text = said(&desk, &["rollback", "3", "--all"]);
     assert_eq!(text, "2 keys are as they were at version 3; that is version 5 now\n");
-    assert_eq!(said(&desk, &["diff", "3"]), "", "all is as it was");
+    assert_eq!(json_of(&desk, &["diff", "3"])["keys"], json!([]), "all is as it was");
     assert!(said(&desk, &["rollback", "3", "--all"]).starts_with("nothing differs from version 3"));
     ask(&desk, &["rollback", "77", "--all"]).refused(2, &["version 77", "does not exist"]);
     // The run is untouched: it resumes as what it is, completed.
@@ -136,4 +155,36 @@ fn history_is_forgotten_on_demand_and_values_stay() {
     ask(&desk, &["get", "board/a", "--at", "1"])
         .refused(2, &["version 1", "no longer kept", "oldest is 2"]);
     ask(&desk, &["watch", "--after", "1", "--once"]).refused(2, &["no longer kept"]);
+}
+
+#[test]
+fn a_store_is_changed_by_its_own_engine_or_not_at_all() {
+    let desk = Desk::new();
+    let names = |store: &str| {
+        let files = std::fs::read_dir(desk.path(store)).unwrap();
+        files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect::<BTreeSet<_>>()
+    };
+    if cfg!(feature = "redb") {
+        desk.flow(FLOW);
+        desk.run(&["--store", "old"]).completed();
+        let migrate = ["memory", "migrate", "--store", "old", "--to", "store", "--engine", "redb"];
+        assert_eq!(Ended::of(desk.guild().args(migrate)).code, Some(0));
+        let before = names("store");
+        let told = json_of(&desk, &["rollback", "1", "--all"]);
+        assert_eq!(told, json!({"to": 1, "version": 4, "keys": 3}));
+        assert_eq!(json_of(&desk, &["scan"]), json!({"board/a": 1, "board/gone": "x"}));
+        assert_eq!(json_of(&desk, &["compact", "--before", "3"])["oldest_version"], 3);
+        assert_eq!(json_of(&desk, &["stats"])["history"]["commits"], 1);
+        assert_eq!(names("store"), before, "no other engine has been here");
+        return;
+    }
+    std::fs::create_dir(desk.path("store")).unwrap();
+    for file in ["guild.lock", "guild.used", "guild.redb"] {
+        std::fs::write(desk.path("store").join(file), "").unwrap();
+    }
+    let before = names("store");
+    for command in [&["rollback", "1", "--all"][..], &["compact"], &["checkpoint"], &["stats"]] {
+        ask(&desk, command).refused(4, &["store", "engine redb", "--features redb"]);
+        assert_eq!(names("store"), before, "{command:?}");
+    }
 }

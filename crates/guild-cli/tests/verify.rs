@@ -1,5 +1,7 @@
 //! `guild verify` on logs of real processes and of simulations, whole and doctored.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 mod support;
 
 use std::fs;
@@ -170,4 +172,96 @@ fn simulation_is_validated_as_it_runs_and_its_log_is_clean() {
     let json = verified.json();
     assert_eq!(json["invariants"][12]["invariant"], "I13");
     assert_eq!(json["invariants"][12]["verdict"], "holds");
+}
+
+/// A desk with the history of a run of a real process, under chaos.
+fn with_history() -> Desk {
+    let desk = Desk::new();
+    desk.flow(FLOW);
+    let run = ["--history", "history.jsonl", "--chaos", "crash=0.2", "--seed", "3"];
+    desk.run(&run).completed();
+    desk
+}
+
+#[test]
+fn history_of_a_real_run_is_serialisable() {
+    let desk = with_history();
+
+    let verified = verify(&desk, "history.jsonl", &[]);
+
+    assert_eq!(verified.code, Some(0), "{}", verified.stderr);
+    assert!(verified.stdout.contains("history.jsonl: strictly serialisable: 12 transactions"));
+    let json = verify(&desk, "history.jsonl", &["--format", "json"]).json();
+    assert_eq!((&json["serialisable"], &json["transactions"]), (&true.into(), &12.into()));
+    assert_eq!(json["anomalies"], Value::Array(Vec::new()));
+    let lines = desk.lines("history.jsonl");
+    assert_eq!(lines.len(), 12);
+    for line in &lines {
+        let commit: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(commit["writes"], serde_json::json!(["count"]));
+        assert!(commit["task"].as_str().unwrap().starts_with("verified/each["), "{line}");
+    }
+}
+
+#[test]
+fn history_that_no_order_explains_ends_with_3_and_names_the_line() {
+    let desk = with_history();
+    let lines = desk.lines("history.jsonl");
+    let write = |name: &str, lines: Vec<String>| {
+        fs::write(desk.path(name), format!("{}\n", lines.join("\n\n"))).unwrap();
+    };
+    let version = |line: usize| {
+        serde_json::from_str::<Value>(&lines[line]).unwrap()["version"].as_u64().unwrap()
+    };
+    // The seventh commit claims to have seen what the first one had put, in a snapshot of the sixth.
+    let mut commit: Value = serde_json::from_str(&lines[6]).unwrap();
+    commit["snapshot"] = version(5).into();
+    commit["reads"] = serde_json::json!([["count", version(0)]]);
+    let mut stale = lines.clone();
+    stale[6] = commit.to_string();
+    write("stale.jsonl", stale);
+    let mut swapped = lines.clone();
+    swapped.swap(2, 3);
+    write("swapped.jsonl", swapped);
+
+    // Each second line is empty, so the seventh commit is in line 13.
+    let stale = verify(&desk, "stale.jsonl", &[]);
+    stale.refused(3, &["stale.jsonl: line ", "not strictly serialisable: G-single-item: T"]);
+    let told = format!("commit {} saw version {} of `count`", version(6), version(0));
+    assert!(stale.stdout.contains(&told), "{}", stale.stdout);
+    let json = verify(&desk, "stale.jsonl", &["--format", "json"]).json();
+    let unexpected = anomaly(&json, "unexpected-element");
+    assert_eq!(
+        (&unexpected["line"], &unexpected["transactions"][0]),
+        (&13.into(), &version(6).into())
+    );
+
+    verify(&desk, "swapped.jsonl", &[]).refused(3, &["swapped.jsonl: line ", "not strictly"]);
+    let json = verify(&desk, "swapped.jsonl", &["--format", "json"]).json();
+    let order = anomaly(&json, "incompatible-order");
+    assert_eq!(order["line"], 5);
+    assert_eq!(order["transactions"], serde_json::json!([version(3), version(2)]));
+}
+
+/// Returns the first anomaly of a kind.
+fn anomaly(verdict: &Value, kind: &str) -> Value {
+    assert_eq!(verdict["serialisable"], false);
+    let anomalies = verdict["anomalies"].as_array().unwrap();
+    anomalies.iter().find(|found| found["type"] == kind).unwrap().clone()
+}
+
+#[test]
+fn history_that_is_cut_ends_with_2_and_names_the_line() {
+    let desk = with_history();
+    let lines = desk.lines("history.jsonl");
+    let half = &lines[4][..lines[4].len() / 2];
+    fs::write(desk.path("cut.jsonl"), format!("{}\n{half}", lines[..4].join("\n"))).unwrap();
+    let strange = lines[1].replacen("\"snapshot\"", "\"snapshots\"", 1);
+    fs::write(desk.path("strange.jsonl"), format!("{}\n{strange}\n", lines[0])).unwrap();
+
+    let cut = verify(&desk, "cut.jsonl", &[]);
+    cut.refused(2, &["cut.jsonl: line 5: EOF while parsing"]);
+    assert_eq!(cut.stdout, "");
+    verify(&desk, "strange.jsonl", &[]).refused(2, &["strange.jsonl: line 2: unknown field"]);
+    desk.run(&["--history", "no/such/file"]).refused(2, &["--history: cannot write no/such/file"]);
 }

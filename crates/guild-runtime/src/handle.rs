@@ -59,7 +59,8 @@ impl MemoryHandle {
 
     /// Runs `work` on a transaction and commits it; after a conflict it is run again on a newer
     /// snapshot, at most as often as `policy` says. After three conflicts what it has read is kept
-    /// for it until it has run again, so that it does not lose forever.
+    /// for it until it has run again, so that it does not lose forever. Work that changes nothing is
+    /// never refused, whatever else waits for the memory: it holds at the version that it has read.
     ///
     /// # Errors
     /// `work` gave up, the memory refused the commit, or the guild is shutting down.
@@ -73,6 +74,13 @@ impl MemoryHandle {
         loop {
             let mut transaction = Transaction::begin(&self.surroundings.snapshots);
             let result = work(&mut transaction).map_err(TransactError::GivenUp)?;
+            if transaction.writes() == 0 {
+                let version = transaction.read_version();
+                return match self.surroundings.acknowledged.reaches(version).await {
+                    true => Ok((result, version)),
+                    false => Err(TransactError::Unavailable(ENDED.into())),
+                };
+            }
             match self.commit(caller.number, transaction).await {
                 Ok(version) => {
                     caller.holds = false;

@@ -42,6 +42,15 @@ impl Acknowledged {
         });
     }
 
+    /// Waits until a version is acknowledged; false: it never will be.
+    pub(crate) async fn reaches(&self, version: CommitVersion) -> bool {
+        let find = |state: &State| match state.snapshot.version() >= version {
+            true => Some(true),
+            false => state.closed.then_some(false),
+        };
+        self.0.find(find).await
+    }
+
     /// Returns a watch of the commits from now on.
     pub(crate) fn follow(&self, range: KeyRange) -> Watch {
         let seen = self.0.look(|state| state.snapshot.version());
@@ -167,5 +176,42 @@ impl Watch {
         }
         self.seen = self.seen.max(snapshot.version());
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use guild_core::limits::Limits;
+    use guild_memory::{Commits, Durability, Memory, Transaction};
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    #[test]
+    fn a_version_is_awaited_until_it_is_acknowledged_or_never_will_be() {
+        let (mut memory, _) =
+            Memory::open(None, Durability::Memory, Limits::default(), Commits::Driven).unwrap();
+        let acknowledged = Acknowledged::new(memory.snapshots().latest());
+        let mut transaction = Transaction::begin(&memory.snapshots());
+        transaction.put("key", &1).unwrap();
+        let version = memory.transact(Timestamp(1), transaction.into_parts()).unwrap();
+        memory.seal();
+        let mut context = Context::from_waker(Waker::noop());
+
+        let (mut known, mut next) =
+            (pin!(acknowledged.reaches(CommitVersion(0))), pin!(acknowledged.reaches(version)));
+        assert_eq!(known.as_mut().poll(&mut context), Poll::Ready(true));
+        assert_eq!(next.as_mut().poll(&mut context), Poll::Pending, "shown, but not durable");
+        acknowledged.publish(memory.snapshots().latest());
+        assert_eq!(next.as_mut().poll(&mut context), Poll::Ready(true));
+
+        let mut never = pin!(acknowledged.reaches(version.next()));
+        assert_eq!(never.as_mut().poll(&mut context), Poll::Pending);
+        acknowledged.close();
+        assert_eq!(never.as_mut().poll(&mut context), Poll::Ready(false));
+        let mut known = pin!(acknowledged.reaches(version));
+        assert_eq!(known.as_mut().poll(&mut context), Poll::Ready(true), "it stays durable");
     }
 }

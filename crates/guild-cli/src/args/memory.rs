@@ -8,7 +8,7 @@ use super::{Format, StoreArguments};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum MemoryCommand {
-    /// Print the value of a key, as JSON
+    /// Print the value of a key
     Get {
         #[command(flatten)]
         store: StoreArguments,
@@ -17,6 +17,9 @@ pub(crate) enum MemoryCommand {
         /// As it was at this version, instead of now
         #[arg(long, value_name = "VERSION")]
         at: Option<u64>,
+        /// How to print: the value alone, or an object that also tells its version and who wrote it
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
     },
     /// Print all keys that begin with a prefix, with their values
     Scan {
@@ -62,7 +65,10 @@ pub(crate) enum MemoryCommand {
     },
     /// Give keys the values of an earlier version, as a new commit; nothing is forgotten
     Rollback(RollbackArguments),
-    /// Print every commit that changes a key, as it comes, until interrupted
+    /// Print every commit that changes a key, in order; waits while a guild uses the store
+    ///
+    /// A guild that runs locks its store, so what it commits is printed when it has ended. Beside a
+    /// running guild, `MemoryHandle::watch` tells commits as they come.
     Watch {
         #[command(flatten)]
         store: StoreArguments,
@@ -94,6 +100,9 @@ pub(crate) enum MemoryCommand {
         /// Write to this file [default: the next one in the store's `checkpoints`, which keeps 3]
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
     },
     /// Put a checkpoint in the place of a store; what is there is kept aside
     Restore {
@@ -101,17 +110,23 @@ pub(crate) enum MemoryCommand {
         store: StoreArguments,
         /// The checkpoint
         checkpoint: PathBuf,
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
     },
     /// Copy a store to a new directory, kept by this engine
     Migrate {
         #[command(flatten)]
         store: StoreArguments,
-        /// The new directory
+        /// The new directory; it must be absent or empty
         #[arg(long, value_name = "DIR")]
         to: PathBuf,
         /// What keeps its rows
         #[arg(long, value_enum, default_value = "sled")]
         engine: EngineName,
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
     },
     /// Forget the history before a version; values stay as they are
     Compact {

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use guild::EventRecord;
 use guild_memory::NameTable;
-use guild_sim::checker::serial::{Recorder, Verdict, reader};
+use guild_sim::checker::serial::reader::{self, Recorded};
+use guild_sim::checker::serial::{Anomaly, Recorder, Verdict};
 use serde_json::json;
 
 use crate::args::Format;
@@ -61,24 +62,37 @@ pub(crate) fn verify(name: &str, text: &str, format: Format) -> Result<Exit, Com
     let recorded =
         reader::read(text).map_err(|error| CommandError::BadInput(format!("{name}: {error}")))?;
     let verdict = recorded.check();
+    let line = |anomaly: &Anomaly| line_of(anomaly, &recorded, text);
     match format {
-        Format::Json => print(&format!("{}\n", to_json(&verdict)))?,
+        Format::Json => print(&format!("{}\n", to_json(&verdict, line)))?,
         Format::Table => print(&to_text(name, &verdict))?,
     }
     match verdict.anomalies.first() {
         None => Ok(Exit::Done),
-        Some(first) => Err(CommandError::Violated(format!(
-            "{name}: the history is not strictly serialisable: {}: {}",
-            first.kind, first.message
-        ))),
+        Some(first) => {
+            let line = line(first).map_or_else(String::new, |line| format!("line {line}: "));
+            Err(CommandError::Violated(format!(
+                "{name}: {line}the history is not strictly serialisable: {}: {}",
+                first.kind, first.message
+            )))
+        }
     }
 }
 
-fn to_json(verdict: &Verdict) -> serde_json::Value {
+/// Returns the line of the first commit of an anomaly; none: a transaction of Elle's form is no line.
+fn line_of(anomaly: &Anomaly, recorded: &Recorded, text: &str) -> Option<usize> {
+    let Recorded::Versions(commits) = recorded else { return None };
+    let first = anomaly.transactions.first()?;
+    let place = commits.iter().position(|commit| commit.version == *first)?;
+    let mut lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
+    lines.nth(place).map(|(_, line)| line)
+}
+
+fn to_json(verdict: &Verdict, line: impl Fn(&Anomaly) -> Option<usize>) -> serde_json::Value {
     let anomalies = verdict.anomalies.iter().map(|anomaly| {
         json!({
             "type": anomaly.kind.name(), "transactions": anomaly.transactions,
-            "message": anomaly.message,
+            "line": line(anomaly), "message": anomaly.message,
         })
     });
     json!({

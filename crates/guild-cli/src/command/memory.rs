@@ -22,7 +22,7 @@ const VALUE_SHOWN_MAX: usize = 60;
 /// Does what was asked for.
 pub(crate) fn execute(command: MemoryCommand) -> Result<(), CommandError> {
     match command {
-        MemoryCommand::Get { store, key, at } => get(&store.store, &key, at),
+        MemoryCommand::Get { store, key, at, format } => get(&store.store, &key, at, format),
         MemoryCommand::Scan { store, prefix, limit, at, format } => {
             scan(&store.store, &prefix, limit, at, format)
         }
@@ -35,25 +35,39 @@ pub(crate) fn execute(command: MemoryCommand) -> Result<(), CommandError> {
             watch(&store.store, &prefix, after, once, format)
         }
         MemoryCommand::Stats { store, format } => stats(&store.store, format),
-        MemoryCommand::Checkpoint { store, to } => upkeep::checkpoint(&store.store, to),
-        MemoryCommand::Restore { store, checkpoint } => upkeep::restore(&store.store, &checkpoint),
-        MemoryCommand::Migrate { store, to, engine } => upkeep::migrate(&store.store, &to, engine),
+        MemoryCommand::Checkpoint { store, to, format } => {
+            upkeep::checkpoint(&store.store, to, format)
+        }
+        MemoryCommand::Restore { store, checkpoint, format } => {
+            upkeep::restore(&store.store, &checkpoint, format)
+        }
+        MemoryCommand::Migrate { store, to, engine, format } => {
+            upkeep::migrate(&store.store, &to, engine, format)
+        }
         MemoryCommand::Compact { store, before, format } => {
             change::compact(&store.store, before, format)
         }
     }
 }
 
-fn get(store: &Path, key: &str, at: Option<u64>) -> Result<(), CommandError> {
+fn get(store: &Path, key: &str, at: Option<u64>, format: Format) -> Result<(), CommandError> {
     let view = read(store)?;
-    match as_of(&view, at)?.get(key.as_bytes()) {
-        Some(entry) => print(&format!("{}\n", String::from_utf8_lossy(&entry.value))),
-        None => Err(CommandError::BadInput(format!(
+    let Some(entry) = as_of(&view, at)?.get(key.as_bytes()) else {
+        return Err(CommandError::BadInput(format!(
             "the memory in {} has no key `{key}`{}; `guild memory scan` lists all keys",
             store.display(),
             at.map(|at| format!(" at version {at}")).unwrap_or_default()
-        ))),
+        )));
+    };
+    if format == Format::Table {
+        return print(&format!("{}\n", String::from_utf8_lossy(&entry.value)));
     }
+    let mut found = Map::new();
+    found.insert("key".into(), key.into());
+    found.insert("version".into(), entry.version.0.into());
+    found.extend(written_by(&view, entry.writer));
+    found.insert("value".into(), json_of(&entry.value));
+    print(&format!("{}\n", Value::Object(found)))
 }
 
 fn scan(
@@ -66,19 +80,17 @@ fn scan(
     let view = read(store)?;
     let snapshot = as_of(&view, at)?;
     let rows = snapshot.scan(prefix.as_bytes()).take(limit);
-    let mut rows =
+    let rows =
         rows.map(|entry| (String::from_utf8_lossy(entry.key()).into_owned(), entry.value.clone()));
-    let mut output = BufWriter::new(std::io::stdout().lock());
-    match format {
-        Format::Table => rows.try_for_each(|(key, value)| {
-            writeln!(output, "{key}\t{}", String::from_utf8_lossy(&value))
-        })?,
-        Format::Json => {
-            let rows: Map<_, _> = rows.map(|(key, value)| (key, json_of(&value))).collect();
-            writeln!(output, "{}", Value::Object(rows))?;
-        }
+    if format == Format::Json {
+        let rows: Map<_, _> = rows.map(|(key, value)| (key, json_of(&value))).collect();
+        return print(&format!("{}\n", Value::Object(rows)));
     }
-    Ok(output.flush()?)
+    let mut table = table(&["key", "value"]);
+    for (key, value) in rows {
+        table.add_row([key, shown(&value)]);
+    }
+    print(&format!("{table}\n"))
 }
 
 fn history(store: &Path, key: &str, format: Format) -> Result<(), CommandError> {
@@ -140,15 +152,15 @@ fn difference(
         let keys: Vec<Value> = keys.collect();
         return print(&format!("{}\n", json!({ "from": from, "to": to.0, "keys": keys })));
     }
-    let mut text = String::new();
+    let value = |entry: &Option<guild::Entry>, absent: &str| {
+        entry.as_ref().map_or_else(|| absent.to_owned(), |entry| shown(&entry.value))
+    };
+    let mut table = table(&["key", "before", "after"]);
     for found in &differences {
-        for (sign, entry) in [('-', &found.before), ('+', &found.after)] {
-            if let Some(entry) = entry {
-                text.push_str(&format!("{sign} {}\t{}\n", found.key, shown(&entry.value)));
-            }
-        }
+        let (before, after) = (value(&found.before, "(absent)"), value(&found.after, "(removed)"));
+        table.add_row([found.key.to_string(), before, after]);
     }
-    print(&text)
+    print(&format!("{table}\n"))
 }
 
 fn watch(

@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use guild::{CommitVersion, Durability, KeyRange, Limits, Timestamp};
-use guild_memory::store::SledStore;
-use guild_memory::{Commits, Memory, OpenError};
+use guild_memory::{Commits, Memory, OpenError, store as engines};
 use serde_json::json;
 
 use crate::args::{Format, RollbackArguments};
@@ -54,11 +53,11 @@ pub(super) fn compact(
 
 /// Opens the memory of a store, and returns it with the time.
 fn open(store: &Path) -> Result<(Memory, Timestamp), CommandError> {
-    let engine = SledStore::open_existing(store)?;
+    let engine = engines::open_existing(store)?;
     let mut limits = Limits::default();
     // The guild that uses the store says how much history it keeps.
     limits.history_bytes_max = usize::MAX;
-    let opened = Memory::open(Some(Box::new(engine)), Durability::Disk, limits, Commits::Driven);
+    let opened = Memory::open(Some(engine), Durability::Disk, limits, Commits::Driven);
     match opened {
         Ok((memory, recovered)) => Ok((memory, recovered.last_at)),
         Err(OpenError::Store(error)) => Err(error.into()),
