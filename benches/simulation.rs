@@ -173,12 +173,10 @@ fn commit_history(commits: u64) -> String {
 /// Prints how long it takes to read and check histories.
 fn measure_checkers(transactions: u64) {
     println!("\n| history, read and checked | real s | dependencies |\n|---|---|---|");
-    let histories: [(&str, fn(u64) -> String); 2] = [
-        ("transactions on lists (Elle's form)", list_history),
-        ("commits (Guild's form)", commit_history),
-    ];
-    for (name, history) in histories {
-        let text = history(transactions);
+    for (name, text) in [
+        ("transactions on lists (Elle's form)", list_history(transactions)),
+        ("commits (Guild's form)", commit_history(transactions)),
+    ] {
         let start = Instant::now();
         let verdict = reader::read(&text).unwrap().check();
         let seconds = start.elapsed().as_secs_f64();
