@@ -194,7 +194,7 @@ mod tests {
         let (mut memory, _) =
             Memory::open(None, Durability::Memory, Limits::default(), Commits::Driven).unwrap();
         let acknowledged = Acknowledged::new(memory.snapshots().latest());
-        let mut transaction = Transaction::begin(&memory.snapshots());
+        let mut transaction = Transaction::begin(memory.snapshots());
         transaction.put("key", &1).unwrap();
         let version = memory.transact(Timestamp(1), transaction.into_parts()).unwrap();
         memory.seal();
