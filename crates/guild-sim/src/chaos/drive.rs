@@ -256,8 +256,16 @@ impl<'a> Drive<'a> {
         name.filter_map(|name| self.world.guild().run(&name)).for_each(|run| run.cancel());
     }
 
-    /// Tells a guild that has started again what it cannot know.
-    fn go_on(&mut self) {
+    /// Tells a guild that has started again what it cannot know, if it knows what it must: every
+    /// completion that was told.
+    fn go_on(&mut self) -> Result<(), Stop> {
+        let (told, kept) = (self.notes.version(), self.world.snapshot().version());
+        if kept < told {
+            return Err(Stop::Lost(format!(
+                "a completion was acknowledged as version {told} of the memory, which goes back to \
+                 version {kept} after a recovery"
+            )));
+        }
         let notes = &self.notes;
         self.untold.retain(|order| !notes.show(order.fault));
         self.untold.iter().for_each(|order| self.tell(order));
@@ -268,6 +276,7 @@ impl<'a> Drive<'a> {
             self.cancel();
         }
         self.cut_quotas();
+        Ok(())
     }
 
     /// Starts the guild again after it has failed.
@@ -278,10 +287,7 @@ impl<'a> Drive<'a> {
             None if controller_crashes => {
                 self.count_life()?;
                 match self.world.restart() {
-                    Ok(()) => {
-                        self.go_on();
-                        Ok(())
-                    }
+                    Ok(()) => self.go_on(),
                     Err(error) => self.again(error),
                 }
             }
@@ -301,8 +307,7 @@ impl<'a> Drive<'a> {
             // The disk may have failed again since: whoever waits for the run will hear of it.
             Ok(()) => {
                 self.controller_crashes = false;
-                self.go_on();
-                Ok(())
+                self.go_on()
             }
             Err(error) => self.again(error),
         }

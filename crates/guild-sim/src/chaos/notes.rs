@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use guild_core::event::{Event, EventRecord};
+use guild_core::id::CommitVersion;
 use guild_core::time::Timestamp;
 use serde::Deserialize;
 
@@ -26,6 +27,8 @@ pub(super) struct Told {
     pub(super) tasks: u64,
     /// When the newest event happened.
     pub(super) last: Timestamp,
+    /// The version of the newest completion: the memory may never be older again.
+    version: CommitVersion,
     /// The strikes of which the log tells.
     strikes: BTreeSet<FaultId>,
     /// Whether it tells of the quiet phase.
@@ -58,6 +61,11 @@ impl Notes {
     /// Tells whether the log shows that this fault has struck.
     pub(super) fn show(&self, fault: FaultId) -> bool {
         self.lock().strikes.contains(&fault)
+    }
+
+    /// Returns the version of the memory at the newest completion that was told.
+    pub(super) fn version(&self) -> CommitVersion {
+        self.lock().version
     }
 
     /// Tells whether the log shows the quiet phase.
@@ -100,7 +108,10 @@ impl Notes {
                 told.is_quiet |= &**phase == QUIET;
                 told.branches.push(line.to_owned());
             }
-            Event::TaskCompleted { .. } => told.completed += 1,
+            Event::TaskCompleted { version, .. } => {
+                told.completed += 1;
+                told.version = told.version.max(*version);
+            }
             Event::GuildStarted { .. }
             | Event::TaskAssigned { .. }
             | Event::TaskFailed { .. }
