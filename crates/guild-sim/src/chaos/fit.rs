@@ -113,6 +113,16 @@ pub(super) fn bound(
     list_schedule * 2 + lost + detection + latency.saturating_mul(4 * steps)
 }
 
+/// Returns by how much a fault makes a sync longer at most.
+pub(super) fn slowest_sync(drawn: &Drawn) -> Duration {
+    let kept = drawn.case.methods.iter().filter_map(|n| drawn.methods.get(*n));
+    let delays = kept.filter_map(|method| match (method.kind, &method.parameter) {
+        (Kind::SlowSync, Parameter::Delay(delay)) => Some(*delay),
+        _ => None,
+    });
+    delays.max().unwrap_or_default()
+}
+
 /// Returns the longest time limit of an attempt: that of the tasks, or what those without one get.
 fn longest_limit(workload: &Workload, seed: Seed) -> Duration {
     let maps = workload.tasks.iter().filter_map(|task| task.map.as_ref()?.timeout);

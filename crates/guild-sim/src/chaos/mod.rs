@@ -233,6 +233,8 @@ impl Experiment {
                 leftovers,
                 strikable: Some(strikable),
                 quiet_within: drawn.quiet.within,
+                sync: fit::durability(&self.plan).map_or(Duration::ZERO, |_| sync(drawn)),
+                sync_slow: fit::slowest_sync(drawn),
                 other_hash: other,
                 ..Knowledge::default()
             },
@@ -290,7 +292,7 @@ impl Experiment {
             .perturbed(SHUFFLED)
             .faults(Arc::new(point.clone()));
         if let Some(durability) = fit::durability(&self.plan) {
-            let sync = knobs.sync.unwrap_or(SYNC);
+            let sync = sync(drawn);
             let disk = Disk::default();
             point.strike_disk(disk.clone());
             builder = builder.medium(Medium::Disk { durability, sync: (sync, sync) }).disk(disk);
@@ -320,6 +322,10 @@ const SHUFFLED: Perturbation = Perturbation { latency_max: Duration::ZERO, shuff
 
 /// How long a sync takes when the plan does not say it.
 const SYNC: Duration = Duration::from_millis(1);
+
+fn sync(drawn: &Drawn) -> Duration {
+    drawn.knobs.sync.unwrap_or(SYNC)
+}
 
 /// Returns who is there to be struck.
 fn scene(workload: &Workload) -> Scene {
