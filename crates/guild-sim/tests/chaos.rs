@@ -294,6 +294,26 @@ fn cancelled_run_starts_nothing_more_whatever_strikes() {
 }
 
 #[test]
+fn what_a_process_was_told_and_has_not_written_the_next_is_told_again() {
+    let text = "title = \"a\"\n[workload]\nshape = \"layers\"\ntasks = 100\nagents = 4\nduration = \"50ms\"\n\
+                durability = \"disk\"\ncancel_at = \"300ms\"\n[knobs]\nsync = \"20ms\"\n\
+                [[method]]\nfault = \"lost_writes\"\nsite = \"sync\"\n\
+                when = { at = { min = \"250ms\", max = \"299ms\" } }\n[quiet]\nafter = \"300ms\"\n";
+    let experiment = experiment(text);
+
+    let mut died = 0;
+    for seed in 0..40 {
+        let run = experiment.run(Seed(seed), None, Checks::NONE, Vec::new()).unwrap();
+        assert_eq!(run.result.violated().next(), None, "seed {seed}");
+        let branches = run.coverage.branches;
+        assert!(branches.contains_key(&Branch::Quiet), "seed {seed}: {branches:?}");
+        assert!(branches.contains_key(&Branch::Cancelled), "seed {seed}: {branches:?}");
+        died += run.counts.recoveries;
+    }
+    assert!(died > 10, "a sync falls into the time before the end in {died} runs");
+}
+
+#[test]
 fn promise_that_no_fault_is_to_blame_for_is_violated_before_any() {
     let text = "title = \"b\"\n[workload]\nshape = \"chain\"\ntasks = 5\nagents = 2\nduration = \"1s\"\n\
                 [knobs]\ntimeout = \"500ms\"\nattempts_max = 2\n\
