@@ -196,12 +196,12 @@ impl Simulation {
     }
 
     /// A simulated task has all the time that it takes, but where faults strike a hang must be
-    /// noticed: ten times the longest duration, and a minute at least.
+    /// noticed.
     fn timeout(&self, workload: &Workload, seed: Seed) -> Duration {
-        if self.faults.is_none() {
-            return DURATION_MAX * 2;
+        match self.faults {
+            None => DURATION_MAX * 2,
+            Some(_) => workload.time_limit(seed),
         }
-        (workload.longest(seed) * 10).max(Duration::from_secs(60))
     }
 }
 
@@ -216,7 +216,7 @@ fn limits(workload: &Workload) -> Limits {
 }
 
 /// Has the roles supervised as the workload says.
-fn supervised(mut builder: WorldBuilder, workload: &Workload) -> WorldBuilder {
+pub(crate) fn supervised(mut builder: WorldBuilder, workload: &Workload) -> WorldBuilder {
     for role in &workload.roles {
         if let Some(spec) = &role.supervision {
             builder = builder.supervise(&role.name, spec.clone());

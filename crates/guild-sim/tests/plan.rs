@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use guild_core::draw::Seed;
 use guild_sim::chaos::Experiment;
@@ -284,6 +285,39 @@ fn workload_comes_from_one_source_only() {
     let source = parse("flow = \"../f.toml\"").unwrap().workload.source;
     assert_eq!(source, Source::Flow("a/../f.toml".into()));
     parse(&format!("{shape}duration = {{ uniform = [1, 2] }}")).unwrap();
+}
+
+#[test]
+fn errors_and_the_end_of_a_run_are_read_with_what_is_wrong_about_them() {
+    let method = "[[method]]\nfault = \"kill\"\nwhen = { nth = 1 }\n";
+    let with = |key: &str| {
+        let shape = "shape = \"chain\"\ntasks = 4\nagents = 1\n";
+        parse(&format!("title = \"t\"\n[workload]\n{shape}{key}\n{method}"))
+    };
+    let problem = |key: &str| with(key).unwrap_err().to_string();
+
+    let plan = with("errors = { fatal = 0.5, retryable = { min = 0, max = 0.5 } }").unwrap();
+    let drawn = plan.draw(Seed(1)).errors;
+    assert!(drawn.fatal == 0.5 && drawn.retryable > 0.0 && drawn.retryable <= 0.5, "{drawn:?}");
+    let drawn = with("cancel_at = \"2s\"").unwrap().draw(Seed(1));
+    assert_eq!((drawn.cancel_at, drawn.errors.fatal), (Some(Duration::from_secs(2)), 0.0));
+
+    assert!(problem("errors = {}").contains("plan.toml:6:10: workload.errors: needs `retryable`"));
+    assert!(problem("errors = 0.1").contains("workload.errors: must be a table"));
+    assert!(problem("errors = { fatal = 2 }").contains("workload.errors.fatal: 2 is no prob"));
+    assert!(problem("errors = { fatal = 1, task = \"t\" }").contains("did you mean `tasks`?"));
+    assert!(problem("cancel_at = 3").contains("workload.cancel_at: must be a string"));
+    assert!(problem("cancel_at = \"3\"").contains("plan.toml:6:13: workload.cancel_at:"));
+    let flow =
+        format!("title = \"t\"\n[workload]\nflow = \"f\"\nerrors = {{ fatal = 1 }}\n{method}");
+    assert!(parse(&flow).unwrap_err().to_string().contains("belongs to a generated `shape`"));
+
+    let plan = with("errors = { fatal = 1, tasks = \"push-*\" }").unwrap();
+    let scene = Scene { roles: vec![(WORKER.to_owned(), 1)], tasks: vec!["t0".to_owned()] };
+    let error = plan.check(&scene).unwrap_err().to_string();
+    let expected =
+        "plan.toml:6:31: workload.errors.tasks: selects nobody: no task matches `push-*`";
+    assert_eq!(error, expected);
 }
 
 #[test]

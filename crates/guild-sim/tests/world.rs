@@ -2,17 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use guild_core::draw::Seed;
 use guild_core::event::Outcome;
 use guild_core::graph::{Graph, Task};
 use guild_core::planner::ReadyOrder;
 use guild_core::retry::RetryPolicy;
-use guild_memory::Durability;
 use guild_memory::store::Crash;
-use guild_runtime::{Agent, TaskContext, TaskError};
+use guild_memory::{Durability, Transaction, TransactionError};
+use guild_runtime::{Agent, RandomFaults, TaskContext, TaskError};
 use guild_sim::checker::{Knowledge, Watch};
-use guild_sim::world::{DiskFault, Medium, Perturbation, Resolution};
+use guild_sim::world::{DiskFault, Medium, Perturbation, Resolution, RunName};
 use guild_sim::{World, WorldBuilder, WorldError};
 
 struct AlwaysPanics;
@@ -38,6 +40,33 @@ impl Agent for Worker {
         context.memory().add("done", 1)?;
         Ok(us)
     }
+}
+
+/// Pays another trader, if it has the coins: the commit looks whether it has.
+struct Trader;
+
+impl Agent for Trader {
+    type Input = (u32, u32, i64);
+    type Output = bool;
+
+    async fn perform(
+        &mut self,
+        (from, to, coins): (u32, u32, i64),
+        context: &mut TaskContext,
+    ) -> Result<bool, TaskError> {
+        context.sleep(Duration::from_millis(1)).await;
+        match context.memory().add_at_least(purse(from), -coins, 0) {
+            Ok(()) => context.memory().add(purse(to), coins)?,
+            Err(TransactionError::BelowFloor { .. }) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        context.memory().add("trades", 1)?;
+        Ok(true)
+    }
+}
+
+fn purse(trader: u32) -> String {
+    format!("coins/{trader}")
 }
 
 fn one_task(world: &World, role: &str) -> Graph {
@@ -214,6 +243,57 @@ fn check_order(log: &[String]) {
 fn number(line: &str, field: &str) -> u64 {
     let value: serde_json::Value = serde_json::from_str(line).unwrap();
     value[field].as_u64().unwrap()
+}
+
+const TRADERS: u32 = 6;
+
+/// A market of few coins, in which agents crash now and then.
+fn market(seed: u64) -> (World, RunName) {
+    let faults = RandomFaults::parse("crash=0.05", Seed(seed)).unwrap();
+    let sync = (Duration::from_millis(1), Duration::from_millis(5));
+    let mut world = World::with_seed(seed)
+        .role("trader", 8, || Trader)
+        .restarts_max(u32::MAX)
+        .faults(Arc::new(faults))
+        .medium(Medium::Disk { durability: Durability::Disk, sync })
+        .start()
+        .unwrap();
+    let fill = |memory: &mut Transaction| {
+        (0..TRADERS).try_for_each(|trader| memory.put(purse(trader), &20))
+    };
+    world.transact(fill).unwrap();
+    let mut graph = world.graph("day");
+    for trade in 0..60 {
+        let input = (trade % TRADERS, (trade * 5 + 1) % TRADERS, i64::from(trade % 13));
+        let task = Task::new(format!("trade-{trade}"), "trader").input(&input);
+        graph.add(task.retry(RetryPolicy::immediately(50)));
+    }
+    let day = world.submit(graph.build().unwrap()).unwrap();
+    (world, day)
+}
+
+#[test]
+fn coins_are_conserved_by_escrow_when_the_process_dies_at_any_event() {
+    let (mut undisturbed, day) = market(4);
+    undisturbed.run_until_ended(&day).unwrap();
+    let events = undisturbed.counts().events;
+    for seq in (events / 5..events).step_by(7) {
+        let (mut world, day) = market(4);
+        world.run_until_event(seq).unwrap();
+        let batches_kept = usize::try_from(seq).unwrap() % (world.unsynced_batches() + 1);
+        world.crash(Crash::PowerCut { batches_kept }).unwrap();
+
+        let report = world.run_until_ended(&day).unwrap();
+
+        let coins: Vec<i64> =
+            (0..TRADERS).map(|trader| world.value(&purse(trader)).unwrap().unwrap()).collect();
+        assert_eq!(coins.iter().sum::<i64>(), 20 * i64::from(TRADERS), "at {seq}: {coins:?}");
+        assert!(coins.iter().all(|left| *left >= 0), "at {seq}: {coins:?}");
+        let outputs =
+            (0..60).map(|trade| report.output::<bool>(&format!("trade-{trade}")).unwrap());
+        let paid = outputs.filter(|paid| *paid).count();
+        assert_eq!(world.value::<usize>("trades").unwrap(), Some(paid), "at {seq}");
+    }
 }
 
 #[test]

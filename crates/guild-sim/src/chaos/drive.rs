@@ -14,6 +14,7 @@ use guild_core::time::Timestamp;
 use guild_memory::store::Crash;
 use guild_runtime::{RunError, RunReport, UnderWay};
 
+use super::notes::{Notes, QUIET};
 use super::point::{Order, PlanFaults};
 use crate::plan::{Drawn, FaultId, Kind, Parameter};
 use crate::world::{RunName, World, WorldError};
@@ -22,6 +23,8 @@ use crate::world::{RunName, World, WorldError};
 pub(super) struct Drive<'a> {
     world: World,
     point: PlanFaults,
+    /// What the log shows.
+    notes: Notes,
     seed: Seed,
     quotas: &'a [(String, QuotaSpec)],
     /// What is to be done when; what is due at one time, in the order in which it was planned.
@@ -32,6 +35,14 @@ pub(super) struct Drive<'a> {
     /// Whether the controller is about to panic.
     controller_crashes: bool,
     lives: u32,
+    run: Option<RunName>,
+    /// What was carried out and may not be in the log: a process that dies takes with it what it has
+    /// not written.
+    untold: Vec<Order>,
+    /// Whether the quiet phase has begun.
+    quiet: bool,
+    /// Whether the run is to end.
+    cancelled: bool,
 }
 
 /// What is done at its time.
@@ -39,6 +50,8 @@ pub(super) struct Drive<'a> {
 enum Action {
     /// The quiet phase begins.
     Quiet,
+    /// The run is cancelled.
+    Cancel,
     /// A quota gets its permits back.
     Restore(String, u32),
 }
@@ -70,21 +83,29 @@ impl<'a> Drive<'a> {
     pub(super) fn new(
         world: World,
         point: PlanFaults,
+        notes: Notes,
         drawn: &Drawn,
         quotas: &'a [(String, QuotaSpec)],
     ) -> Self {
         world.guild().record_phase("chaos");
-        let quiet_at = world.now().after(drawn.quiet.after);
+        let now = world.now();
+        let quiet = ((now.after(drawn.quiet.after), 0), Action::Quiet);
+        let cancel = drawn.cancel_at.map(|at| ((now.after(at), 1), Action::Cancel));
         Self {
             world,
             point,
+            notes,
             seed: drawn.seed,
             quotas,
-            schedule: BTreeMap::from([((quiet_at, 0), Action::Quiet)]),
-            planned: 1,
+            schedule: std::iter::once(quiet).chain(cancel).collect(),
+            planned: 2,
             cuts: BTreeMap::new(),
             controller_crashes: false,
             lives: 0,
+            run: None,
+            untold: Vec::new(),
+            quiet: false,
+            cancelled: false,
         }
     }
 
@@ -119,6 +140,7 @@ impl<'a> Drive<'a> {
     pub(super) fn run(&mut self, graph: Graph, limit: Duration) -> Result<(), Stop> {
         let until = self.world.now().after(limit);
         let run = self.submit(graph)?;
+        self.run = Some(run.clone());
         loop {
             let next = self.schedule.first_key_value().map_or(until, |((at, _), _)| *at);
             match self.wait(&run, next.min(until))? {
@@ -173,7 +195,14 @@ impl<'a> Drive<'a> {
         let now = self.world.now();
         while let Some(entry) = self.schedule.first_entry().filter(|entry| entry.key().0 <= now) {
             match entry.remove() {
-                Action::Quiet => self.world.guild().record_phase("quiet"),
+                Action::Quiet => {
+                    self.quiet = true;
+                    self.world.guild().record_phase(QUIET);
+                }
+                Action::Cancel => {
+                    self.cancelled = true;
+                    self.cancel();
+                }
                 Action::Restore(quota, permits) => {
                     self.cuts.remove(&quota);
                     self.world.guild().set_permits(&quota, permits);
@@ -185,12 +214,18 @@ impl<'a> Drive<'a> {
     fn carry_out(&mut self, order: Order) -> Result<(), Stop> {
         match (order.kind, &order.parameter) {
             (Kind::ControllerCrash, _) => {
+                // A guild whose disk has failed is dying already.
+                if let Some(broken) = self.point.take_broken() {
+                    self.revive(broken)?;
+                }
                 let number = self.world.guild().inject_controller_crash();
                 self.point.note(number, order.fault);
+                self.untold.push(order);
                 self.controller_crashes = true;
             }
             (Kind::QuotaCut, Parameter::Cut { quota, left_percent, lasts }) => {
                 self.tell(&order);
+                self.untold.push(order.clone());
                 let until = self.world.now().after(*lasts);
                 for (name, spec) in self.quotas {
                     let QuotaSpec::Permits(permits) = spec else { continue };
@@ -216,6 +251,34 @@ impl<'a> Drive<'a> {
         }
     }
 
+    fn cancel(&self) {
+        let name = self.run.iter().map(ToString::to_string);
+        name.filter_map(|name| self.world.guild().run(&name)).for_each(|run| run.cancel());
+    }
+
+    /// Tells a guild that has started again what it cannot know, if it knows what it must: every
+    /// completion that was told.
+    fn go_on(&mut self) -> Result<(), Stop> {
+        let (told, kept) = (self.notes.version(), self.world.snapshot().version());
+        if kept < told {
+            return Err(Stop::Lost(format!(
+                "a completion was acknowledged as version {told} of the memory, which goes back to \
+                 version {kept} after a recovery"
+            )));
+        }
+        let notes = &self.notes;
+        self.untold.retain(|order| !notes.show(order.fault));
+        self.untold.iter().for_each(|order| self.tell(order));
+        if self.quiet && !self.notes.show_quiet() {
+            self.world.guild().record_phase(QUIET);
+        }
+        if self.cancelled {
+            self.cancel();
+        }
+        self.cut_quotas();
+        Ok(())
+    }
+
     /// Starts the guild again after it has failed.
     fn recover(&mut self, why: &str) -> Result<(), Stop> {
         let controller_crashes = std::mem::take(&mut self.controller_crashes);
@@ -224,10 +287,7 @@ impl<'a> Drive<'a> {
             None if controller_crashes => {
                 self.count_life()?;
                 match self.world.restart() {
-                    Ok(()) => {
-                        self.cut_quotas();
-                        Ok(())
-                    }
+                    Ok(()) => self.go_on(),
                     Err(error) => self.again(error),
                 }
             }
@@ -240,16 +300,14 @@ impl<'a> Drive<'a> {
     fn revive(&mut self, order: Order) -> Result<(), Stop> {
         self.count_life()?;
         let (crash, downtime) = self.crash_of(&order);
-        if let Some(ended) = self.point.take_broken() {
-            tracing::debug!(fault = ?ended.fault, "a fault of the disk ends with the process");
-        }
+        self.untold.push(order);
+        // What the disk failed with before the process heard of it ends with the process.
+        self.untold.extend(self.point.take_broken());
         match self.world.crash_for(crash, downtime) {
             // The disk may have failed again since: whoever waits for the run will hear of it.
             Ok(()) => {
                 self.controller_crashes = false;
-                self.tell(&order);
-                self.cut_quotas();
-                Ok(())
+                self.go_on()
             }
             Err(error) => self.again(error),
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use guild_core::draw::Seed;
 use guild_core::quota::QuotaSpec;
 use guild_core::restart::RestartPolicy;
 use guild_memory::Durability;
@@ -92,8 +93,7 @@ pub(super) fn bound(
     let list_schedule = work / u32::try_from(at_once).unwrap_or(u32::MAX) + critical_path;
 
     let restart = RestartPolicy::default();
-    let longest = workload.longest(drawn.seed);
-    let timeout = drawn.knobs.timeout.unwrap_or(longest * 10);
+    let timeout = drawn.knobs.timeout.unwrap_or_else(|| longest_limit(workload, drawn.seed));
     let retry = workload.tasks.first().map(|task| task.retry.clone()).unwrap_or_default();
     let attempt = timeout + retry.backoff_max;
     // One attempt may be lost to what struck before; a poisoned task loses all of its own.
@@ -111,4 +111,21 @@ pub(super) fn bound(
     let steps = u32::try_from(workload.tasks.len()).unwrap_or(u32::MAX);
     let detection = restart.quarantine + restart.backoff_max + stalls;
     list_schedule * 2 + lost + detection + latency.saturating_mul(4 * steps)
+}
+
+/// Returns by how much a fault makes a sync longer at most.
+pub(super) fn slowest_sync(drawn: &Drawn) -> Duration {
+    let kept = drawn.case.methods.iter().filter_map(|n| drawn.methods.get(*n));
+    let delays = kept.filter_map(|method| match (method.kind, &method.parameter) {
+        (Kind::SlowSync, Parameter::Delay(delay)) => Some(*delay),
+        _ => None,
+    });
+    delays.max().unwrap_or_default()
+}
+
+/// Returns the longest time limit of an attempt: that of the tasks, or what those without one get.
+fn longest_limit(workload: &Workload, seed: Seed) -> Duration {
+    let maps = workload.tasks.iter().filter_map(|task| task.map.as_ref()?.timeout);
+    let own = workload.tasks.iter().filter_map(|task| task.timeout);
+    own.chain(maps).fold(workload.time_limit(seed), Duration::max)
 }

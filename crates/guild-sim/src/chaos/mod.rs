@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use guild_core::draw::Seed;
+use guild_core::draw::{Seed, Stream};
 use guild_core::graph::GraphBuilder;
 use guild_core::limits::Limits;
 use guild_core::restart::RestartPolicy;
@@ -32,10 +32,11 @@ use self::verdict::{Known, Verdicts, is_violated, judge};
 use crate::checker::serial::Clients;
 use crate::checker::{Invariant, Knowledge, Watch};
 use crate::plan::{
-    Case, Coverage, Drawn, FaultId, Plan, PlanError, PlanResult, Scene, TaskEffects,
+    Case, Coverage, Drawn, DrawnErrors, FaultId, Plan, PlanError, PlanResult, Scene, TaskEffects,
 };
-use crate::workload::{COUNTER, Effects, Ledger, SimulatedAgent, Workload};
-use crate::world::{Counts, Disk, LogReader, Medium, Resolution};
+use crate::simulate::supervised;
+use crate::workload::{COUNTER, Effects, Errors, Ledger, SimulatedAgent, Workload};
+use crate::world::{Counts, Disk, LogReader, Medium, Perturbation, Resolution};
 use crate::{World, WorldBuilder};
 
 /// A plan that fits its workload.
@@ -141,9 +142,9 @@ impl Experiment {
         };
         let mut played = self.play(&drawn, readers, other)?;
         for (id, verdict) in before {
-            let after = played.verdicts.entry(id).or_default();
-            if is_violated(&verdict) && !is_violated(after) {
-                *after = format!("violated {BEFORE}: {verdict}");
+            // What fails without faults is not their doing, whatever else fails with them.
+            if is_violated(&verdict) {
+                played.verdicts.insert(id, format!("violated {BEFORE}: {verdict}"));
             }
         }
         Ok(self.tell(seed, case, played, started.elapsed()))
@@ -191,7 +192,7 @@ impl Experiment {
         let point = PlanFaults::new(drawn, &scene(&workload), true);
         let (notes, watch) = (Notes::new(point.clone()), Watch::default());
         let clients = Clients::default();
-        let effects = self.effects(&clients);
+        let effects = self.effects(drawn, &clients);
         let ledger = effects.outside.clone();
         let mut builder = self
             .world(drawn, &workload, &point, &effects)
@@ -207,7 +208,7 @@ impl Experiment {
             .graph(drawn.seed, world.graph(&workload.name))
             .map_err(|error| refused(error.to_string()))?;
         let bound = fit::bound(&self.plan, drawn, &workload, graph.critical_path());
-        let mut drive = Drive::new(world, point.clone(), drawn, &workload.quotas);
+        let mut drive = Drive::new(world, point.clone(), notes.clone(), drawn, &workload.quotas);
         let ended = drive.run(graph, drawn.quiet.after + bound);
         let (world, leftovers) = drive.over(ended.is_ok());
         let told = notes.told();
@@ -232,6 +233,8 @@ impl Experiment {
                 leftovers,
                 strikable: Some(strikable),
                 quiet_within: drawn.quiet.within,
+                sync: fit::durability(&self.plan).map_or(Duration::ZERO, |_| sync(drawn)),
+                sync_slow: fit::slowest_sync(drawn),
                 other_hash: other,
                 ..Knowledge::default()
             },
@@ -242,10 +245,20 @@ impl Experiment {
     }
 
     /// Returns what the tasks leave for those who check them.
-    fn effects(&self, clients: &Clients) -> Effects {
+    fn effects(&self, drawn: &Drawn, clients: &Clients) -> Effects {
         let effects = self.plan.workload.effects;
         let in_memory = effects != TaskEffects::None;
+        let DrawnErrors { retryable, fatal } = drawn.errors;
+        let errors = Errors {
+            // Not the draws of the faults.
+            seed: Seed(drawn.seed.bits(Stream::Plan, u64::MAX, u64::MAX)),
+            retryable,
+            fatal,
+            tasks: self.plan.workload.errors.tasks.clone(),
+            until: Timestamp(0).after(drawn.quiet.after),
+        };
         Effects {
+            errors: (retryable + fatal > 0.0).then_some(errors),
             in_memory,
             lists: in_memory.then(|| clients.clone()),
             outside: in_memory.then(Ledger::default),
@@ -267,7 +280,7 @@ impl Experiment {
             knobs.mailbox.map_or(limits.mailbox_messages_max, |mailbox| mailbox as usize);
         limits.commits_in_flight_max =
             knobs.commits_in_flight.map_or(limits.commits_in_flight_max, |max| max as usize);
-        limits.task_timeout = knobs.timeout.unwrap_or(limits.task_timeout);
+        limits.task_timeout = knobs.timeout.unwrap_or_else(|| workload.time_limit(drawn.seed));
         let mut restart = RestartPolicy::default();
         restart.intensity = knobs.restarts_max.unwrap_or(restart.intensity);
         let mut builder = World::with_seed(drawn.seed.0)
@@ -276,9 +289,10 @@ impl Experiment {
             .limits(limits)
             .restart(restart)
             .record_histories(true)
+            .perturbed(SHUFFLED)
             .faults(Arc::new(point.clone()));
         if let Some(durability) = fit::durability(&self.plan) {
-            let sync = knobs.sync.unwrap_or(SYNC);
+            let sync = sync(drawn);
             let disk = Disk::default();
             point.strike_disk(disk.clone());
             builder = builder.medium(Medium::Disk { durability, sync: (sync, sync) }).disk(disk);
@@ -292,7 +306,8 @@ impl Experiment {
         for (name, spec) in &workload.quotas {
             builder = builder.quota(name, spec.clone());
         }
-        builder
+        // What a flow says of its roles comes before the knobs.
+        supervised(builder, workload)
     }
 }
 
@@ -302,8 +317,15 @@ const BEFORE: &str = "before any fault";
 /// Events that a recovery reads back; a run of a plan has fewer.
 const EVENTS_MAX: usize = 1 << 20;
 
+/// Each seed is another order of equal tasks. How late messages are is a knob of the plan.
+const SHUFFLED: Perturbation = Perturbation { latency_max: Duration::ZERO, shuffle_ties: true };
+
 /// How long a sync takes when the plan does not say it.
 const SYNC: Duration = Duration::from_millis(1);
+
+fn sync(drawn: &Drawn) -> Duration {
+    drawn.knobs.sync.unwrap_or(SYNC)
+}
 
 /// Returns who is there to be struck.
 fn scene(workload: &Workload) -> Scene {

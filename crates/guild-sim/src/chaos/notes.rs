@@ -1,13 +1,15 @@
 //! Reads the log of a run along: what struck, what was noticed, and which branches were taken.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use guild_core::event::{Event, EventRecord};
+use guild_core::id::CommitVersion;
 use guild_core::time::Timestamp;
 use serde::Deserialize;
 
 use super::point::PlanFaults;
-use crate::plan::{FiredFault, IncidentNote};
+use crate::plan::{FaultId, FiredFault, IncidentNote};
 use crate::world::LogReader;
 
 /// What the log of a run told; every clone is the same.
@@ -25,6 +27,12 @@ pub(super) struct Told {
     pub(super) tasks: u64,
     /// When the newest event happened.
     pub(super) last: Timestamp,
+    /// The version of the newest completion: the memory may never be older again.
+    version: CommitVersion,
+    /// The strikes of which the log tells.
+    strikes: BTreeSet<FaultId>,
+    /// Whether it tells of the quiet phase.
+    is_quiet: bool,
 }
 
 /// The names in a line.
@@ -50,6 +58,21 @@ impl Notes {
         self.lock().clone()
     }
 
+    /// Tells whether the log shows that this fault has struck.
+    pub(super) fn show(&self, fault: FaultId) -> bool {
+        self.lock().strikes.contains(&fault)
+    }
+
+    /// Returns the version of the memory at the newest completion that was told.
+    pub(super) fn version(&self) -> CommitVersion {
+        self.lock().version
+    }
+
+    /// Tells whether the log shows the quiet phase.
+    pub(super) fn show_quiet(&self) -> bool {
+        self.lock().is_quiet
+    }
+
     fn lock(&self) -> MutexGuard<'_, Told> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -60,6 +83,7 @@ impl Notes {
         match &record.event {
             Event::FaultInjected { fault, .. } => {
                 let Some((names, id)) = names(line).zip(self.1.fault_of(*fault)) else { return };
+                told.strikes.insert(id);
                 told.faults.push(FiredFault {
                     fault: *fault,
                     r#type: names.r#type,
@@ -80,9 +104,15 @@ impl Notes {
                 });
             }
             Event::TaskAdded { .. } => told.tasks += 1,
-            Event::TaskCompleted { .. } => told.completed += 1,
+            Event::PhaseStarted { phase } => {
+                told.is_quiet |= &**phase == QUIET;
+                told.branches.push(line.to_owned());
+            }
+            Event::TaskCompleted { version, .. } => {
+                told.completed += 1;
+                told.version = told.version.max(*version);
+            }
             Event::GuildStarted { .. }
-            | Event::PhaseStarted { .. }
             | Event::TaskAssigned { .. }
             | Event::TaskFailed { .. }
             | Event::TaskEnded { .. }
@@ -94,6 +124,9 @@ impl Notes {
         }
     }
 }
+
+/// Name of the phase without new faults.
+pub(super) const QUIET: &str = "quiet";
 
 fn names(line: &str) -> Option<Names> {
     serde_json::from_str(line).ok()

@@ -150,8 +150,12 @@ impl FaultPoint for PlanFaults {
         if let Some(strike) = state.lasting(hit, role) {
             return Some(strike);
         }
-        let name = hit.task.filter(|_| self.0.names_tasks).map(|task| hit.names.task(task));
         let site = site(hit.site);
+        if matches!(site, Site::Commit | Site::Sync) && state.broken.is_some() {
+            // Nobody gets through to a disk that has failed: it cannot fail once more.
+            return None;
+        }
+        let name = hit.task.filter(|_| self.0.names_tasks).map(|task| hit.names.task(task));
         let visit = plan::Hit {
             site,
             agent: hit.agent.zip(role),
@@ -268,13 +272,12 @@ impl State {
 
     /// Makes the disk fail, as this fault of the store says.
     fn break_disk(&mut self, order: Order, seed: Seed) {
-        let Some(disk) = self.disk.as_ref().filter(|_| self.broken.is_none()) else {
-            return;
-        };
+        let Some(disk) = &self.disk else { return };
         let fault = match order.kind {
             Kind::CommitAfter => DiskFault::AfterSync,
             Kind::CommitUnknown if is_heads(seed, order.fault) => DiskFault::AfterSync,
-            Kind::LostWrites => DiskFault::Unsynced,
+            // A torn group has a wrong checksum: it is there whole or not at all, as the power cut draws.
+            Kind::LostWrites | Kind::TornWrite => DiskFault::Unsynced,
             Kind::DiskFull => DiskFault::Full,
             _ => DiskFault::BeforeWrite,
         };

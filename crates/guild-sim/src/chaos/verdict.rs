@@ -43,10 +43,6 @@ pub(super) fn judge(verdict: &Verdict, known: &Known<'_>) -> Verdicts {
     if let Some(broken) = &verdict.broken {
         violate(Invariant::I1.name(), format!("the event log is broken: {broken}"));
     }
-    if let Some(seq) = known.rewritten {
-        let why = format!("event {seq} was told and is not as it was after a recovery");
-        violate(Invariant::I9.name(), why);
-    }
     match known.ended {
         Ok(()) => {}
         Err(Stop::Late) => {
@@ -61,6 +57,10 @@ pub(super) fn judge(verdict: &Verdict, known: &Known<'_>) -> Verdicts {
         Err(Stop::Refused(why)) => {
             violate(Invariant::I17.name(), format!("the run was refused: {why}"));
         }
+    }
+    if let Some(seq) = known.rewritten {
+        let why = format!("event {seq} was told and is not as it was after a recovery");
+        violate(Invariant::I9.name(), why);
     }
     let Told { completed, tasks, .. } = *known.told;
     let outside = known.knowledge.ledger.as_ref().map(|ledger| ledger.len() as u64);

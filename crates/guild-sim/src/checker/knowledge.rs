@@ -21,6 +21,11 @@ pub struct Knowledge {
     /// Time within which everything must have ended once the quiet phase has begun, instead of the
     /// time that the log allows (I12).
     pub quiet_within: Option<Duration>,
+    /// How long a sync of the store takes: what follows from a completion waits for the one that is
+    /// under way and for its own (I12).
+    pub sync: Duration,
+    /// How long one may take that a fault made slow before the quiet phase began (I12).
+    pub sync_slow: Duration,
     /// What is still there after the end, by what it is: timers, tasks, messages (I14).
     pub leftovers: Option<BTreeMap<String, u64>>,
     /// The hash of the log of another run with the same seed (I15).

@@ -6,7 +6,8 @@
 //! quarantine of an agent. Who is down when the phase begins takes no part in the work, and who waits
 //! for its next attempt then may go on waiting. So a fault that is permanent costs what it costs, and something that
 //! nobody ever notices costs nothing and is found. Tasks may take longer than was expected of them
-//! by as much as any task of the log did.
+//! by as much as any task of the log did; and what follows from a completion waits for the store, as
+//! long as whoever knows the store says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use guild_core::time::micros;
 use super::board::{Board, Run, Status, Task};
 use super::check::{Check, End, Seen};
 use super::findings::Findings;
+use super::knowledge::Knowledge;
 use super::verdict::Invariant::I12;
 
 /// Judges the quiet phase.
@@ -26,7 +28,22 @@ pub(super) struct Liveness {
     /// By how much a task took longer than expected at most.
     overrun_us: u64,
     /// When the last run ended after the quiet phase began, and how long everything may have taken.
-    ended: Option<(u64, Option<u64>)>,
+    ended: Option<(u64, Option<Allowed>)>,
+}
+
+/// How long everything may take.
+#[derive(Clone, Copy, Debug)]
+struct Allowed {
+    us: u64,
+    /// How often something may have to wait for the store.
+    steps: u64,
+}
+
+impl Allowed {
+    fn with_store(self, knowledge: &Knowledge) -> u64 {
+        let store = micros(knowledge.sync).saturating_mul(2).saturating_mul(self.steps);
+        self.us.saturating_add(store).saturating_add(micros(knowledge.sync_slow))
+    }
 }
 
 /// What was left to do when the quiet phase began.
@@ -88,12 +105,15 @@ impl Check for Liveness {
             return findings.cannot_judge(I12, "the log has no quiet phase");
         };
         let known = end.knowledge.quiet_within.map(micros);
+        let with_store = |allowed: Option<Allowed>| {
+            known.or_else(|| allowed.map(|allowed| allowed.with_store(end.knowledge)))
+        };
         let is_open = board.runs().next().is_some();
         let (at, allowed) = match (is_open, self.ended) {
-            (false, Some((at, allowed))) => (at, known.or(allowed)),
+            (false, Some((at, allowed))) => (at, with_store(allowed)),
             // Everything had ended when the quiet phase began.
             (false, None) => (quiet.since_us, Some(0)),
-            (true, _) => (end.at_us, known.or_else(|| self.allowed(board))),
+            (true, _) => (end.at_us, with_store(self.allowed(board))),
         };
         let Some(allowed) = allowed else {
             findings.forget(I12);
@@ -115,7 +135,7 @@ impl Check for Liveness {
 
 impl Liveness {
     /// Returns how long everything may take from the beginning of the quiet phase on.
-    fn allowed(&self, board: &Board) -> Option<u64> {
+    fn allowed(&self, board: &Board) -> Option<Allowed> {
         let quiet = self.quiet.as_ref()?;
         if quiet.has_rates {
             return None;
@@ -125,6 +145,8 @@ impl Liveness {
             |(work, tasks): (u64, u64)| work.saturating_add(tasks.saturating_mul(over));
         let lost_us = quiet.lost_us.saturating_add(quiet.backoff_us);
         let mut allowed = with_overrun(quiet.chain).saturating_add(lost_us);
+        // The end of the run is a step, too.
+        let mut steps = quiet.chain.1.saturating_add(1);
         for (role, left) in &quiet.roles {
             let agents = board.life.as_ref().and_then(|life| life.roles.get(role)).copied()?;
             let up = quiet.up.get(role).copied().unwrap_or(0).clamp(1, u64::from(agents).max(1));
@@ -132,8 +154,9 @@ impl Liveness {
             let share = with_overrun(*left).checked_div(agents)?;
             // Times are whole microseconds.
             allowed = allowed.saturating_add(share).saturating_add(1);
+            steps = steps.saturating_add(left.1.div_ceil(agents));
         }
-        Some(allowed)
+        Some(Allowed { us: allowed, steps })
     }
 }
 

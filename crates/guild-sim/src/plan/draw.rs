@@ -31,6 +31,10 @@ pub struct Drawn {
     pub tasks: Option<u32>,
     /// How many agents there are; of a flow, in each role.
     pub agents: Option<u32>,
+    /// How often tasks answer with an error.
+    pub errors: DrawnErrors,
+    /// When the run is cancelled, if it is.
+    pub cancel_at: Option<Duration>,
     /// The settings of the guild.
     pub knobs: DrawnKnobs,
     /// How far faults may go.
@@ -41,6 +45,15 @@ pub struct Drawn {
     pub methods: Vec<DrawnMethod>,
     /// Which part of it happens.
     pub case: Case,
+}
+
+/// How often tasks answer with an error, for one seed.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct DrawnErrors {
+    /// The probability of one after which another attempt may succeed.
+    pub retryable: f64,
+    /// The probability of one that says not to try again.
+    pub fatal: f64,
 }
 
 /// The settings of the guild for one seed; absent ones keep their defaults.
@@ -126,9 +139,16 @@ impl Plan {
             Source::Flow(_) | Source::Workflow(_) => None,
         };
         let method = |(n, method): (usize, &Method)| method.draw(seed, n);
+        let workload = &self.workload;
+        let probability = |knob, key| draw(knob, seed, key).unwrap_or(0.0);
         Drawn {
             seed,
             tasks,
+            errors: DrawnErrors {
+                retryable: probability(workload.errors.retryable, "workload.errors.retryable"),
+                fatal: probability(workload.errors.fatal, "workload.errors.fatal"),
+            },
+            cancel_at: draw(workload.cancel_at, seed, "workload.cancel_at"),
             agents: self.workload.agents.map(|agents| agents.draw(seed, "workload.agents")),
             knobs: self.knobs.draw(seed),
             limits: self.limits,

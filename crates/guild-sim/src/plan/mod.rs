@@ -29,7 +29,7 @@ mod strike;
 
 pub use case::{Case, CaseError, FaultId};
 pub use coverage::{Branch, Coverage, LogError, Missing};
-pub use draw::{Drawn, DrawnKnobs, DrawnMethod, DrawnWhen, Parameter};
+pub use draw::{Drawn, DrawnErrors, DrawnKnobs, DrawnMethod, DrawnWhen, Parameter};
 pub use kind::{Key, Kind, Need, RULES, Rule, Site, Target};
 pub use knob::{Knob, Range};
 pub use method::{How, Method, When};
@@ -38,7 +38,8 @@ pub use result::{FiredFault, IncidentNote, MethodNote, PlanResult};
 pub use scene::{AgentName, AgentNameError, Scene, matches};
 pub use select::{Mode, Select};
 pub use setting::{
-    Knobs, Limits, Policy, Quiet, Setting, Source, SteadyState, TaskEffects, WORKER, Workload,
+    Errors, Knobs, Limits, Policy, Quiet, Setting, Source, SteadyState, TaskEffects, WORKER,
+    Workload,
 };
 pub use shrink::{Shrunk, Trial, shrink};
 pub use strike::{Hit, Strike, Striker};
@@ -115,6 +116,13 @@ impl Plan {
                 let checked = method.select.check_tasks(&scene.tasks, method.kind.rule());
                 self.note(checked, n, &problems);
             }
+        }
+        if let Some(pattern) = &self.workload.errors.tasks
+            && !scene.tasks.iter().any(|task| matches(pattern, task))
+        {
+            let key = "workload.errors.tasks";
+            let message = format!("selects nobody: no task matches `{pattern}`");
+            problems.add_at(self.places.of(key), key, message);
         }
         problems.finish(Some(()))
     }

@@ -30,6 +30,21 @@ pub struct Workload {
     pub durability: Option<&'static str>,
     /// Which effects each task has, in the memory and outside.
     pub effects: TaskEffects,
+    /// How often tasks answer with an error.
+    pub errors: Errors,
+    /// When the run is cancelled, if it is.
+    pub cancel_at: Option<Knob<Duration>>,
+}
+
+/// How often the attempts of a generated workload answer with an error.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Errors {
+    /// The probability of one after which another attempt may succeed.
+    pub retryable: Option<Knob<f64>>,
+    /// The probability of one that says not to try again.
+    pub fatal: Option<Knob<f64>>,
+    /// The pattern of the tasks that do; none: all.
+    pub tasks: Option<String>,
 }
 
 /// Which effects the tasks of a workload have.
@@ -187,11 +202,13 @@ impl Workload {
         let durable = ["memory", "process", "disk"].map(|name| (name, name));
         let durability = table.name("durability", durable).map(|name| name.value);
         let effects = table.raw("effects").and_then(|raw| effects(table, &raw));
+        let errors = table.section("errors").map(|table| Errors::read(&table));
+        let cancel_at = table.knob("cancel_at", Section::as_duration);
         let named = ["shape", "flow", "workflow"].map(|key| table.has(key));
         if named.iter().filter(|named| **named).count() != 1 {
             table.wrong_here("needs one of shape, flow, workflow");
         }
-        for key in ["tasks", "duration", "quotas", "effects"] {
+        for key in ["tasks", "duration", "quotas", "effects", "errors"] {
             match table.raw(key) {
                 Some(raw) if !named[0] => table.wrong(&raw, "belongs to a generated `shape`"),
                 _ => {}
@@ -214,7 +231,26 @@ impl Workload {
             policy: policy.unwrap_or_default(),
             durability,
             effects: effects.unwrap_or_default(),
+            errors: errors.unwrap_or_default(),
+            cancel_at,
         })
+    }
+}
+
+impl Errors {
+    /// Reads the table `workload.errors`.
+    fn read(table: &Section<'_, '_>) -> Self {
+        let probability = |key| table.knob(key, Section::as_probability);
+        let errors = Self {
+            retryable: probability("retryable"),
+            fatal: probability("fatal"),
+            tasks: table.text("tasks").map(|tasks| tasks.value),
+        };
+        if !table.has("retryable") && !table.has("fatal") {
+            table.wrong_here("needs `retryable` or `fatal`: how often");
+        }
+        table.finish();
+        errors
     }
 }
 

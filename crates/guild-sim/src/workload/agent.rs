@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use guild_core::draw::Seed;
+use guild_core::draw::{Seed, Stream};
 use guild_core::graph::Task;
 use guild_core::retry::RetryPolicy;
-use guild_core::time::micros;
+use guild_core::time::{Timestamp, micros};
 use guild_runtime::{Agent, TaskContext, TaskError};
 use serde::{Deserialize, Serialize};
 
 use super::{Map, Workload};
 use crate::checker::serial::list_append::Operation;
 use crate::checker::serial::{Clients, list};
+use crate::plan::matches;
 
 /// What a simulated task is told.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,6 +114,43 @@ pub struct Effects {
     pub outside: Option<Ledger>,
     /// Whether the effect outside is had under another key by each attempt, as it must not be.
     pub careless: bool,
+    /// How often a task that has had its effects answers with an error all the same.
+    pub errors: Option<Errors>,
+}
+
+/// How often tasks answer with an error.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Errors {
+    /// What draws them.
+    pub seed: Seed,
+    /// The probability that an attempt answers with an error after which another may succeed.
+    pub retryable: f64,
+    /// The probability that an attempt answers with an error that says not to try again.
+    pub fatal: f64,
+    /// The pattern of the tasks that do; none: all.
+    pub tasks: Option<String>,
+    /// From when on none does.
+    pub until: Timestamp,
+}
+
+impl Errors {
+    /// Draws how an attempt ends.
+    fn draw(&self, context: &TaskContext) -> Result<(), TaskError> {
+        let admitted = |pattern: &String| matches(pattern, &context.task());
+        if context.now() >= self.until || !self.tasks.as_ref().is_none_or(admitted) {
+            return Ok(());
+        }
+        let task = context.task_id();
+        let entity = u64::from(task.run.0) << 32 | u64::from(task.index.0);
+        let drawn = self.seed.unit(Stream::Fault, entity, u64::from(context.attempt()));
+        if drawn < self.fatal {
+            return Err(TaskError::fatal("simulated error that no attempt gets over"));
+        }
+        match drawn < self.fatal + self.retryable {
+            true => Err(TaskError::retryable("simulated error")),
+            false => Ok(()),
+        }
+    }
 }
 
 /// A service outside of Guild that honours idempotency keys: what comes under a known key is not
@@ -192,6 +230,9 @@ impl Agent for SimulatedAgent {
                 key += &format!("#{}", context.attempt());
             }
             ledger.effect(task, &key);
+        }
+        if let Some(errors) = &self.effects.errors {
+            errors.draw(context)?;
         }
         if let Some(map) = input.map {
             map.spawn(context);

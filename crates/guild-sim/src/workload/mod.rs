@@ -16,7 +16,7 @@ use guild_core::quota::QuotaSpec;
 use guild_core::retry::RetryPolicy;
 use guild_core::supervision::{GroupSpec, SupervisorSpec};
 
-pub use self::agent::{COUNTER, Effects, Ledger, SimulatedAgent};
+pub use self::agent::{COUNTER, Effects, Errors, Ledger, SimulatedAgent};
 use self::agent::{MapInput, TaskInput};
 pub use self::duration::{DURATION_MAX, DurationError, Durations};
 pub use self::wfformat::{WORKFLOW_BYTES_MAX, WorkflowError, is_workflow, read_workflow};
@@ -255,6 +255,12 @@ impl Workload {
         self.drawn(seed).map(|(_, duration)| duration).max().unwrap_or_default()
     }
 
+    /// Returns the time limit of an attempt where faults strike and nothing says another one: so long
+    /// that no task needs it, and a hang is noticed.
+    pub(crate) fn time_limit(&self, seed: Seed) -> Duration {
+        self.longest(seed).saturating_mul(10).max(TIME_LIMIT_MIN)
+    }
+
     /// Returns the work of each role.
     pub fn work_by_role(&self, seed: Seed) -> Vec<Duration> {
         let mut work = vec![Duration::ZERO; self.roles.len()];
@@ -331,6 +337,9 @@ impl Workload {
         builder.build()
     }
 }
+
+/// Where tasks take next to no time, what is around them takes some.
+const TIME_LIMIT_MIN: Duration = Duration::from_secs(60);
 
 /// The draw of a task's number of items; the draws of the items themselves count from 1.
 const ITEMS_DRAW: u64 = u64::MAX;

@@ -206,6 +206,17 @@ fn run_that_ends_too_late_after_the_chaos_is_seen() {
     }
     late.violates(I12, late.0.len() - 1, "after the quiet phase began, where");
 
+    // A store for which it has to wait so long explains it; one that is fast does not.
+    let second = Duration::from_secs(1);
+    let fast = Knowledge { sync: second, ..Knowledge::default() };
+    assert!(message(&late, &fast, I12).contains("after the quiet phase began, where"));
+    for slow in [
+        Knowledge { sync: 301 * second, ..Knowledge::default() },
+        Knowledge { sync_slow: 600 * second, ..Knowledge::default() },
+    ] {
+        assert!(matches!(late.judged_by(&slow).ruling(I12), Ruling::Holds { .. }), "{slow:?}");
+    }
+
     let hasty = Knowledge { quiet_within: Some(Duration::from_micros(1)), ..Knowledge::default() };
     assert!(message(&log, &hasty, I12).contains("where 1µs suffice"));
 }

@@ -118,15 +118,43 @@ site = "after_perform"
 when = { every = 7 }
 "#;
 
-/// Returns what a run of the plan says of the memory, and how the run ends.
-fn memory_of_a_run(bug: Option<Bug>) -> String {
-    let plan = Plan::parse(PLAN, Path::new("plan.toml")).unwrap();
-    let experiment = Experiment::new(plan, PLAN, None).unwrap();
+/// Power cuts in the midst of the work.
+const POWER: &str = r#"
+title = "Power cuts"
+[workload]
+shape = "layers"
+tasks = 200
+agents = 8
+duration = "20ms"
+durability = "disk"
+effects = true
+[[method]]
+fault = "lost_writes"
+site = "sync"
+when = { every = 9 }
+"#;
+
+/// Returns what a run of the plan says of an invariant.
+fn verdict(text: &str, bug: Option<Bug>, invariant: &str) -> String {
+    let plan = Plan::parse(text, Path::new("plan.toml")).unwrap();
+    let experiment = Experiment::new(plan, text, None).unwrap();
     Bug::seed(bug);
     let run = experiment.run(Seed(1), None, Checks::NONE, Vec::new());
     Bug::seed(None);
     let verdicts = run.unwrap().result.verdicts;
-    verdicts.into_iter().find(|(id, _)| id == "I8").unwrap().1
+    verdicts.into_iter().find(|(id, _)| id == invariant).unwrap().1
+}
+
+/// Returns what a run with crashes says of the memory.
+fn memory_of_a_run(bug: Option<Bug>) -> String {
+    verdict(PLAN, bug, "I8")
+}
+
+#[test]
+fn a_run_whose_completions_are_acknowledged_too_early_loses_them_with_the_power() {
+    assert_eq!(verdict(POWER, None, "I9"), "holds");
+    let lost = verdict(POWER, Some(Bug::AcknowledgedBeforeSync), "I9");
+    assert!(lost.contains("was acknowledged as version"), "{lost}");
 }
 
 #[test]
