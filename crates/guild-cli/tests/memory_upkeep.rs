@@ -123,6 +123,11 @@ fn a_store_keeps_its_newest_three_checkpoints() {
     let name = |number: u32| format!("store/checkpoints/{number:08}.guild-checkpoint");
     assert_eq!(kept, json!([name(3), name(4), name(5)]));
     assert_eq!(restore(&desk, &name(4)).code, Some(0));
+    // The format that stats tell of is the one in the head of a checkpoint.
+    let head = fs::read(desk.path(&name(4))).unwrap();
+    let format = u32::from_le_bytes(head[12..16].try_into().unwrap());
+    assert_eq!(desk.said_json(&["memory", "stats"])["format"], format);
+    assert!(desk.said(&["memory", "stats"]).contains(&format!("in format {format}; ")));
 }
 
 #[test]

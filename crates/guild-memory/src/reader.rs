@@ -99,6 +99,11 @@ impl StoreView {
         self.store.path()
     }
 
+    /// Returns the number of the format of the rows; a store of another one is not read.
+    pub fn format_version(&self) -> u32 {
+        key::FORMAT_VERSION
+    }
+
     /// Returns the last start of a guild on this store; none: there was none.
     pub fn epoch(&self) -> Option<BootEpoch> {
         self.loaded.epoch

@@ -268,7 +268,7 @@ fn stats(store: &Path, format: Format) -> Result<(), CommandError> {
         let history = json!({ "commits": history.commits, "bytes": history.bytes });
         return print(&format!(
             "{}\n",
-            json!({ "version": snapshot.version().0, "oldest_version": snapshot.oldest().0, "keys": keys,
+            json!({ "format": view.format_version(), "version": snapshot.version().0, "oldest_version": snapshot.oldest().0, "keys": keys,
                     "bytes": bytes, "history": history, "prefixes": prefixes,
                     "rows": size.rows, "live_bytes": size.live_bytes, "disk_bytes": size.disk_bytes,
                     "disk_per_live_byte": size.disk_per_live_byte(), "checkpoints": checkpoints })
@@ -282,7 +282,7 @@ fn stats(store: &Path, format: Format) -> Result<(), CommandError> {
     numbers_right(&mut table, 1);
     print(&format!(
         "{table}\n{keys} keys, {bytes} bytes at version {}; history back to version {}: {} commits, {} bytes\n\
-         {} rows, {} bytes, {} on the disk ({:.2} for each); {} checkpoints\n",
+         {} rows, {} bytes, {} on the disk ({:.2} for each), in format {}; {} checkpoints\n",
         snapshot.version(),
         snapshot.oldest(),
         history.commits,
@@ -291,6 +291,7 @@ fn stats(store: &Path, format: Format) -> Result<(), CommandError> {
         size.live_bytes,
         size.disk_bytes,
         size.disk_per_live_byte(),
+        view.format_version(),
         checkpoints.len()
     ))
 }
