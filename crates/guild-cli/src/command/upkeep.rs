@@ -94,6 +94,7 @@ impl From<CheckpointError> for CommandError {
             CheckpointError::Missing { .. }
             | CheckpointError::Foreign { .. }
             | CheckpointError::Damaged { .. }
+            | CheckpointError::Unsound { .. }
             | CheckpointError::FormatVersion { .. } => Self::BadInput(error.to_string()),
             error => Self::Store(error.to_string()),
         }
