@@ -165,6 +165,31 @@ fn a_closed_store_opens_again_with_all_rows() {
     }
 }
 
+/// What was in the journal of a closed store is in its pages, and takes no room beside them.
+#[test]
+fn the_journal_of_a_closed_store_is_empty_and_what_follows_is_found_after_a_crash() {
+    let directory = tempfile::tempdir().unwrap();
+    let journals = || {
+        ["journal-0", "journal-1"].map(|name| {
+            std::fs::metadata(directory.path().join(name)).map(|file| file.len()).unwrap()
+        })
+    };
+    for time in 0..3 {
+        let mut store = SledStore::open(directory.path()).unwrap();
+        assert_eq!(all(&store).len(), 2 * time);
+        store.apply(&batch(&[(&format!("{time} closed"), Some("1"))])).unwrap();
+        store.sync(Durability::Disk).unwrap();
+        assert!(journals().iter().any(|bytes| *bytes > 0));
+        Box::new(store).close().unwrap();
+        assert_eq!(journals(), [0, 0]);
+        let mut store = SledStore::open(directory.path()).unwrap();
+        store.apply(&batch(&[(&format!("{time} left"), Some("1"))])).unwrap();
+        store.sync(Durability::Disk).unwrap();
+        // As a process that is killed leaves it: the engine has not been given the last batch.
+        drop(store);
+    }
+}
+
 #[test]
 fn a_crash_forgets_only_what_was_not_synced() {
     let disk = RamDisk::new();

@@ -207,6 +207,16 @@ impl WriteBehind {
         self.shared.lock().live_bytes
     }
 
+    /// Returns when the engine has durably stored everything, and the journal takes no room on the disk.
+    ///
+    /// # Errors
+    /// One of them has failed.
+    pub(super) fn close(self) -> Result<(), StoreError> {
+        self.settle()?;
+        let emptied = self.shared.lock().journal.empty();
+        emptied.map_err(|error| StoreError::from_io(&self.path, "empty the journal", &error))
+    }
+
     /// Returns when the engine has durably stored everything.
     ///
     /// # Errors

@@ -155,6 +155,17 @@ impl Journal {
         self.next - 1
     }
 
+    /// Empties both files. The engine must have stored everything: then nothing in them is missed, whatever of
+    /// this a crash leaves.
+    pub(super) fn empty(&mut self) -> io::Result<()> {
+        self.content = Content::default();
+        self.files.iter().try_for_each(|file| {
+            file.set_len(0)?;
+            // What is written next must not come before what was here.
+            file.sync_all()
+        })
+    }
+
     /// Goes on at the start of the other file, of which the engine must have stored everything.
     pub(super) fn turn(&mut self) -> Full {
         let file = Arc::clone(&self.files[self.active]);

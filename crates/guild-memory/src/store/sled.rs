@@ -287,7 +287,7 @@ impl Store for SledStore {
 
     fn close(mut self: Box<Self>) -> Result<(), StoreError> {
         self.sync(Durability::Disk)?;
-        self.behind.settle()
+        self.behind.close()
     }
 }
 
