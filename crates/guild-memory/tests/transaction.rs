@@ -172,6 +172,24 @@ fn a_removal_that_the_history_has_forgotten_is_told_without_version_and_writer()
 }
 
 #[test]
+fn a_put_that_a_held_snapshot_keeps_is_not_told_as_the_removal_after_it() {
+    let mut world = letters();
+    world.submit("run", 1);
+    let mut reading = world.begin();
+    reading.get::<i64>("b").unwrap();
+    reading.put("sum", &5).unwrap();
+    world.put_all(&[("b", 9)]);
+    let held = world.memory.snapshots().latest();
+    let (version, _) = remove_by_task(&mut world, 0, "b");
+    world.put_all(&[("unrelated", 7)]);
+    assert_eq!(world.memory.forget_before(version), version);
+    (0..2).for_each(|_| world.put_all(&[("unrelated", 7)]));
+    let told = conflict(world.commit(reading));
+    assert_eq!((told.now_at, told.writer, told.is_removed), (None, None, true));
+    drop(held);
+}
+
+#[test]
 fn reads_that_are_not_watched_over_do_not_conflict() {
     let mut world = letters();
     let mut t = world.begin();

@@ -135,8 +135,15 @@ impl MemoryActor {
         }
     }
 
-    /// Closes the store; what waits for its group is told when that went well.
+    /// Closes the store, and tells who waits for a version that there is no other one.
     fn close(&mut self) -> Result<(), String> {
+        let closed = self.close_store();
+        self.surroundings.acknowledged.close();
+        closed
+    }
+
+    /// Closes the store; what waits for its group is told when that went well.
+    fn close_store(&mut self) -> Result<(), String> {
         let Some(memory) = self.memory.take() else {
             return Ok(());
         };
@@ -144,7 +151,6 @@ impl MemoryActor {
         while let Some((_, group)) = self.waiting.pop_front() {
             self.tell(group);
         }
-        self.surroundings.acknowledged.close();
         Ok(())
     }
 
@@ -408,6 +414,13 @@ impl MemoryActor {
                 reply(Err(reason.to_owned()));
             }
         }
+    }
+}
+
+/// Also when it panics nothing is acknowledged any more, and nobody waits for it.
+impl Drop for MemoryActor {
+    fn drop(&mut self) {
+        self.surroundings.acknowledged.close();
     }
 }
 

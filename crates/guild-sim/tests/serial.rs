@@ -210,6 +210,12 @@ fn what_a_history_tells_of_its_nemesis_is_passed_over() {
 }
 
 #[test]
+fn a_history_of_other_functions_alone_is_refused() {
+    let read_of_register = r#"{"type":"ok","process":1,"f":"read","value":17}"#;
+    assert_eq!(read(read_of_register).map(|_| ()), Err(HistoryError::NoLists));
+}
+
+#[test]
 fn wrong_input_names_its_line() {
     let line = |text: &str| match read(text) {
         Err(HistoryError::Syntax { line, message }) => (line, message),

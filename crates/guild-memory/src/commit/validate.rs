@@ -19,6 +19,9 @@ pub(super) struct Newest {
     pub(super) is_removed: bool,
 }
 
+/// So many commits are looked at for a removal, which is wanted for a message alone.
+const COMMITS_LOOKED_AT: usize = 10_000;
+
 /// Why a range would now answer otherwise.
 enum RangeChange {
     Newer(Arc<Entry>),
@@ -135,8 +138,12 @@ impl Data {
         if let Some(entry) = self.map.get(key) {
             return Newest { at: Some(entry.version), writer: entry.writer, is_removed: false };
         }
-        let mut commits = self.history.log().back_between(read_at, self.version);
-        let removal = commits.find(|commit| commit.change_of(key).is_some());
+        let mut commits =
+            self.history.log().back_between(read_at, self.version).take(COMMITS_LOOKED_AT);
+        let last =
+            commits.find_map(|commit| Some((commit.change_of(key)?.after.is_none(), commit)));
+        // Of what a held snapshot keeps of a history that was cut, the removal itself may be gone.
+        let removal = last.filter(|(is_removal, _)| *is_removal).map(|(_, commit)| commit);
         let (at, writer) =
             removal.map_or((None, None), |commit| (Some(commit.version), commit.writer));
         Newest { at, writer, is_removed: true }
@@ -148,7 +155,8 @@ impl Data {
         let is_read = |key: &Key| {
             read.range.contains(key) && read.last.as_ref().is_none_or(|last| key <= last)
         };
-        self.history.log().between(read_at, self.version).find_map(|commit| {
+        let commits = self.history.log().between(read_at, self.version);
+        commits.take(COMMITS_LOOKED_AT).find_map(|commit| {
             let mut changes = commit.changes.iter();
             let was_read = changes.find(|change| {
                 let before = change.before.as_ref();

@@ -84,7 +84,10 @@ impl Directory {
         for file in files {
             link(&file, &aside).map_err(io_error)?;
         }
-        large::link(self.path(), &aside).map_err(io_error)?;
+        let values = self.path().join(large::DIRECTORY);
+        if values.exists() {
+            link(&values, &aside).map_err(io_error)?;
+        }
         sync_directories(&aside).map_err(io_error)?;
         self.sync()?;
         Ok(Some(kept))

@@ -17,7 +17,7 @@ use super::directory::Directory;
 use super::{LargeValues, StoreError};
 
 /// Directory of the files, within that of the store.
-const DIRECTORY: &str = "values";
+pub(super) const DIRECTORY: &str = "values";
 
 /// Names a large value by its content.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -139,21 +139,6 @@ fn put(
 
 fn sync(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
-}
-
-/// Gives all values a second name in a directory where data is kept aside.
-pub(super) fn link(store: &Path, aside: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(store.join(DIRECTORY)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    let aside = aside.join(DIRECTORY);
-    fs::create_dir(&aside)?;
-    for entry in entries {
-        let entry = entry?;
-        fs::hard_link(entry.path(), aside.join(entry.file_name()))?;
-    }
-    Ok(())
 }
 
 fn path(store: &Path, id: ValueId) -> PathBuf {

@@ -44,6 +44,9 @@ pub enum HistoryError {
     /// There is nothing in it.
     #[error("the history is empty")]
     Empty,
+    /// All that is in it is of a nemesis or of other functions.
+    #[error("the history has no operation whose `f` is absent or `txn`: it is none of list-append")]
+    NoLists,
     /// It is no JSON, or not of the form that it seems to have.
     #[error("line {line}: {message}")]
     Syntax {
@@ -224,6 +227,9 @@ struct Builder {
 
 /// Puts invocations and completions together.
 fn pair(lines: Vec<Line>) -> Result<History, HistoryError> {
+    if lines.is_empty() {
+        return Err(HistoryError::NoLists);
+    }
     let mut builder = Builder::default();
     for (line, place) in lines.into_iter().zip(0..) {
         let index = line.index.unwrap_or(place);
