@@ -90,7 +90,7 @@ pub enum Kind {
     SlowSync,
     /// The disk has no room.
     DiskFull,
-    /// A write is cut off in its middle, and the process ends.
+    /// The power fails in the middle of a write, of which then all is there or nothing.
     TornWrite,
     /// What was not synced is lost, and the process ends.
     LostWrites,
