@@ -59,8 +59,8 @@ impl MemoryHandle {
 
     /// Runs `work` on a transaction and commits it; after a conflict it is run again on a newer
     /// snapshot, at most as often as `policy` says. After three conflicts what it has read is kept
-    /// for it until it has run again, so that it does not lose forever. Work that changes nothing is
-    /// never refused, whatever else waits for the memory: it holds at the version that it has read.
+    /// for it until it has run again, so that it does not lose forever. Work that changes nothing never
+    /// conflicts and waits for nobody else's: it holds at the version that it has read, once that is durable.
     ///
     /// # Errors
     /// `work` gave up, the memory refused the commit, or the guild is shutting down.

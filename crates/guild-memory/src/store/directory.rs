@@ -283,12 +283,15 @@ fn shrink(path: &Path, hurries: &AtomicBool) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the bytes of a file, or of all files in a directory.
+/// Returns the bytes of a file, or of all files in a directory; one that vanishes meanwhile has none.
 fn size_bytes(path: &Path) -> io::Result<u64> {
     if path.is_dir() {
         return fs::read_dir(path)?.map(|entry| size_bytes(&entry?.path())).sum();
     }
-    Ok(fs::metadata(path)?.len())
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        file => Ok(file?.len()),
+    }
 }
 
 pub(super) fn remove_all(path: &Path) -> io::Result<()> {
