@@ -76,9 +76,15 @@ fn injected_faults_are_not_logged_unless_it_is_asked_for() {
     let desk = Desk::new();
     let plan = example("memory_errors.toml");
 
-    let ended = chaos(&desk, &plan, &["--seeds", "3"]);
+    let ended = chaos(&desk, &plan, &["--seeds", "3", "--format", "json"]);
     let is_message = |line: &str| line.starts_with("guild: ");
     assert!(ended.stderr.lines().all(is_message), "{}", ended.stderr);
+    let struck = &ended.json()["coverage"]["methods"];
+    let is_struck = |fault: &serde_json::Value| fault.as_u64() > Some(0);
+    assert!(
+        struck.as_array().unwrap().iter().all(is_struck),
+        "there is something to log: {struck}"
+    );
 
     std::fs::write(desk.path("w.json"), WORKFLOW).unwrap();
     let simulate = ["simulate", "w.json", "--chaos", "crash=0.5", "--seed", "1"];
@@ -191,13 +197,15 @@ fn simulation_of_a_plan_whose_fault_never_strikes_has_shown_nothing() {
         Ended::of(desk.guild().args(["simulate", "w.json", "--chaos", plan]).args(more))
     };
 
-    for more in [&[][..], &["--seeds", "2", "--jobs", "2"]] {
+    let single = "each of 2 tasks ended exactly once";
+    let row = "\ncritical-path,,16,1,3.000000,3.000000,3.000000,2,2,0,2,0,0,";
+    for (more, summary) in [(&[][..], single), (&["--seeds", "2", "--jobs", "2"], row)] {
         let ended = simulate("plan.toml", more);
         assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{}", ended.stdout);
 
         let ended = simulate("never.toml", more);
         ended.refused(3, &["fault 0 (`crash` at before_perform) never struck"]);
-        assert!(ended.stdout.contains("2"), "the summary is there: {}", ended.stdout);
+        assert!(ended.stdout.contains(summary), "{}", ended.stdout);
     }
 }
 
@@ -253,6 +261,13 @@ fn plan_strikes_a_run_and_a_simulation_too_but_not_their_store() {
     );
 
     run(&crash.replace("nth = 1", "nth = 100000")).refused(3, &["fault 0", "never struck"]);
+
+    // Whom `one` chooses is one who has work, whatever the seed: none of those that expand lists.
+    desk.flow(&flow.replace("agents = 2", "agents = 1"));
+    run(&crash.replace("role = \"tool\"", "mode = \"one\"")).completed();
+    for seed in ["1", "2", "3", "4", "5"] {
+        desk.run(&["--chaos", "plan.toml", "--seed", seed]).completed();
+    }
 
     let kill = crash.replace(
         "fault = \"crash\"\nsite = \"before_perform\"\nselect = { role = \"tool\" }\n",
@@ -358,6 +373,8 @@ fn real_process_that_a_fault_never_strikes_has_shown_nothing() {
     ended.refused(3, &[&format!("{kill} never struck"), &format!("{crash} never struck")]);
     assert!(!ended.stderr.contains("fault 0"), "{}", ended.stderr);
 
+    let ended = chaos(&desk, plan, &["--real", "--only", "methods=1,2;tasks=8"]);
+    assert_eq!(ended.code, Some(0), "a part promises nothing: {}\n{}", ended.stdout, ended.stderr);
     let ended = chaos(&desk, plan, &["--real", "--only", "methods=0;tasks=8"]);
     assert_eq!(ended.code, Some(0), "{}\n{}", ended.stdout, ended.stderr);
     let repeat = "repeat: guild chaos --real 'my plan.toml' --seed 1 --only 'methods=0;tasks=8'\n";
@@ -365,9 +382,48 @@ fn real_process_that_a_fault_never_strikes_has_shown_nothing() {
 }
 
 #[test]
+fn real_process_that_dies_by_itself_breaks_a_promise_whatever_is_asked_for() {
+    let desk = Desk::new();
+    desk.flow("[roles.sh]\nkind = \"exec\"\n[tasks.murder]\nshell = 'sleep 0.3; kill -9 $PPID'\n");
+    let plan = "title = \"Mine\"\n[workload]\nflow = \"flow.toml\"\ndurability = \"disk\"\n\
+                [steady_state]\ninvariants = [\"I3\"]\n\
+                [[method]]\nfault = \"kill\"\nwhen = { event = 2 }\n";
+    std::fs::write(desk.path("plan.toml"), plan).unwrap();
+
+    let ended = chaos(&desk, Path::new("plan.toml"), &["--real", "--format", "json"]);
+
+    assert_eq!(ended.code, Some(3), "{}\n{}", ended.stdout, ended.stderr);
+    let result = ended.json();
+    assert_eq!(result["never_seen"], serde_json::json!([]), "{result}");
+    let died = |verdict: &&serde_json::Value| {
+        verdict[0] == "I9" && verdict[1].as_str().unwrap().contains("guild run ended by a signal")
+    };
+    assert!(broken(&result).iter().any(died), "{result}");
+}
+
+#[test]
+fn strikes_of_a_part_are_of_its_faults_and_what_a_process_cannot_show_is_named() {
+    let desk = Desk::new();
+    let more = "effects = true\nerrors = { fatal = 1 }\ncancel_at = \"1ms\"";
+    let plan = REAL.replace("effects = true", more)
+        + "[[method]]\nfault = \"crash\"\nsite = \"after_perform\"\nwhen = { nth = 3 }\n";
+    std::fs::write(desk.path("plan.toml"), plan).unwrap();
+    let real = ["--real", "--format", "json", "--only", "methods=3;tasks=8"];
+
+    let ended = chaos(&desk, Path::new("plan.toml"), &real);
+
+    assert_eq!(ended.code, Some(0), "{}\n{}", ended.stdout, ended.stderr);
+    let result = ended.json();
+    let methods: Vec<_> =
+        result["faults"].as_array().unwrap().iter().map(|fault| &fault["method"]).collect();
+    assert_eq!(methods, [3], "{result}");
+    assert_eq!(result["left_out"], serde_json::json!(["errors", "cancel_at"]));
+}
+
+#[test]
 fn example_plans_are_played_with_a_real_process() {
     for (name, quiet, kills, left_out) in
-        [("kill.toml", "10s", 2, "lost_writes"), ("crash_storm.toml", "4s", 0, "")]
+        [("kill.toml", "10s", 2, "lost_writes"), ("crash_storm.toml", "4s", 0, "errors")]
     {
         let desk = Desk::new();
         let plan = std::fs::read_to_string(example(name)).unwrap();

@@ -312,9 +312,19 @@ fn errors_and_the_end_of_a_run_are_read_with_what_is_wrong_about_them() {
         format!("title = \"t\"\n[workload]\nflow = \"f\"\nerrors = {{ fatal = 1 }}\n{method}");
     assert!(parse(&flow).unwrap_err().to_string().contains("belongs to a generated `shape`"));
 
+    with("errors = { fatal = 0.7, retryable = 0.3 }").unwrap();
+    for sum in ["0.7, retryable = 0.31", "{ min = 0, max = 0.7 }, retryable = { min = 0, max = 1 }"]
+    {
+        let problem = problem(&format!("errors = {{ fatal = {sum} }}"));
+        let expected = "plan.toml:6:10: workload.errors: `retryable` and `fatal` add up to more";
+        assert!(problem.contains(expected), "{problem}");
+    }
+
+    // Where another workload runs, this one's tasks need not be there.
     let plan = with("errors = { fatal = 1, tasks = \"push-*\" }").unwrap();
     let scene = Scene { roles: vec![(WORKER.to_owned(), 1)], tasks: vec!["t0".to_owned()] };
-    let error = plan.check(&scene).unwrap_err().to_string();
+    plan.check(&scene).unwrap();
+    let error = Experiment::new(plan, "", None).unwrap_err().to_string();
     let expected =
         "plan.toml:6:31: workload.errors.tasks: selects nobody: no task matches `push-*`";
     assert_eq!(error, expected);

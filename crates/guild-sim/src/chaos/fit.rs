@@ -7,12 +7,19 @@ use guild_core::quota::QuotaSpec;
 use guild_core::restart::RestartPolicy;
 use guild_memory::Durability;
 
-use crate::plan::{Drawn, Kind, Parameter, Plan, PlanError, Site};
+use crate::plan::{Drawn, Kind, Parameter, Plan, PlanError, Site, matches};
 use crate::workload::Workload;
 
-/// Checks what can only be known with the workload: quotas, and a disk where one is struck.
+/// Checks what can only be known with the workload: which tasks err, quotas, and a disk where one is
+/// struck.
 pub(super) fn check(plan: &Plan, workload: &Workload) -> Result<(), PlanError> {
     let durability = durability(plan);
+    if let Some(pattern) = &plan.workload.errors.tasks
+        && !workload.tasks.iter().any(|task| matches(pattern, &task.name))
+    {
+        let message = format!("selects nobody: no task matches `{pattern}`");
+        return Err(plan.error("workload.errors.tasks", message));
+    }
     for (n, method) in plan.methods.iter().enumerate() {
         let needs = needs(method.kind, method.site);
         let fits = needs.is_none_or(|least| durability.is_some_and(|has| has >= least));

@@ -42,6 +42,13 @@ impl<T: Range> Knob<T> {
             Self::Fixed(value) | Self::Between { min: value, .. } => value,
         }
     }
+
+    /// Returns the greatest value.
+    pub fn max(&self) -> T {
+        match *self {
+            Self::Fixed(value) | Self::Between { max: value, .. } => value,
+        }
+    }
 }
 
 impl Range for u64 {

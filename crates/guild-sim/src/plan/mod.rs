@@ -103,7 +103,8 @@ impl Plan {
         problems.finish(plan)
     }
 
-    /// Checks that every fault selects somebody of this scene.
+    /// Checks that every fault selects somebody of this scene, which need not be that of the plan's
+    /// own workload.
     ///
     /// # Errors
     /// A role, agent or task that is selected does not exist, more are asked for than there are,
@@ -116,13 +117,6 @@ impl Plan {
                 let checked = method.select.check_tasks(&scene.tasks, method.kind.rule());
                 self.note(checked, n, &problems);
             }
-        }
-        if let Some(pattern) = &self.workload.errors.tasks
-            && !scene.tasks.iter().any(|task| matches(pattern, task))
-        {
-            let key = "workload.errors.tasks";
-            let message = format!("selects nobody: no task matches `{pattern}`");
-            problems.add_at(self.places.of(key), key, message);
         }
         problems.finish(Some(()))
     }

@@ -249,6 +249,14 @@ impl Errors {
         if !table.has("retryable") && !table.has("fatal") {
             table.wrong_here("needs `retryable` or `fatal`: how often");
         }
+        let most = |knob: Option<Knob<f64>>| knob.map_or(0.0, |knob| knob.max());
+        // What people write adds up to 1 although its binary fractions may not.
+        if most(errors.retryable) + most(errors.fatal) > 1.0 + f64::EPSILON {
+            table.wrong_here(
+                "`retryable` and `fatal` add up to more than 1, and an attempt has one answer: \
+                 lower one of them",
+            );
+        }
         table.finish();
         errors
     }

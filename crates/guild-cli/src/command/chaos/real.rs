@@ -49,6 +49,8 @@ struct Real<'a> {
     log: Vec<String>,
     kills: Vec<u64>,
     violations: Vec<(String, String)>,
+    /// Whether the process came to the end of the run.
+    has_ended: bool,
 }
 
 /// The fields of an event that this harness looks at.
@@ -97,6 +99,7 @@ pub(super) fn real(
         log: Vec::new(),
         kills: Vec::new(),
         violations: Vec::new(),
+        has_ended: false,
     };
     let started = now();
     real.run(&arguments.plan)?;
@@ -165,7 +168,10 @@ impl Real<'_> {
             let status = child.wait()?;
             match (killed, status.code()) {
                 (true, _) => {}
-                (false, Some(0 | 1)) => return Ok(()),
+                (false, Some(0 | 1)) => {
+                    self.has_ended = true;
+                    return Ok(());
+                }
                 (false, Some(2)) if self.log.is_empty() => return Err(self.refused()),
                 (false, code) => {
                     let code = code.map_or("by a signal".to_owned(), |code| format!("with {code}"));

@@ -19,7 +19,7 @@ use crate::faults::{Struck, fault, never, strikes_inside};
 use crate::render::table;
 
 /// Verdicts that count whatever a plan asks for.
-const KEPT: [&str; 2] = [Invariant::I12.name(), STEADY_STATE];
+const KEPT: [&str; 3] = [Invariant::I9.name(), Invariant::I12.name(), STEADY_STATE];
 
 /// What the joined log tells beside what the checkers see.
 #[derive(Default)]
@@ -116,7 +116,8 @@ impl Real<'_> {
     }
 
     /// Returns the verdicts that the plan asks for, and those that count in any case: what a checker
-    /// sees in the log, or else what was seen around it.
+    /// sees in the log, or else what was seen around it. Of a run without an end, or with a log that
+    /// cannot be read, every violation counts.
     fn verdicts(&self, verdict: &Verdict) -> Vec<(String, String)> {
         let asked = &self.experiment.plan().steady_state.invariants;
         let ruled = verdict.rulings.iter().map(|(id, ruling)| match ruling {
@@ -131,8 +132,9 @@ impl Real<'_> {
                 None => (id.to_owned(), ruling),
             }
         });
+        let keeps_all = !self.has_ended || verdict.broken.is_some();
         let counts = |(id, ruling): &(String, String)| {
-            let is_kept = KEPT.contains(&&**id) && ruling.starts_with("violated");
+            let is_kept = ruling.starts_with("violated") && (keeps_all || KEPT.contains(&&**id));
             asked.is_empty() || asked.contains(id) || is_kept || id == STEADY_STATE
         };
         judged.filter(counts).collect()
@@ -145,11 +147,13 @@ impl Real<'_> {
             match line.event {
                 LineEvent::FaultInjected { fault, r#type, site, agent, task, .. } => {
                     told.struck.note(&r#type, &site);
-                    let of_it = |method: &Method| {
+                    let of_it = |n: &usize| {
+                        let method = &self.experiment.plan().methods[*n];
                         method.kind.name() == &*r#type && method.site.name() == &*site
                     };
-                    let methods = &self.experiment.plan().methods;
-                    let Some(method) = methods.iter().position(of_it) else { continue };
+                    let Some(method) = self.drawn.case.methods.iter().copied().find(of_it) else {
+                        continue;
+                    };
                     told.faults.push(FiredFault {
                         fault,
                         r#type: r#type.to_string(),
@@ -182,19 +186,27 @@ impl Real<'_> {
         self.experiment.plan().methods.iter().enumerate().map(of).collect()
     }
 
-    /// Returns the faults that should have struck and have not.
+    /// Returns the faults that should have struck and have not. A part of a plan promises nothing.
     fn unseen(&self, fired: &[u64]) -> Vec<usize> {
+        if self.only.is_some() {
+            return Vec::new();
+        }
         let methods = &self.experiment.plan().methods;
         let is_due = |n: &usize| methods[*n].kind == Kind::Kill || strikes_inside(&methods[*n]);
         let kept = self.drawn.case.methods.iter().copied();
         kept.filter(|n| is_due(n) && fired[*n] == 0).collect()
     }
 
-    /// Returns the kinds of the faults that only a simulation can carry out.
+    /// Returns what only a simulation can carry out: kinds of faults, and keys of the workload.
     fn left_out(&self) -> Vec<&'static str> {
         let is_left_out = |method: &&Method| method.kind != Kind::Kill && !strikes_inside(method);
-        let methods = self.experiment.plan().methods.iter();
-        methods.filter(is_left_out).map(|method| method.kind.name()).collect()
+        let plan = self.experiment.plan();
+        let errors = &plan.workload.errors;
+        let errs = errors.retryable.is_some() || errors.fatal.is_some();
+        let keys = [(errs, "errors"), (plan.workload.cancel_at.is_some(), "cancel_at")];
+        let keys = keys.into_iter().filter_map(|(is_there, key)| is_there.then_some(key));
+        let methods = plan.methods.iter().filter(is_left_out).map(|method| method.kind.name());
+        methods.chain(keys).collect()
     }
 
     fn json(
