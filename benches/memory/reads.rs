@@ -11,6 +11,8 @@ use super::clients::run;
 use super::open::{Open, Scale, VALUE, folder, key};
 
 const KEYS: usize = 100_000;
+/// Pairs of rounds, without and with syncs.
+const ROUNDS: usize = 25;
 /// Reads between two looks at the clock.
 const READS: usize = 256;
 
@@ -18,33 +20,61 @@ pub(super) fn measure(scale: Scale) {
     let folder = folder();
     let mut open = Open::on_disk(&folder.path().join("store"), Durability::Disk);
     open.fill(scale.of(KEYS));
-    println!("| reads of snapshots by one thread | a second |\n|---|---|");
-    let time = Duration::from_millis(scale.of(2_000) as u64);
+    println!("| reads of snapshots by one thread | a second of its core |\n|---|---|");
     let keys = Keys::all(scale.of(KEYS));
-    let is_late = |since: Instant| since.elapsed() >= time;
-    let many = reads(&open.memory.snapshots(), &keys, READS, is_late);
+    let many = idle(&open, &keys, READS, scale);
     println!("| nothing else happens, {READS} of each snapshot | {many:.0} |");
-    let idle = reads(&open.memory.snapshots(), &keys, 1, is_late);
-    println!("| nothing else happens, each of the newest one | {idle:.0} |");
+    // In turns, so that both meet the same neighbours on a shared machine.
+    let mut found = [(); 3].map(|()| Vec::new());
+    for _ in 0..scale.of(ROUNDS) {
+        let (alone, syncing) =
+            (idle(&open, &keys, 1, scale), while_syncing(&mut open, &keys, scale));
+        let all = [alone, syncing, syncing / alone];
+        found.iter_mut().zip(all).for_each(|(list, figure)| list.push(figure));
+    }
+    let [alone, syncing, ratio] = found.map(median);
+    println!("| nothing else happens, each of the newest one | {alone:.0} |");
+    println!("| one commit after the other is synced, each of the newest one | {syncing:.0} |");
+    println!("\nwhile it syncs, {ratio:.2} of what it is otherwise (medians of rounds)");
+    open.memory.close().unwrap();
+}
 
+fn round(scale: Scale) -> Duration {
+    Duration::from_millis(scale.of(150) as u64)
+}
+
+fn idle(open: &Open, keys: &Keys, of_one: usize, scale: Scale) -> f64 {
+    reads(&open.memory.snapshots(), keys, of_one, |since| since.elapsed() >= round(scale))
+}
+
+fn while_syncing(open: &mut Open, keys: &Keys, scale: Scale) -> f64 {
     let is_over = AtomicBool::new(false);
     let snapshots = open.memory.snapshots();
-    let busy = thread::scope(|scope| {
+    thread::scope(|scope| {
         let reader =
-            scope.spawn(|| reads(&snapshots, &keys, 1, |_| is_over.load(Ordering::Relaxed)));
+            scope.spawn(|| reads(&snapshots, keys, 1, |_| is_over.load(Ordering::Relaxed)));
         let start = Instant::now();
-        while start.elapsed() < time {
+        while start.elapsed() < round(scale) {
             let keys = scale.of(KEYS);
-            run(&mut open, 1, scale.of(50).max(2), |number, transaction| {
+            run(open, 1, scale.of(50).max(2), |number, transaction| {
                 transaction.put(key(number % keys), &VALUE).unwrap();
             });
         }
         is_over.store(true, Ordering::Relaxed);
         reader.join().unwrap()
-    });
-    println!("| one commit after the other is synced, each of the newest one | {busy:.0} |");
-    println!("\nwhile it syncs, {:.2} of what it is otherwise", busy / idle);
-    open.memory.close().unwrap();
+    })
+}
+
+/// Returns how long this thread was on a core, to a few milliseconds, as Linux says.
+fn on_core() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    let nanos = text.split_whitespace().next().and_then(|nanos| nanos.parse().ok());
+    Duration::from_nanos(nanos.unwrap())
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// All keys, one behind the other: what is measured is not how they are found here.
@@ -68,14 +98,14 @@ impl Keys {
 }
 
 /// Reads keys until it is over, so many of the newest snapshot before it takes the next one; returns how
-/// many a second.
+/// many in a second of a core: what other threads do on the same core is not counted.
 fn reads(
     snapshots: &Snapshots,
     keys: &Keys,
     of_one: usize,
     is_over: impl Fn(Instant) -> bool,
 ) -> f64 {
-    let start = Instant::now();
+    let (start, before) = (Instant::now(), on_core());
     let (mut count, mut place) = (0_u64, 0);
     while !is_over(start) {
         for _ in 0..READS / of_one {
@@ -87,7 +117,7 @@ fn reads(
         }
         count += READS as u64;
     }
-    count as f64 / start.elapsed().as_secs_f64()
+    count as f64 / (on_core() - before).as_secs_f64()
 }
 
 pub(super) fn measure_scans(scale: Scale) {
