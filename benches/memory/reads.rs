@@ -40,7 +40,7 @@ pub(super) fn measure(scale: Scale) {
 }
 
 fn round(scale: Scale) -> Duration {
-    Duration::from_millis(scale.of(150) as u64)
+    Duration::from_millis(scale.of(20_000).min(150) as u64)
 }
 
 fn idle(open: &Open, keys: &Keys, of_one: usize, scale: Scale) -> f64 {
