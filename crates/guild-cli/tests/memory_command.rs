@@ -28,10 +28,7 @@ memory.add = { "total" = "{{ output }}" }
 
 /// Returns a desk with a store in which the tasks were commits 1, 2 and 3.
 fn with_store() -> Desk {
-    let desk = Desk::new();
-    desk.flow(FLOW);
-    desk.run(&["--store", "store"]).completed();
-    desk
+    Desk::with_completed_run(FLOW)
 }
 
 fn ask(desk: &Desk, arguments: &[&str]) -> Ended {

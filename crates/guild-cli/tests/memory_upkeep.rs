@@ -25,17 +25,9 @@ after = ["one"]
 memory.put = { "board/a" = "{{ output }}" }
 "#;
 
-/// Returns a desk with a store in which a run has completed.
-fn with_store() -> Desk {
-    let desk = Desk::new();
-    desk.flow(FLOW);
-    desk.run(&["--store", "store"]).completed();
-    desk
-}
-
 /// Returns a desk with a store, and a checkpoint of it in the file `checkpoint`.
 fn with_checkpoint() -> Desk {
-    let desk = with_store();
+    let desk = Desk::with_completed_run(FLOW);
     desk.said(&["memory", "checkpoint", "--to", "checkpoint"]);
     desk
 }
@@ -73,7 +65,7 @@ fn doctor(desk: &Desk, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
 
 #[test]
 fn a_checkpoint_brings_a_store_back_and_what_was_there_is_kept() {
-    let desk = with_store();
+    let desk = Desk::with_completed_run(FLOW);
     let written = desk.said_json(&["memory", "checkpoint", "--to", "checkpoint"]);
     assert_eq!(written["checkpoint"], "checkpoint");
     assert_eq!(written["bytes"], fs::metadata(desk.path("checkpoint")).unwrap().len());
@@ -113,7 +105,7 @@ fn a_checkpoint_makes_a_store_where_there_is_none() {
 
 #[test]
 fn a_store_keeps_its_newest_three_checkpoints() {
-    let desk = with_store();
+    let desk = Desk::with_completed_run(FLOW);
     for number in 1..=5 {
         let text = desk.said(&["memory", "checkpoint"]);
         let path = format!("store/checkpoints/{number:08}.guild-checkpoint: ");
@@ -188,7 +180,7 @@ fn a_store_in_use_is_neither_saved_nor_replaced_nor_copied() {
 
 #[test]
 fn a_checkpoint_goes_where_it_may_and_replaces_a_file_as_a_whole() {
-    let desk = with_store();
+    let desk = Desk::with_completed_run(FLOW);
     fs::write(desk.path("checkpoint"), "an older one").unwrap();
     desk.said(&["memory", "checkpoint", "--to", "checkpoint"]);
     assert_eq!(restore(&desk, "checkpoint").code, Some(0));
@@ -202,7 +194,7 @@ fn a_checkpoint_goes_where_it_may_and_replaces_a_file_as_a_whole() {
 
 #[test]
 fn a_store_is_copied_to_a_directory_of_its_own() {
-    let desk = with_store();
+    let desk = Desk::with_completed_run(FLOW);
     let commands = [&["memory", "scan"][..], &["status"], &["events"]];
     let ask = |command: &[&str], store: &str| {
         Ended::of(desk.guild().args(command).args(["--store", store])).stdout
@@ -228,7 +220,7 @@ fn a_store_is_copied_to_a_directory_of_its_own() {
 
 #[test]
 fn a_copy_is_not_put_where_something_is() {
-    let desk = with_store();
+    let desk = Desk::with_completed_run(FLOW);
     fs::create_dir(desk.path("full")).unwrap();
     fs::write(desk.path("full/letter.txt"), "x").unwrap();
     for to in ["full", "flow.toml", "store"] {

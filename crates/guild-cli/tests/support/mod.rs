@@ -59,6 +59,14 @@ impl Desk {
         Ended::of(&mut command)
     }
 
+    /// Returns a desk with a store in which a run of a flow has completed.
+    pub(crate) fn with_completed_run(flow: &str) -> Self {
+        let desk = Self::new();
+        desk.flow(flow);
+        desk.run(&["--store", "store"]).completed();
+        desk
+    }
+
     /// Returns a desk with a store in which a run of a flow has ended badly.
     pub(crate) fn with_failed_run(flow: &str) -> Self {
         let desk = Self::new();

@@ -134,7 +134,7 @@ impl Data {
         merged.map(|value| (key.clone(), value)).map_err(|why| {
             tracing::debug!(key = text(&key), why, "two values of a memory key were not merged");
             let seen_at = base.map(|entry| entry.version);
-            CommitError::Conflict(self.changed(&key, seen_at, read_at))
+            CommitError::Conflict(self.changed(Some(&key), None, seen_at, read_at))
         })
     }
 

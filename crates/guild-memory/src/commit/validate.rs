@@ -6,12 +6,13 @@ use guild_core::id::CommitVersion;
 
 use super::{CommitError, Conflict, Data, Writer};
 use crate::namespace::OnConflict;
+use crate::range::KeyRange;
 use crate::seeded::{self, Bug};
 use crate::snapshot::{Entry, Key};
 use crate::transaction::{RangeRead, TransactionParts, Tried, Write, run, text};
 
 /// The newest change of a key that is not what a transaction has seen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Newest {
     /// None: nothing that is kept tells of it.
     pub(super) at: Option<CommitVersion>,
@@ -44,7 +45,7 @@ impl Data {
                 if is_ours {
                     clashes.push(key.clone());
                 } else {
-                    let conflict = || self.changed(key, *seen, parts.read_at);
+                    let conflict = || self.changed(Some(key), None, *seen, parts.read_at);
                     decide(self.namespaces.on_conflict(key), conflict)?;
                 }
             }
@@ -53,7 +54,7 @@ impl Data {
             let now = self.map.get(key);
             let result = run(key, now.as_ref().map(|entry| &entry.value), steps);
             if result.is_err_and(|error| error.depends_on_others()) != *refused {
-                let conflict = || self.changed(key, None, parts.read_at);
+                let conflict = || self.changed(Some(key), None, None, parts.read_at);
                 decide(self.namespaces.on_conflict(key), conflict)?;
             }
         }
@@ -83,28 +84,6 @@ impl Data {
         (rows != read.rows).then_some(RangeChange::Removed)
     }
 
-    /// Returns the conflict of a key that was read.
-    pub(super) fn changed(
-        &self,
-        key: &Key,
-        seen_at: Option<CommitVersion>,
-        read_at: CommitVersion,
-    ) -> Box<Conflict> {
-        let Newest { at, writer, is_removed } = self.newest(key, read_at);
-        let (key, now_at) = (Some(text(key)), at);
-        let (range, reserved_until) = (None, None);
-        Box::new(Conflict {
-            key,
-            range,
-            read_at,
-            seen_at,
-            now_at,
-            writer,
-            is_removed,
-            reserved_until,
-        })
-    }
-
     /// Returns the conflict of a range that was read.
     fn changed_in(
         &self,
@@ -116,20 +95,31 @@ impl Data {
             RangeChange::Newer(entry) => Some(entry.key.clone()),
             RangeChange::Removed => self.removed_from(read, read_at),
         };
-        let range = Some(read.range.clone());
-        match key {
-            Some(key) => Box::new(Conflict { range, ..*self.changed(&key, None, read_at) }),
-            None => Box::new(Conflict {
-                key: None,
-                range,
-                read_at,
-                seen_at: None,
-                now_at: None,
-                writer: None,
-                is_removed: true,
-                reserved_until: None,
-            }),
-        }
+        self.changed(key.as_ref(), Some(read.range.clone()), None, read_at)
+    }
+
+    /// Returns the conflict of a key that was read, or of a range with the key that has changed in it; none:
+    /// one was removed, and nothing that is kept tells which.
+    pub(super) fn changed(
+        &self,
+        key: Option<&Key>,
+        range: Option<KeyRange>,
+        seen_at: Option<CommitVersion>,
+        read_at: CommitVersion,
+    ) -> Box<Conflict> {
+        let unknown = Newest { at: None, writer: None, is_removed: true };
+        let Newest { at, writer, is_removed } =
+            key.map_or(unknown, |key| self.newest(key, read_at));
+        Box::new(Conflict {
+            key: key.map(|key| text(key)),
+            range,
+            read_at,
+            seen_at,
+            now_at: at,
+            writer,
+            is_removed,
+            reserved_until: None,
+        })
     }
 
     /// Returns what became of a key last, after a version at which it was there if it is absent now:

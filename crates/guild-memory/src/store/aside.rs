@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::directory::{Directory, number, remove_all, sync_file};
+use super::directory::{Directory, number, remove_all, sync_file, sync_path};
 use super::{Engine, Store, StoreError, large};
 
 /// Stands between the lasting name and that of the place that takes over.
@@ -131,7 +131,7 @@ fn link(from: &Path, into: &Path) -> io::Result<()> {
         fs::create_dir(&to)?;
         return fs::read_dir(from)?.try_for_each(|entry| link(&entry?.path(), &to));
     }
-    fs::hard_link(from, &to).or_else(|_| fs::copy(from, &to).and_then(|_| sync(&to)))
+    fs::hard_link(from, &to).or_else(|_| fs::copy(from, &to).and_then(|_| sync_path(&to)))
 }
 
 fn sync_directories(path: &Path) -> io::Result<()> {
@@ -141,11 +141,7 @@ fn sync_directories(path: &Path) -> io::Result<()> {
             sync_directories(&path)?;
         }
     }
-    sync(path)
-}
-
-fn sync(path: &Path) -> io::Result<()> {
-    fs::File::open(path)?.sync_all()
+    sync_path(path)
 }
 
 #[cfg(test)]

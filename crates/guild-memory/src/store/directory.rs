@@ -253,9 +253,12 @@ impl Drop for Leaving {
 
 /// Syncs a file or a directory by its name.
 pub(super) fn sync_file(store: &Path, file: &Path, doing: &'static str) -> Result<(), StoreError> {
-    File::open(file)
-        .and_then(|file| file.sync_all())
-        .map_err(|e| StoreError::from_io(store, doing, &e))
+    sync_path(file).map_err(|e| StoreError::from_io(store, doing, &e))
+}
+
+/// Makes a file, or the names in a directory, durable.
+pub(super) fn sync_path(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 /// Returns the number of a place by its name.

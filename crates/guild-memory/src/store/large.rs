@@ -6,14 +6,14 @@
 //! open.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::directory::Directory;
+use super::directory::{Directory, sync_path};
 use super::{LargeValues, StoreError};
 
 /// Directory of the files, within that of the store.
@@ -57,7 +57,7 @@ impl fmt::Debug for ValueId {
 impl LargeValues for Directory {
     fn put(&self, id: ValueId, value: &[u8]) -> Result<(), StoreError> {
         let store = self.path();
-        put(store, id, value, sync)
+        put(store, id, value, sync_path)
             .map_err(|error| StoreError::from_io(store, "write a large value", &error))
     }
 
@@ -135,10 +135,6 @@ fn put(
     }
     sync(&directory)?;
     sync(store)
-}
-
-fn sync(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 fn path(store: &Path, id: ValueId) -> PathBuf {
